@@ -1,0 +1,90 @@
+# The only makefile. Targets: all check unit cli gates lint fuzz install clean.
+# O= and BINDIR= put objects and executables elsewhere; SAN=address,undefined builds with sanitizers there.
+CC      ?= cc
+SAN     ?=
+O       ?= build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+BINDIR  ?= $(if $(filter build,$(O)),bin,$(O)/bin)
+PREFIX  ?= /usr/local
+comma   := ,
+
+OPT     ?= -O2 -g
+WARN    := -std=c11 -Wall -Wextra -Werror -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
+           -Wwrite-strings -Wundef
+HARDEN  := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
+CFLAGS  := $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -D_GNU_SOURCE -Ilib -I$(O)/gen \
+           $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
+LIBS    := -ljansson -lpcre2-8 -lutf8proc -lcrypto -lxxhash -lz -lzstd -llz4 -lyaml -lpthread -lm
+LIBS_apr-pull := -lcurl
+
+# Flags of the files that are compiled for one instruction set; the tables are picked at run time.
+ISA_avx2   := -mavx2 -mfma -mf16c
+isa_flags   = $(foreach i,avx2,$(if $(findstring $(i),$(notdir $<)),$(ISA_$(i))))
+
+TOOLS   := $(notdir $(wildcard tools/apr-*))
+LIB_SRC := $(wildcard lib/*.c lib/*/*.c)
+LIB_OBJ := $(LIB_SRC:%.c=$(O)/%.o)
+EXES    := $(foreach t,$(TOOLS),$(if $(wildcard tools/$(t)/main.c),$(BINDIR)/$(t)))
+UNITS   := $(patsubst tests/unit/%.c,$(O)/unit/%,$(wildcard tests/unit/test_*.c))
+FUZZERS := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
+GEN     := $(O)/gen/verbs.h $(if $(wildcard lib/contracts/gen.c),$(O)/gen/contracts.h)
+
+all: $(EXES) $(if $(filter bin,$(BINDIR)),,$(BINDIR)/apr $(BINDIR)/verbs)
+
+$(O)/%.o: %.c | $(GEN)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS) $(isa_flags) -MMD -MP -c -o $@ $<
+
+# The list of objects is a prerequisite, so that deleting a source file relinks.
+$(O)/lib.list: FORCE
+	@mkdir -p $(@D)
+	@echo '$(LIB_OBJ)' | cmp -s - $@ || echo '$(LIB_OBJ)' > $@
+$(O)/libapr.a: $(LIB_OBJ) $(O)/lib.list
+	@rm -f $@
+	ar rcs $@ $(LIB_OBJ)
+
+tool_obj = $(patsubst %.c,$(O)/%.o,$(wildcard tools/$(1)/*.c))
+define tool_rule
+$(BINDIR)/$(1): $(call tool_obj,$(1)) $(O)/libapr.a
+	@mkdir -p $$(@D)
+	$(CC) $(LDFLAGS) -o $$@ $(call tool_obj,$(1)) $(O)/libapr.a $(LIBS) $(LIBS_$(1))
+endef
+$(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
+
+$(BINDIR)/apr $(BINDIR)/verbs: $(BINDIR)/%: bin/%
+	@mkdir -p $(@D)
+	cp $< $@
+
+$(O)/gen/verbs.h: bin/verbs scripts/gen-verbs
+	@mkdir -p $(@D)
+	scripts/gen-verbs < $< > $@.tmp && mv $@.tmp $@
+
+# The generator runs on the build machine and turns lib/contracts/*.yaml into tables and _Static_asserts.
+$(O)/gen-contracts: lib/contracts/gen.c
+	@mkdir -p $(@D)
+	$(CC) $(WARN) $(OPT) -D_GNU_SOURCE -o $@ $< -lyaml
+$(O)/gen/contracts.h: $(O)/gen-contracts $(wildcard lib/contracts/*.yaml)
+	@mkdir -p $(@D)
+	$(O)/gen-contracts $(sort $(wildcard lib/contracts/*.yaml)) > $@.tmp && mv $@.tmp $@
+
+# A unit test may also link the objects of a tool: UNIT_OBJ_test_x = $(O)/tools/apr-infer/sample.o
+$(UNITS): $(O)/unit/%: $(O)/tests/unit/%.o $(O)/libapr.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $< $(UNIT_OBJ_$*) $(O)/libapr.a $(LIBS) -lcmocka
+-include tests/unit/objects.mk
+
+$(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(O)/libapr.a
+	@mkdir -p $(@D)
+	clang $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(O)/libapr.a $(LIBS)
+
+units: $(UNITS)
+check: all units
+	scripts/run-tests
+lint:
+	scripts/lint
+clean:
+	rm -rf build build-* bin/apr-*
+
+.PHONY: all units check lint clean FORCE
+.SECONDARY:
+-include $(shell find $(O) -name '*.d' 2>/dev/null)

@@ -1,0 +1,76 @@
+/* The contract: rules by id, and the only type that the engine accepts.
+ *
+ * apr_contract_structure checks family, names, shapes and sizes without reading data
+ * (F-LAYOUT-CONTRACT-001..004, ALG-001..009). apr_contract_tensor judges one tensor's statistics
+ * (F-DATA-QUALITY-001..004). A violation carries rule id, tensor, found and expected.
+ */
+#ifndef APR_CONTRACT_H
+#define APR_CONTRACT_H
+
+#include "kern/kern.h"
+#include "model.h"
+#include "pool.h"
+
+struct apr_violation {
+    const char *rule;   /* "F-DATA-QUALITY-002" */
+    const char *tensor; /* or NULL */
+    const char *text;   /* "3 NaN of 1048576 values; expected none" */
+};
+
+struct apr_verdict {
+    struct apr_arena *arena; /* borrowed */
+    struct apr_violation *at;
+    size_t n, cap;
+    uint64_t n_tensors_checked;
+    uint64_t n_tensors_failed;
+};
+void apr_verdict_init(struct apr_verdict *v, struct apr_arena *arena);
+/* APR_ECONTRACT with "N violations in M tensors: RULE tensor: text; ..." (the first three), else APR_OK. */
+APR_MUST_USE enum apr_code apr_verdict_error(const struct apr_verdict *v, const char *file, struct apr_err *e);
+
+void apr_contract_structure(const struct apr_model *m, struct apr_verdict *v);
+void apr_contract_tensor(const struct apr_model *m, const struct apr_tensor *t, const struct apr_stats *s, struct apr_verdict *v);
+/* Rows at 10, 50 and 90 % of the embedding: row is one row as f32. (F-DATA-QUALITY-004) */
+void apr_contract_embed_row(const struct apr_tensor *t, uint64_t i_row, const float *row, size_t n, struct apr_verdict *v);
+/* Statistics of a mapped tensor, on the pool; the same numbers for any thread count. */
+APR_MUST_USE enum apr_code apr_contract_stats(const struct apr_model *m, const struct apr_tensor *t,
+                                              const struct apr_kern *k, struct apr_pool *pool,
+                                              struct apr_stats *s, struct apr_err *e);
+/* Structure, then every tensor of a mapped model. */
+APR_MUST_USE enum apr_code apr_contract_scan(const struct apr_model *m, const struct apr_kern *k,
+                                             struct apr_pool *pool, struct apr_verdict *v, struct apr_err *e);
+
+/* Made only by apr_contract_check (contract.c). */
+struct apr_checked_model {
+    struct apr_model *model; /* mapped; owned by the caller of apr_load_model */
+    bool skipped;            /* --skip-contract: structure was still checked as far as memory safety needs */
+    bool stamped;            /* the data scan was vouched for by a stamp in APR_HOME */
+    double scan_s;           /* seconds spent on the data scan */
+};
+/* Full gate. Shapes that would make the engine read out of bounds are refused even with skip. */
+APR_MUST_USE enum apr_code apr_contract_check(struct apr_model *m, const struct apr_kern *k, struct apr_pool *pool,
+                                              bool skip, struct apr_checked_model *out, struct apr_err *e);
+
+/* Size variants from the YAMLs, for oracle and for naming a size. */
+struct apr_contract_size {
+    const char *family, *size, *parameters; /* "qwen2", "7b", "7B" */
+    uint64_t hidden_dim, num_layers, num_heads, num_kv_heads, intermediate_dim, vocab_size, head_dim, max_position_embeddings;
+    double rope_theta, norm_eps;
+};
+struct apr_contract_family {
+    const char *name, *display_name, *vendor, *hf_pattern;
+    const char *architectures;                                     /* comma-separated */
+    const char *attention, *activation, *norm, *mlp, *position;    /* constraints */
+    bool has_bias, tied_embeddings;
+    const char *chat_format, *bos_token, *eos_token;
+    const char *quantizations;                                     /* comma-separated */
+    const struct apr_contract_size *sizes;
+    size_t n_sizes;
+};
+const struct apr_contract_family *apr_contract_family_at(size_t i);
+const struct apr_contract_family *apr_contract_family_named(const char *name);
+/* The size whose numbers equal the config, or NULL. */
+const struct apr_contract_size *apr_contract_size_of(const char *family, const struct apr_config *c);
+unsigned apr_contract_n_proofs(void); /* 297 for the first 24 sizes */
+
+#endif

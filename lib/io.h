@@ -1,0 +1,70 @@
+/* Sources and sinks: the only callers of open, read, write, mmap and rename.
+ *
+ * struct apr_src is a file or standard input. It can be peeked without being consumed, read front to
+ * back, and, when it is a regular file, read at an offset or mapped. struct apr_sink is a file that
+ * appears only when it is complete, standard output, or memory; its error is sticky.
+ */
+#ifndef APR_IO_H
+#define APR_IO_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "buf.h"
+#include "err.h"
+
+struct apr_src;
+
+/* path "-" is standard input. Opens O_RDONLY|O_NONBLOCK|O_CLOEXEC, refuses directories (4), absent
+ * files (3). A FIFO or pipe is accepted only as "-" or when it is a path like /dev/fd/N. */
+APR_MUST_USE enum apr_code apr_src_open(struct apr_src **out, const char *path, struct apr_err *e);
+void apr_src_close(struct apr_src *s); /* NULL is fine; unmaps */
+const char *apr_src_name(const struct apr_src *s); /* escaped; "standard input" for "-" */
+bool apr_src_seekable(const struct apr_src *s);    /* regular file (also through "<"): pread and map work */
+uint64_t apr_src_size(const struct apr_src *s);    /* UINT64_MAX when not known */
+uint64_t apr_src_pos(const struct apr_src *s);     /* bytes consumed by read and skip */
+/* Up to n <= 65536 bytes from the current position, not consumed; *n_got < n only at the end. */
+APR_MUST_USE enum apr_code apr_src_peek(struct apr_src *s, size_t n, const uint8_t **p, size_t *n_got,
+                                        struct apr_err *e);
+/* Exactly n bytes, else APR_EFORMAT "... ends at byte N inside WHAT". */
+APR_MUST_USE enum apr_code apr_src_read(struct apr_src *s, void *dst, size_t n, const char *what,
+                                        struct apr_err *e);
+/* Up to n bytes; *n_got is 0 only at the end. */
+APR_MUST_USE enum apr_code apr_src_read_some(struct apr_src *s, void *dst, size_t n, size_t *n_got,
+                                             struct apr_err *e);
+APR_MUST_USE enum apr_code apr_src_skip(struct apr_src *s, uint64_t n, const char *what, struct apr_err *e);
+/* Seekable sources only. Does not move the position. */
+APR_MUST_USE enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *dst, size_t n,
+                                         const char *what, struct apr_err *e);
+/* Maps the whole file once, PROT_READ, MAP_PRIVATE; valid until apr_src_close. Seekable only. */
+APR_MUST_USE enum apr_code apr_src_map(struct apr_src *s, const uint8_t **p, struct apr_err *e);
+/* Turns a pipe into a seekable source by copying it, already peeked bytes included, to an unlinked
+ * temporary file (TMPDIR); the position must be 0. No effect on a seekable source. */
+APR_MUST_USE enum apr_code apr_src_spool(struct apr_src *s, struct apr_err *e);
+/* From now on every byte consumed by read and skip also goes into a CRC-32 (zlib's). */
+void apr_src_crc_begin(struct apr_src *s);
+uint32_t apr_src_crc(const struct apr_src *s);
+/* Reads a whole small file (<= max_bytes) into an initialised buffer. */
+APR_MUST_USE enum apr_code apr_read_file(const char *path, size_t max_bytes, struct apr_buf *b,
+                                         struct apr_err *e);
+
+struct apr_sink;
+
+/* path "-" is standard output (refused with 2 when it is a terminal). Otherwise a temporary beside
+ * path; an existing path needs force. Checks that the directory exists and is writable. */
+APR_MUST_USE enum apr_code apr_sink_open(struct apr_sink **out, const char *path, bool force,
+                                         struct apr_err *e);
+void apr_sink_mem(struct apr_sink **out, struct apr_buf *b); /* b outlives the sink */
+void apr_sink_write(struct apr_sink *s, const void *p, size_t n);
+void apr_sink_zeros(struct apr_sink *s, uint64_t n);
+uint64_t apr_sink_pos(const struct apr_sink *s);
+uint32_t apr_sink_crc(const struct apr_sink *s); /* CRC-32 of every byte so far */
+bool apr_sink_failed(const struct apr_sink *s);  /* stop early; the text comes from finish */
+/* Fails with 7 unless the file system of path has n bytes free (no effect on "-"). */
+APR_MUST_USE enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, struct apr_err *e);
+/* Flush, fsync, rename, fsync of the directory; reports the sticky error. Frees s in either case. */
+APR_MUST_USE enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e);
+void apr_sink_abort(struct apr_sink *s); /* removes the temporary; NULL is fine. Frees s */
+
+#endif

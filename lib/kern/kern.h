@@ -1,0 +1,103 @@
+/* Compute kernels: one const struct per instruction set, scalar.c is the truth.
+ *
+ * Order of summation is part of the interface, so that results do not depend on the table, the batch
+ * width, the split among threads or the page layout of the cache:
+ *   plain weights (F32 F16 BF16 F64) and everything in exact mode: f32 products, 8 lanes, lane = k mod 8,
+ *     k ascending, acc = fmaf(w, x, acc); lanes are then summed as a tree:
+ *     ((0+4)+(2+6)) + ((1+5)+(3+7)). A tail shorter than 8 goes into lanes 0.. as usual.
+ *   block weights x int8 activations: integers are exact inside a block; per (row, token) one f32 chain,
+ *     blocks ascending: first acc = fmaf(-(dmin * dy), (float)sum_mins, acc) where the type has mins, then
+ *     acc = fmaf(d * dy, (float)isum, acc). d * dy is rounded before use. "Block" is 256 for the
+ *     K-types and 32 for Q4_0 .. Q8_0.
+ *   cache: scores as the first rule over the head dimension; values as one fmaf chain per output
+ *     element, positions ascending.
+ * All files in this folder are compiled with -ffp-contract=off; fused operations are written out.
+ */
+#ifndef APR_KERN_H
+#define APR_KERN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../quant/quant.h"
+
+/* Activations, quantized once per token and matrix input. |q| <= 127 always (never -128). */
+struct apr_act32 { /* for Q4_0 Q4_1 Q5_0 Q5_1 Q8_0: per 32 values */
+    float d;       /* max|x| / 127, or 0 */
+    int32_t sum;   /* of q */
+    int8_t q[32];
+};
+_Static_assert(sizeof(struct apr_act32) == 40, "apr_act32");
+struct apr_act256 { /* for Q2_K .. Q6_K: per 256 values */
+    float d;
+    int16_t sums[16]; /* of q, per 16 */
+    int8_t q[256];
+};
+_Static_assert(sizeof(struct apr_act256) == 292, "apr_act256");
+
+enum apr_act { APR_ACT_F32, APR_ACT_Q8_32, APR_ACT_Q8_256 };
+
+/* y[t * y_stride + r] = sum over k of w[r, k] * x[t, k] for r < n_rows, t < n_toks.
+ * w: n_rows rows of w_row_bytes; x: n_toks rows of x_row_bytes in the layout that the type's act names.
+ * scratch: apr_kern_scratch_bytes(n_cols) bytes, aligned to 64, private to the thread. */
+typedef void apr_matmul_fn(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,
+                           size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch);
+
+struct apr_matmul {
+    apr_matmul_fn *fast; /* x in layout act */
+    enum apr_act act;
+    apr_matmul_fn *exact; /* x is f32; block weights are widened row by row, in scratch */
+};
+
+struct apr_stats {
+    uint64_t n, n_nan, n_inf, n_zero; /* n_zero: |x| < 1e-10 */
+    double sum, sum_sq;               /* over finite values */
+    float min, max;                   /* over finite values; +inf, -inf while there are none */
+};
+void apr_stats_init(struct apr_stats *s);
+
+struct apr_kern {
+    const char *name; /* "scalar", "avx2" */
+    const struct apr_matmul *matmul; /* [APR_N_TYPES]; a row without functions: type not computable */
+
+    void (*to_act32)(const float *x, struct apr_act32 *a, size_t n);   /* n multiple of 32 */
+    void (*to_act256)(const float *x, struct apr_act256 *a, size_t n); /* n multiple of 256 */
+    apr_to_f32_fn *const *to_f32; /* [APR_N_TYPES] rows of blocks to float, the same bits as quant's */
+
+    /* y = x / sqrt(mean(x^2) + eps) * w; the sum of squares in 8 double lanes, then the tree above. */
+    void (*rmsnorm)(const float *x, const float *w, float eps, float *y, size_t n);
+    void (*add)(float *y, const float *x, size_t n);                     /* y += x */
+    void (*silu_mul)(const float *gate, const float *up, float *y, size_t n); /* y = silu(gate) * up */
+    /* Rotates pairs (i, i + n/2) of one head (half-split order): cos, sin: [n/2]. */
+    void (*rope_half)(float *x, const float *cos, const float *sin, size_t n);
+    /* In place over n scores: exp(x - max) / sum; the sum of exps in 8 lanes, then the tree. */
+    void (*softmax)(float *x, size_t n);
+    float (*max)(const float *x, size_t n, size_t *i_max); /* first index of the maximum; NaN: i_max = n */
+
+    /* One page of the cache: n_pos positions of one KV head, each n_dim values, k_stride values apart.
+     * q: [n_q, n_dim] f32. scores[j * s_stride + p] = scale * dot(q_j, k_p).
+     * out[j * n_dim + i] += weights[j * w_stride + p] * v[p, i], p ascending. */
+    void (*attn_scores_f16)(const float *q, size_t n_q, const uint16_t *k, size_t k_stride, size_t n_pos,
+                            size_t n_dim, float scale, float *scores, size_t s_stride);
+    void (*attn_values_f16)(const float *weights, size_t w_stride, size_t n_q, const uint16_t *v,
+                            size_t v_stride, size_t n_pos, size_t n_dim, float *out);
+    void (*attn_scores_f32)(const float *q, size_t n_q, const float *k, size_t k_stride, size_t n_pos,
+                            size_t n_dim, float scale, float *scores, size_t s_stride);
+    void (*attn_values_f32)(const float *weights, size_t w_stride, size_t n_q, const float *v,
+                            size_t v_stride, size_t n_pos, size_t n_dim, float *out);
+    void (*f32_to_f16)(const float *x, uint16_t *y, size_t n);
+
+    /* Data-quality statistics of n values, added to *s. Sums in double, fixed lane order. */
+    void (*stats)(const float *x, size_t n, struct apr_stats *s);
+};
+
+size_t apr_kern_scratch_bytes(size_t n_cols);
+/* The best table for this CPU, or the one that APR_KERN names (unknown or unusable: APR_EUSAGE). */
+APR_MUST_USE enum apr_code apr_kern_pick(const struct apr_kern **k, struct apr_err *e);
+/* i-th table that this CPU can run, NULL past the end; 0 is scalar. For tests. */
+const struct apr_kern *apr_kern_at(size_t i);
+
+extern const struct apr_kern apr_kern_scalar;
+
+#endif

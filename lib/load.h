@@ -1,0 +1,21 @@
+/* The one door: a path or "-" becomes a model.
+ *
+ * Peek, probe by content, parse, name the family, read the config. Folders are Hugging Face folders; a
+ * *.safetensors.index.json stands for its folder. "hf://" is fetched by apr-pull.
+ */
+#ifndef APR_LOAD_H
+#define APR_LOAD_H
+
+#include "contract.h"
+#include "model.h"
+
+enum apr_load_how {
+    APR_LOAD_STREAM, /* converters: standard input stays a stream */
+    APR_LOAD_RANDOM, /* engine, inspection: a pipe is spooled to an unlinked temporary file; data mapped */
+};
+APR_MUST_USE enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr_model **out,
+                                          struct apr_err *e);
+/* Only what tokenizing needs: a folder with tokenizer files, or any model. */
+APR_MUST_USE enum apr_code apr_load_vocab(const char *path, struct apr_model **out, struct apr_err *e);
+
+#endif

@@ -1,0 +1,79 @@
+/* A model as a format reader delivers it: metadata in memory, tensors described, data left on disk.
+ *
+ * Everything below is owned by the model and lives until apr_model_close: strings and tables in its
+ * arena, jansson values by reference, files until closed. Tensor names are Hugging Face names, whatever
+ * the source; the tensors are sorted by raw name bytes (the .apr index order) except in a stream, where they
+ * are in data order.
+ */
+#ifndef APR_MODEL_H
+#define APR_MODEL_H
+
+#include "arena.h"
+#include "config.h"
+#include "family/family.h"
+#include "hash.h"
+#include "io.h"
+#include "kv.h"
+#include "tensor.h"
+#include "vocab.h"
+
+struct apr_fmt;
+
+struct apr_file {
+    struct apr_src *src; /* owned */
+    const char *name;    /* base name as provenance records it */
+    uint64_t n_bytes;    /* UINT64_MAX for a pipe */
+    const char *sha256;  /* hex when known before reading (hub cache blob name, sidecar), else NULL */
+};
+
+struct apr_model {
+    struct apr_arena arena;
+    const struct apr_fmt *fmt;
+    const char *path;   /* as given */
+    const char *name;   /* directory or file stem of the source, or what the .apr or GGUF says; never an output name */
+    bool is_stream;     /* data can be read once, in tensor order */
+    bool vocab_only;    /* tokenizer files without weights */
+
+    struct apr_file *files;
+    uint32_t n_files;
+    struct apr_tensor *tensors;
+    uint64_t n_tensors;
+    void *index; /* hash by name: apr_model_find */
+
+    const struct apr_family *family; /* NULL: not recognised */
+    const char *arch;                /* what the source calls it: "Qwen2ForCausalLM", "qwen2" */
+    struct apr_config config;
+    struct apr_generation generation;
+    struct apr_vocab vocab;
+
+    /* The documents, whole, as they travel inside .apr (metadata apr.hf) so that an export from .apr equals an
+     * export from the folder. NULL when the source had none. Owned. */
+    json_t *hf_config;       /* config.json */
+    json_t *hf_generation;   /* generation_config.json */
+    json_t *hf_tok_config;   /* tokenizer_config.json, chat_template taken out into vocab */
+    json_t *hf_card;         /* YAML front matter of README.md as JSON */
+    json_t *st_metadata;     /* __metadata__ of the first SafeTensors file */
+    json_t *apr_meta;        /* .apr: the metadata object as read, without tokenizer.vocabulary and .merges */
+    struct apr_kvs kvs;      /* GGUF keys as read (also those carried by an .apr), tokenizer arrays left out */
+    bool has_kvs;
+    json_t *trailer;         /* .apr trailing section, when it could be read before the data (seekable) */
+};
+
+struct apr_model *apr_model_new(const char *path);
+void apr_model_close(struct apr_model *m); /* NULL is fine */
+const struct apr_tensor *apr_model_find(const struct apr_model *m, const char *name);
+/* By role; layer is ignored for tensors outside the layers. NULL when absent. */
+const struct apr_tensor *apr_model_role(const struct apr_model *m, enum apr_role role, uint32_t layer);
+/* Sorts (unless is_stream), builds the name index; refuses duplicates. Format readers call it last. */
+APR_MUST_USE enum apr_code apr_model_index(struct apr_model *m, struct apr_err *e);
+/* Maps every file and sets tensor.data. Not for streams. */
+APR_MUST_USE enum apr_code apr_model_map(struct apr_model *m, struct apr_err *e);
+/* n bytes of t's data from off. In a stream the calls must follow tensor order and ascend; skipped bytes are read
+ * and dropped. Never touches the map, so resident memory stays small. */
+APR_MUST_USE enum apr_code apr_model_read(struct apr_model *m, const struct apr_tensor *t, uint64_t off,
+                                          void *dst, size_t n, struct apr_err *e);
+/* In a stream: reads what follows the last tensor (trailing section, footer) and checks it; else no effect.
+ * A cut stream is APR_EFORMAT. Writers call it before they finish their own output. */
+APR_MUST_USE enum apr_code apr_model_end(struct apr_model *m, struct apr_err *e);
+
+#endif

@@ -1,0 +1,37 @@
+/* A named array on disk, and the one definition of axis order.
+ *
+ * dims[0] is the outermost dimension (Hugging Face order: [out, in] for a weight), dims[n_dims - 1]
+ * the innermost one, which is contiguous and is what blocks run along ("columns"). GGUF writes the
+ * reverse; fmt/gguf.c turns it round and nothing else does. Data is never transposed. (F-LAYOUT-001)
+ */
+#ifndef APR_TENSOR_H
+#define APR_TENSOR_H
+
+#include <stdint.h>
+
+#include "err.h"
+#include "quant/quant.h"
+
+#define APR_MAX_DIMS 8
+
+struct apr_tensor {
+    const char *name; /* Hugging Face name after load; borrowed from the model's arena */
+    enum apr_type type;
+    uint32_t n_dims; /* 0 = scalar */
+    uint64_t dims[APR_MAX_DIMS];
+    uint64_t n_bytes;
+    uint32_t i_file;     /* index into apr_model.files */
+    uint64_t off_file;   /* of the first data byte in that file; for a stream, from its start */
+    const uint8_t *data; /* NULL until apr_model_map */
+};
+
+uint64_t apr_tensor_cols(const struct apr_tensor *t);  /* innermost dimension; 1 for a scalar */
+uint64_t apr_tensor_rows(const struct apr_tensor *t);  /* product of the others; sizes were checked on load */
+uint64_t apr_tensor_elems(const struct apr_tensor *t);
+/* Checked size from type and dims; fails on overflow or a row that is no whole number of blocks. */
+APR_MUST_USE enum apr_code apr_tensor_bytes(enum apr_type type, uint32_t n_dims, const uint64_t *dims,
+                                            uint64_t *n_bytes, struct apr_err *e);
+/* "[4096, 256]" into out. */
+const char *apr_tensor_shape(const struct apr_tensor *t, char *out, size_t n_out);
+
+#endif
