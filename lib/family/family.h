@@ -50,6 +50,8 @@ struct apr_family {
     size_t n_rules;
     /* file names the document in messages. Every value is range-checked; divisors are proven non-zero. */
     enum apr_code (*from_hf)(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e);
+    /* n_vocab and tied are told by the tensors (rows of token_embd; no output.weight): the caller sets them
+     * before the call and they are kept; 0 lets a vocab_size key fill n_vocab. */
     enum apr_code (*from_gguf)(const struct apr_kvs *kvs, struct apr_config *c, const char *file, struct apr_err *e);
     /* <arch>.* keys and general.file_type, in the order of llama.cpp's converter (gguf-export facts, 3). */
     void (*to_gguf)(const struct apr_config *c, const json_t *hf_config, uint32_t file_type, struct apr_kvs *kvs);
