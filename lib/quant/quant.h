@@ -43,7 +43,8 @@ enum apr_type {
     APR_N_TYPES = 131,   /* bound for arrays indexed by type; most slots are empty */
 };
 
-/* x: n_elems floats; blocks: n_elems / block_elems blocks. n_elems is a multiple of block_elems. */
+/* x: n_elems floats; blocks: n_elems / block_elems blocks at any alignment. n_elems is a multiple of
+ * block_elems. Flat types are computed as whole tensors: blocks begins with the head, and n_elems is free. */
 typedef void apr_to_f32_fn(const void *blocks, float *x, size_t n_elems);
 /* One row (or a whole number of rows of equal length): n_elems values, weights NULL or n_elems importance
  * weights >= 0 (imatrix). Input must be finite: callers scan first. */
@@ -54,8 +55,10 @@ struct apr_quant {
     const char *name;     /* "Q4_K": as GGML prints it */
     uint32_t block_elems; /* along the innermost dimension */
     uint32_t block_bytes;
-    bool is_quantized;        /* block format, as opposed to a plain number */
-    apr_to_f32_fn *to_f32;    /* NULL: can be carried, not computed with */
+    uint32_t head_bytes;       /* once per tensor, in front of the blocks (APR-native Q8: its scale) */
+    bool is_quantized;         /* block format, as opposed to a plain number */
+    bool is_flat;              /* blocks run over the whole tensor, rows unseen; the last one is padded */
+    apr_to_f32_fn *to_f32;     /* NULL: can be carried, not computed with */
     apr_from_f32_fn *from_f32; /* NULL: cannot be written */
 };
 
@@ -72,10 +75,19 @@ const char *apr_type_name(uint32_t type);
 APR_MUST_USE enum apr_code apr_row_bytes(enum apr_type type, uint64_t n_cols, uint64_t *n_bytes,
                                          struct apr_err *e);
 
-/* IEEE half and bfloat16, round to nearest even, subnormals and NaN kept. */
+/* Bytes of a whole tensor of n_rows rows, any type; the one that tensor.c and readers of sizes use. */
+APR_MUST_USE enum apr_code apr_data_bytes(enum apr_type type, uint64_t n_rows, uint64_t n_cols,
+                                          uint64_t *n_bytes, struct apr_err *e);
+
+/* IEEE half and bfloat16, round to nearest even, subnormals kept, NaN stays NaN (made quiet). */
 float apr_f16_to_f32(uint16_t h);
 uint16_t apr_f32_to_f16(float f);
 float apr_bf16_to_f32(uint16_t h);
 uint16_t apr_f32_to_bf16(float f);
+
+/* APR-native Q8 in pieces: the scale that stores max_abs, and n values on either side of the head. */
+float apr_native_q8_scale(float max_abs);
+void apr_native_q8_to_f32(float scale, const int8_t *q, float *x, size_t n);
+void apr_native_q8_from_f32(float scale, const float *x, int8_t *q, size_t n);
 
 #endif
