@@ -51,6 +51,8 @@ struct apr_fmt {
     /* src is at position 0 and becomes the model's (also on failure). dir is NULL, or the folder (SafeTensors). */
     enum apr_code (*open)(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e);
     uint32_t alignment;
+    bool gguf_rules;                     /* GGUF names; vectors, norms and routers are stored as F32 */
+    bool (*holds)(enum apr_type type);   /* can store the type as it is */
     /* NULL: cannot be written. begin emits everything before the data. */
     enum apr_code (*begin)(const struct apr_plan *p, struct apr_sink *s, struct apr_writer **w, struct apr_err *e);
     enum apr_code (*data)(struct apr_writer *w, const void *p, size_t n, struct apr_err *e); /* pads between tensors itself */

@@ -1,0 +1,226 @@
+#include "convert.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+#include "ckd.h"
+#include "log.h"
+
+/* Both are multiples of every block length, so that no block straddles a border. */
+#define CHUNK_ELEMS ((size_t)64 << 10) /* one task: 256 KiB of floats, within a core's L2 */
+#define PIECE_ELEMS ((size_t)2 << 20)  /* one read: at most 16 MiB even of F64 */
+_Static_assert(PIECE_ELEMS * sizeof(double) <= APR_PIECE_BYTES, "a piece exceeds its ceiling");
+_Static_assert(PIECE_ELEMS % CHUNK_ELEMS == 0, "chunks do not tile a piece");
+
+#define N_CHUNKS    (PIECE_ELEMS / CHUNK_ELEMS)
+#define F16_TOO_BIG 65520.0F /* rounds to infinity */
+#define N_SPOTS     3
+
+/* Everything that one tensor's tasks share. */
+struct job {
+    const struct apr_convert *c;
+    const struct apr_tensor *src;
+    const struct apr_quant *from, *to;
+    const uint8_t *in; /* the piece as stored: n_elems of type from */
+    uint8_t *out;      /* the same values of type to */
+    size_t n_elems;    /* of this piece */
+    float *scratch;    /* [n_threads][CHUNK_ELEMS] */
+    struct apr_stats stats[N_CHUNKS];
+};
+
+struct loop {
+    const struct apr_convert *c;
+    struct apr_writer *w;
+    struct apr_arena arena;
+    uint8_t *in, *out;
+    float *scratch;
+    struct apr_verdict verdict;
+    struct apr_progress progress;
+};
+
+static size_t bytes_of(const struct apr_quant *q, size_t n_elems)
+{
+    return n_elems / q->block_elems * q->block_bytes;
+}
+
+static bool is_finite(const struct apr_stats *s)
+{
+    return s->n_nan == 0 && s->n_inf == 0;
+}
+
+static void convert_chunk(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+{
+    struct job *j = ctx;
+    for (size_t i = i_begin; i < i_end; i++) {
+        size_t at = i * CHUNK_ELEMS;
+        size_t n = j->n_elems - at < CHUNK_ELEMS ? j->n_elems - at : CHUNK_ELEMS;
+        float *x = j->scratch + (size_t)i_thread * CHUNK_ELEMS;
+        apr_stats_init(&j->stats[i]);
+        j->c->kern->to_f32[j->from->type](j->in + bytes_of(j->from, at), x, n);
+        j->c->kern->stats(x, n, &j->stats[i]);
+        if (j->to != j->from && is_finite(&j->stats[i]))
+            j->to->from_f32(x, j->out + bytes_of(j->to, at), n, NULL);
+    }
+}
+
+static void merge(struct apr_stats *all, const struct apr_stats *s)
+{
+    all->n += s->n;
+    all->n_nan += s->n_nan;
+    all->n_inf += s->n_inf;
+    all->n_zero += s->n_zero;
+    all->sum += s->sum;
+    all->sum_sq += s->sum_sq;
+    all->min = fminf(all->min, s->min);
+    all->max = fmaxf(all->max, s->max);
+}
+
+/* Faults that make the narrowing itself meaningless; they stop the piece before it is written. */
+static enum apr_code judge_piece(const struct job *j, const struct apr_stats *s, struct apr_err *e)
+{
+    if (j->to == j->from && !j->c->gate) return APR_OK;
+    if (!is_finite(s))
+        return apr_fail(e, APR_ECONTRACT,
+                        "%s: F-DATA-QUALITY-002 %s: %" PRIu64 " NaN and %" PRIu64 " infinite values found; expected none",
+                        j->c->model->path, j->src->name, s->n_nan, s->n_inf);
+    if (j->to->type == APR_F16 && (s->max >= F16_TOO_BIG || s->min <= -F16_TOO_BIG))
+        return apr_fail(e, APR_ECONTRACT,
+                        "%s: F-DATA-QUALITY-002 %s: value %g does not fit F16; expected at most 65504 in magnitude",
+                        j->c->model->path, j->src->name, (double)(s->max >= F16_TOO_BIG ? s->max : s->min));
+    return APR_OK;
+}
+
+/* Rows at 10, 50 and 90 % of the embedding that lie in this piece. (F-DATA-QUALITY-004) */
+static void judge_spots(struct loop *l, const struct job *j, uint64_t at)
+{
+    static const unsigned pct[N_SPOTS] = {10, 50, 90};
+    const struct apr_tensor *embed = apr_model_role(l->c->model, APR_ROLE_EMBED, 0);
+    uint64_t n_cols = apr_tensor_cols(j->src);
+    if (!l->c->gate || embed != j->src || n_cols > CHUNK_ELEMS) return;
+    for (size_t i = 0; i < N_SPOTS; i++) {
+        uint64_t i_row = apr_tensor_rows(j->src) * pct[i] / 100, first = i_row * n_cols;
+        if (first < at || first + n_cols > at + j->n_elems || first % j->from->block_elems != 0) continue;
+        j->c->kern->to_f32[j->from->type](j->in + bytes_of(j->from, first - at), l->scratch, n_cols);
+        apr_contract_embed_row(j->src, i_row, l->scratch, n_cols, &l->verdict);
+    }
+}
+
+static enum apr_code judge_tensor(struct loop *l, const struct job *j, const struct apr_stats *s, struct apr_err *e)
+{
+    if (!l->c->gate) return APR_OK;
+    apr_contract_tensor(l->c->model, j->src, s, &l->verdict);
+    return apr_verdict_error(&l->verdict, l->c->model->path, e);
+}
+
+/* A type that is carried but not computed with: bytes in, bytes out. */
+static enum apr_code carry(struct loop *l, const struct apr_tensor *t, struct apr_xxh3 *hash, struct apr_err *e)
+{
+    for (uint64_t off = 0; off < t->n_bytes; off += APR_PIECE_BYTES) {
+        size_t n = t->n_bytes - off < APR_PIECE_BYTES ? (size_t)(t->n_bytes - off) : APR_PIECE_BYTES;
+        TRY(apr_model_read(l->c->model, t, off, l->in, n, e));
+        apr_xxh3_add(hash, l->in, n);
+        TRY(l->c->fmt->data(l->w, l->in, n, e));
+        apr_progress_add(&l->progress, n);
+    }
+    return APR_OK;
+}
+
+static enum apr_code move_tensor(struct loop *l, const struct apr_plan_tensor *p, struct apr_xxh3 *hash, struct apr_err *e)
+{
+    const struct apr_convert *c = l->c;
+    struct job j = {.c = c, .src = p->src, .from = apr_quant_of(p->src->type), .to = apr_quant_of(p->type),
+                    .in = l->in, .out = l->out, .scratch = l->scratch};
+    if (!j.from || !c->kern->to_f32[p->src->type]) return carry(l, p->src, hash, e);
+    uint64_t n_all = apr_tensor_elems(p->src);
+    struct apr_stats stats;
+    apr_stats_init(&stats);
+    for (uint64_t at = 0; at < n_all; at += j.n_elems) {
+        j.n_elems = n_all - at < PIECE_ELEMS ? (size_t)(n_all - at) : PIECE_ELEMS;
+        size_t n_in = bytes_of(j.from, j.n_elems), n_chunks = (j.n_elems + CHUNK_ELEMS - 1) / CHUNK_ELEMS;
+        TRY(apr_model_read(c->model, p->src, bytes_of(j.from, at), l->in, n_in, e));
+        apr_parallel_for(c->pool, n_chunks, 1, convert_chunk, &j);
+        for (size_t i = 0; i < n_chunks; i++) merge(&stats, &j.stats[i]);
+        TRY(judge_piece(&j, &stats, e));
+        judge_spots(l, &j, at);
+        if (at + j.n_elems == n_all) TRY(judge_tensor(l, &j, &stats, e));
+        const uint8_t *bytes = j.to == j.from ? l->in : l->out;
+        size_t n_out = bytes_of(j.to, j.n_elems);
+        apr_xxh3_add(hash, bytes, n_out);
+        TRY(c->fmt->data(l->w, bytes, n_out, e));
+        apr_progress_add(&l->progress, n_in);
+    }
+    return APR_OK;
+}
+
+static enum apr_code check_plan(const struct apr_convert *c, struct apr_err *e)
+{
+    for (uint64_t i = 0; i < c->plan->n_tensors; i++) {
+        const struct apr_plan_tensor *p = &c->plan->tensors[i];
+        const struct apr_quant *from = apr_quant_of(p->src->type), *to = apr_quant_of(p->type);
+        if (p->src->type == p->type) continue;
+        if (!from || !from->to_f32 || !c->kern->to_f32[p->src->type])
+            return apr_fail(e, APR_ELOAD, "%s: tensor %s: %s cannot be converted to %s", c->model->path, p->src->name,
+                            apr_type_name(p->src->type), apr_type_name(p->type));
+        if (!to || !to->from_f32)
+            return apr_fail(e, APR_EUNAVAIL, "tensor %s: %s cannot be written", p->name, apr_type_name(p->type));
+    }
+    return APR_OK;
+}
+
+static enum apr_code run(struct loop *l, struct apr_sink *s, json_t *hashes, struct apr_err *e)
+{
+    const struct apr_convert *c = l->c;
+    for (uint64_t i = 0; i < c->plan->n_tensors; i++) {
+        const struct apr_plan_tensor *p = &c->plan->tensors[i];
+        struct apr_xxh3 *hash = apr_xxh3_begin();
+        enum apr_code code = move_tensor(l, p, hash, e);
+        char hex[17];
+        snprintf(hex, sizeof hex, "%016" PRIx64, apr_xxh3_end(hash));
+        if (code != APR_OK) return code;
+        if (hashes) json_object_set_new(hashes, p->name, json_string(hex));
+        if (apr_sink_failed(s)) break; /* the text comes from apr_sink_finish */
+    }
+    return apr_model_end(c->model, e);
+}
+
+static enum apr_code check_space(const struct apr_convert *c, struct apr_sink *s, struct apr_err *e)
+{
+    uint64_t n_head, n_total;
+    TRY(c->fmt->measure(c->plan, &n_head, &n_total, e));
+    return apr_sink_need(s, n_total, e);
+}
+
+enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, json_t *trailer, struct apr_err *e)
+{
+    TRY(check_plan(c, e));
+    TRY(check_space(c, s, e));
+    struct loop l = {.c = c};
+    apr_arena_init(&l.arena);
+    apr_verdict_init(&l.verdict, &l.arena);
+    l.in = apr_arena_get(&l.arena, APR_PIECE_BYTES);
+    l.out = apr_arena_get(&l.arena, APR_PIECE_BYTES);
+    l.scratch = apr_arena_get(&l.arena, apr_pool_threads(c->pool) * CHUNK_ELEMS * sizeof(float));
+    uint64_t n_in = 0;
+    for (uint64_t i = 0; i < c->plan->n_tensors; i++) n_in += c->plan->tensors[i].src->n_bytes;
+    json_t *hashes = trailer ? json_object() : NULL;
+    enum apr_code code = c->fmt->begin(c->plan, s, &l.w, e);
+    if (code == APR_OK) {
+        apr_progress_begin(&l.progress, c->fmt->name, n_in, "B");
+        code = run(&l, s, hashes, e);
+        apr_progress_end(&l.progress);
+        if (trailer) json_object_set(trailer, "tensors", hashes);
+        if (code == APR_OK)
+            code = c->fmt->end(l.w, trailer, e);
+        else
+            c->fmt->abort(l.w);
+    }
+    json_decref(hashes);
+    apr_arena_free(&l.arena);
+    return code;
+}
+
+uint64_t apr_convert_peak_bytes(const struct apr_pool *pool)
+{
+    return 2 * (uint64_t)APR_PIECE_BYTES + (uint64_t)apr_pool_threads(pool) * CHUNK_ELEMS * sizeof(float);
+}
