@@ -25,4 +25,8 @@ void apr_xxh3_add(struct apr_xxh3 *h, const void *p, size_t n_bytes);
 uint64_t apr_xxh3_end(struct apr_xxh3 *h); /* frees h */
 uint64_t apr_xxh3_64(const void *p, size_t n_bytes);
 
+/* For hash tables in memory over names from files: seeded at random per process, so that no file can be
+ * made to collide. Never written anywhere. */
+uint64_t apr_hash_key(const void *p, size_t n_bytes);
+
 #endif

@@ -47,6 +47,9 @@ struct apr_kvs {
     void *index; /* hash by key */
 };
 
+size_t apr_kv_elem_bytes(enum apr_kv_type type);      /* 0 for strings, arrays and unknown ids */
+const char *apr_kv_type_name(enum apr_kv_type type); /* "u32"; "unknown" */
+
 void apr_kvs_init(struct apr_kvs *kvs, struct apr_arena *arena);
 const struct apr_kv *apr_kvs_find(const struct apr_kvs *kvs, const char *key);
 /* Appends; an existing key keeps its place and gets the new value. Keys and values are copied. */

@@ -23,6 +23,7 @@ struct apr_rd {
     const char *file;    /* borrowed */
     struct apr_src *src; /* NULL: memory only */
     struct apr_buf buf;  /* owned; used with src */
+    uint64_t n_limit;    /* bytes that may still be taken from src */
 };
 
 void apr_rd_mem(struct apr_rd *rd, const void *p, uint64_t n_bytes, uint64_t off_base, const char *file);

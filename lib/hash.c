@@ -1,0 +1,83 @@
+/* The three hashes of the formats, and the key hash of the tables. */
+#include "hash.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <sys/random.h>
+#include <xxhash.h>
+#include <zlib.h>
+
+#define SHA256_BYTES 32
+
+struct apr_sha256; /* is OpenSSL's EVP_MD_CTX */
+struct apr_xxh3;   /* is XXH3_state_t */
+
+enum apr_code apr_sha256_begin(struct apr_sha256 **h, struct apr_err *e)
+{
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    *h = NULL;
+    if (!ctx || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {
+        EVP_MD_CTX_free(ctx);
+        return apr_fail(e, APR_EUNAVAIL, "SHA-256 is not available from OpenSSL");
+    }
+    *h = (struct apr_sha256 *)ctx;
+    return APR_OK;
+}
+
+void apr_sha256_add(struct apr_sha256 *h, const void *p, size_t n_bytes)
+{
+    EVP_DigestUpdate((EVP_MD_CTX *)h, p, n_bytes);
+}
+
+void apr_sha256_end(struct apr_sha256 *h, char hex[APR_SHA256_HEX])
+{
+    unsigned char sum[EVP_MAX_MD_SIZE];
+    if (!h) return;
+    EVP_DigestFinal_ex((EVP_MD_CTX *)h, sum, NULL);
+    EVP_MD_CTX_free((EVP_MD_CTX *)h);
+    if (!hex) return;
+    for (size_t i = 0; i < SHA256_BYTES; i++) snprintf(hex + 2 * i, 3, "%02x", sum[i]);
+}
+
+uint32_t apr_crc32(uint32_t crc, const void *p, size_t n_bytes)
+{
+    return n_bytes ? (uint32_t)crc32_z(crc, p, n_bytes) : crc;
+}
+
+struct apr_xxh3 *apr_xxh3_begin(void)
+{
+    XXH3_state_t *s = XXH3_createState();
+    if (s) XXH3_64bits_reset(s);
+    return (struct apr_xxh3 *)s;
+}
+
+void apr_xxh3_add(struct apr_xxh3 *h, const void *p, size_t n_bytes)
+{
+    if (h && n_bytes) XXH3_64bits_update((XXH3_state_t *)h, p, n_bytes);
+}
+
+uint64_t apr_xxh3_end(struct apr_xxh3 *h)
+{
+    uint64_t sum = h ? XXH3_64bits_digest((XXH3_state_t *)h) : 0;
+    XXH3_freeState((XXH3_state_t *)h);
+    return sum;
+}
+
+uint64_t apr_xxh3_64(const void *p, size_t n_bytes)
+{
+    return XXH3_64bits(p, n_bytes);
+}
+
+uint64_t apr_hash_key(const void *p, size_t n_bytes)
+{
+    static _Atomic uint64_t seed;
+    uint64_t s = seed;
+    while (s == 0) {
+        uint64_t fresh;
+        if (getrandom(&fresh, sizeof fresh, 0) != sizeof fresh) fresh = (uint64_t)(uintptr_t)&seed;
+        if (fresh == 0) fresh = 1;
+        if (__atomic_compare_exchange_n((uint64_t *)&seed, &s, fresh, 0, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
+            s = fresh;
+    }
+    return XXH3_64bits_withSeed(p, n_bytes, s);
+}
