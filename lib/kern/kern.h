@@ -11,7 +11,19 @@
  *     K-types and 32 for Q4_0 .. Q8_0.
  *   cache: scores as the first rule over the head dimension; values as one fmaf chain per output
  *     element, positions ascending.
+ * Every chain starts at +0. Bits are equal between tables, but for the payload and sign of a NaN.
  * All files in this folder are compiled with -ffp-contract=off; fused operations are written out.
+ *
+ * exp is one polynomial in all tables (exp.h: relative error below 1.5e-7); it is 0 below -87 and +inf
+ * above 88.72, NaN stays NaN.
+ *
+ * Ownership: tables are static and const; every buffer is the caller's; outputs do not overlap inputs
+ * unless the slot says "in place". Usage:
+ *
+ *     const struct apr_kern *k;
+ *     TRY(apr_kern_pick(&k, e));
+ *     k->to_act256(x, act, n_cols);
+ *     k->matmul[APR_Q4_K].fast(w, row_bytes, n_rows, n_cols, act, act_bytes, 1, y, n_rows, scratch);
  */
 #ifndef APR_KERN_H
 #define APR_KERN_H
@@ -22,9 +34,11 @@
 
 #include "../quant/quant.h"
 
-/* Activations, quantized once per token and matrix input. |q| <= 127 always (never -128). */
+/* Activations, quantized once per token and matrix input. |q| <= 127 always (never -128):
+ * d = max|x| / 127, q = x * (127 / max|x|) rounded to nearest even. A group whose max|x| is below 2^-100
+ * becomes zero; one with a NaN or an infinity gets d = NaN and q = 0, so that results show it. */
 struct apr_act32 { /* for Q4_0 Q4_1 Q5_0 Q5_1 Q8_0: per 32 values */
-    float d;       /* max|x| / 127, or 0 */
+    float d;
     int32_t sum;   /* of q */
     int8_t q[32];
 };
@@ -40,6 +54,9 @@ enum apr_act { APR_ACT_F32, APR_ACT_Q8_32, APR_ACT_Q8_256 };
 
 /* y[t * y_stride + r] = sum over k of w[r, k] * x[t, k] for r < n_rows, t < n_toks.
  * w: n_rows rows of w_row_bytes; x: n_toks rows of x_row_bytes in the layout that the type's act names.
+ * n_cols is a multiple of the type's block. w may have any alignment; x is aligned as its type asks.
+ * APR_NATIVE_Q8, which in a file has one scale for the tensor, is taken here as rows of one f32 scale and
+ * n_cols int8 (w_row_bytes = 4 + n_cols). APR_NATIVE_Q4 needs n_cols to be a multiple of 32.
  * scratch: apr_kern_scratch_bytes(n_cols) bytes, aligned to 64, private to the thread. */
 typedef void apr_matmul_fn(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,
                            size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch);
@@ -65,19 +82,23 @@ struct apr_kern {
     void (*to_act256)(const float *x, struct apr_act256 *a, size_t n); /* n multiple of 256 */
     apr_to_f32_fn *const *to_f32; /* [APR_N_TYPES] rows of blocks to float, the same bits as quant's */
 
-    /* y = x / sqrt(mean(x^2) + eps) * w; the sum of squares in 8 double lanes, then the tree above. */
+    /* y = x * s * w with s = (float)(1 / sqrt(mean(x^2) + eps)); the sum of squares in 8 double lanes
+     * (lane = k mod 8), then the tree above. */
     void (*rmsnorm)(const float *x, const float *w, float eps, float *y, size_t n);
     void (*add)(float *y, const float *x, size_t n);                     /* y += x */
-    void (*silu_mul)(const float *gate, const float *up, float *y, size_t n); /* y = silu(gate) * up */
+    void (*silu_mul)(const float *gate, const float *up, float *y, size_t n); /* y = gate / (1 + exp(-gate)) * up */
     /* Rotates pairs (i, i + n/2) of one head (half-split order): cos, sin: [n/2]. */
     void (*rope_half)(float *x, const float *cos, const float *sin, size_t n);
-    /* In place over n scores: exp(x - max) / sum; the sum of exps in 8 lanes, then the tree. */
+    /* In place over n scores: exp(x - max) / sum; the sum of exps in 8 lanes, then the tree. A row of only
+     * -inf becomes zeros; a NaN or +inf makes the whole row NaN. */
     void (*softmax)(float *x, size_t n);
-    float (*max)(const float *x, size_t n, size_t *i_max); /* first index of the maximum; NaN: i_max = n */
+    /* First index of the maximum. A NaN anywhere: NaN and i_max = n. n = 0: -inf and i_max = 0. */
+    float (*max)(const float *x, size_t n, size_t *i_max);
 
     /* One page of the cache: n_pos positions of one KV head, each n_dim values, k_stride values apart.
      * q: [n_q, n_dim] f32. scores[j * s_stride + p] = scale * dot(q_j, k_p).
-     * out[j * n_dim + i] += weights[j * w_stride + p] * v[p, i], p ascending. */
+     * out[j * n_dim + i] += weights[j * w_stride + p] * v[p, i], p ascending. Any n_q and n_dim; K and V
+     * are converted once for every 8 query heads. */
     void (*attn_scores_f16)(const float *q, size_t n_q, const uint16_t *k, size_t k_stride, size_t n_pos,
                             size_t n_dim, float scale, float *scores, size_t s_stride);
     void (*attn_values_f16)(const float *weights, size_t w_stride, size_t n_q, const uint16_t *v,
@@ -88,12 +109,14 @@ struct apr_kern {
                             size_t v_stride, size_t n_pos, size_t n_dim, float *out);
     void (*f32_to_f16)(const float *x, uint16_t *y, size_t n);
 
-    /* Data-quality statistics of n values, added to *s. Sums in double, fixed lane order. */
+    /* Data-quality statistics of n values, added to *s. Sums in 8 double lanes (lane = k mod 8) and the
+     * tree, once per call: the sums' last bits depend on where the caller cuts, never on the table. */
     void (*stats)(const float *x, size_t n, struct apr_stats *s);
 };
 
 size_t apr_kern_scratch_bytes(size_t n_cols);
-/* The best table for this CPU, or the one that APR_KERN names (unknown or unusable: APR_EUSAGE). */
+/* The best table for this CPU, or the one that APR_KERN names (unknown: APR_EUSAGE; this CPU cannot run
+ * it: APR_EUNAVAIL). */
 APR_MUST_USE enum apr_code apr_kern_pick(const struct apr_kern **k, struct apr_err *e);
 /* i-th table that this CPU can run, NULL past the end; 0 is scalar. For tests. */
 const struct apr_kern *apr_kern_at(size_t i);

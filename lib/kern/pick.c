@@ -1,0 +1,66 @@
+/* Which table runs: by cpuid, or the one that APR_KERN names. */
+#include "kern.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_TABLES 8
+
+static bool always(void)
+{
+    return true;
+}
+
+/* Slowest first: the last usable row is the default. */
+static const struct {
+    const struct apr_kern *kern;
+    bool (*usable)(void);
+} tables[] = {
+    {&apr_kern_scalar, always},
+};
+#define N_TABLES (sizeof tables / sizeof tables[0])
+_Static_assert(N_TABLES <= MAX_TABLES, "names must fit");
+
+/* Room for the widest row that any table keeps: see the scratch of the files in this folder. */
+size_t apr_kern_scratch_bytes(size_t n_cols)
+{
+    return (n_cols + 15) / 16 * 16 * sizeof(float);
+}
+
+const struct apr_kern *apr_kern_at(size_t i)
+{
+    for (size_t t = 0; t < N_TABLES; t++) {
+        if (tables[t].usable() && i-- == 0) return tables[t].kern;
+    }
+    return NULL;
+}
+
+static const char *names(char out[MAX_TABLES * 16])
+{
+    char *p = out;
+    for (size_t t = 0; t < N_TABLES; t++) {
+        size_t n = strlen(tables[t].kern->name);
+        if (t > 0) p = (char *)memcpy(p, ", ", 2) + 2;
+        p = (char *)memcpy(p, tables[t].kern->name, n) + n;
+    }
+    *p = '\0';
+    return out;
+}
+
+enum apr_code apr_kern_pick(const struct apr_kern **k, struct apr_err *e)
+{
+    const char *wanted = getenv("APR_KERN");
+    bool any = !wanted || wanted[0] == '\0';
+    *k = NULL;
+    for (size_t t = N_TABLES; t-- > 0;) {
+        if (!any && strcmp(tables[t].kern->name, wanted) != 0) continue;
+        if (tables[t].usable()) {
+            *k = tables[t].kern;
+            return APR_OK;
+        }
+        if (!any) return apr_fail(e, APR_EUNAVAIL, "APR_KERN=%s: this CPU cannot run these kernels", wanted);
+    }
+    char list[MAX_TABLES * 16], shown[64];
+    return apr_fail(e, APR_EUSAGE, "APR_KERN=%s: unknown kernels; known are: %s",
+                    apr_escape(shown, sizeof shown, wanted, strlen(wanted)), names(list));
+}

@@ -1,0 +1,56 @@
+/* The scalar table: plain C, any CPU, the definition of every result. */
+#include "scalar.h"
+
+#include "../quant/types.h"
+
+/* clang-format off */
+static const struct apr_matmul matmul[APR_N_TYPES] = {
+    [APR_F32] = {apr_scalar_f32, APR_ACT_F32, apr_scalar_f32},
+    [APR_F16] = {apr_scalar_f16, APR_ACT_F32, apr_scalar_f16},
+    [APR_BF16] = {apr_scalar_bf16, APR_ACT_F32, apr_scalar_bf16},
+    [APR_F64] = {apr_scalar_f64, APR_ACT_F32, apr_scalar_f64},
+    [APR_I8] = {apr_scalar_i8, APR_ACT_F32, apr_scalar_i8},
+    [APR_NATIVE_Q4] = {apr_scalar_native_q4, APR_ACT_F32, apr_scalar_native_q4},
+    [APR_NATIVE_Q8] = {apr_scalar_native_q8, APR_ACT_F32, apr_scalar_native_q8},
+    [APR_Q4_0] = {apr_scalar_fast_q4_0, APR_ACT_Q8_32, apr_scalar_exact_q4_0},
+    [APR_Q4_1] = {apr_scalar_fast_q4_1, APR_ACT_Q8_32, apr_scalar_exact_q4_1},
+    [APR_Q5_0] = {apr_scalar_fast_q5_0, APR_ACT_Q8_32, apr_scalar_exact_q5_0},
+    [APR_Q5_1] = {apr_scalar_fast_q5_1, APR_ACT_Q8_32, apr_scalar_exact_q5_1},
+    [APR_Q8_0] = {apr_scalar_fast_q8_0, APR_ACT_Q8_32, apr_scalar_exact_q8_0},
+    [APR_Q2_K] = {apr_scalar_fast_q2_k, APR_ACT_Q8_256, apr_scalar_exact_q2_k},
+    [APR_Q3_K] = {apr_scalar_fast_q3_k, APR_ACT_Q8_256, apr_scalar_exact_q3_k},
+    [APR_Q4_K] = {apr_scalar_fast_q4_k, APR_ACT_Q8_256, apr_scalar_exact_q4_k},
+    [APR_Q5_K] = {apr_scalar_fast_q5_k, APR_ACT_Q8_256, apr_scalar_exact_q5_k},
+    [APR_Q6_K] = {apr_scalar_fast_q6_k, APR_ACT_Q8_256, apr_scalar_exact_q6_k},
+};
+
+static apr_to_f32_fn *const to_f32[APR_N_TYPES] = {
+    [APR_F32] = apr_f32_to_f32, [APR_F16] = apr_f16_row_to_f32, [APR_BF16] = apr_bf16_row_to_f32,
+    [APR_F64] = apr_f64_to_f32, [APR_I8] = apr_i8_to_f32,
+    [APR_NATIVE_Q4] = apr_native_q4_to_f32, [APR_NATIVE_Q8] = apr_native_q8_row_to_f32,
+    [APR_Q4_0] = apr_q4_0_to_f32, [APR_Q4_1] = apr_q4_1_to_f32,
+    [APR_Q5_0] = apr_q5_0_to_f32, [APR_Q5_1] = apr_q5_1_to_f32, [APR_Q8_0] = apr_q8_0_to_f32,
+    [APR_Q2_K] = apr_q2_k_to_f32, [APR_Q3_K] = apr_q3_k_to_f32, [APR_Q4_K] = apr_q4_k_to_f32,
+    [APR_Q5_K] = apr_q5_k_to_f32, [APR_Q6_K] = apr_q6_k_to_f32,
+};
+/* clang-format on */
+
+const struct apr_kern apr_kern_scalar = {
+    .name = "scalar",
+    .matmul = matmul,
+    .to_act32 = apr_scalar_to_act32,
+    .to_act256 = apr_scalar_to_act256,
+    .to_f32 = to_f32,
+    .rmsnorm = apr_scalar_rmsnorm,
+    .add = apr_scalar_add,
+    .silu_mul = apr_scalar_silu_mul,
+    .rope_half = apr_scalar_rope_half,
+    .softmax = apr_scalar_softmax,
+    .max = apr_scalar_max,
+    .attn_scores_f16 = apr_scalar_scores_f16,
+    .attn_values_f16 = apr_scalar_values_f16,
+    .attn_scores_f32 = apr_scalar_scores_f32,
+    .attn_values_f32 = apr_scalar_values_f32,
+    .f32_to_f16 = apr_scalar_f32_to_f16,
+    .stats = apr_scalar_stats,
+};
