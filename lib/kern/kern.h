@@ -39,7 +39,7 @@
  * becomes zero; one with a NaN or an infinity gets d = NaN and q = 0, so that results show it. */
 struct apr_act32 { /* for Q4_0 Q4_1 Q5_0 Q5_1 Q8_0: per 32 values */
     float d;
-    int32_t sum;   /* of q */
+    int32_t sum; /* of q */
     int8_t q[32];
 };
 _Static_assert(sizeof(struct apr_act32) == 40, "apr_act32");
@@ -75,7 +75,7 @@ struct apr_stats {
 void apr_stats_init(struct apr_stats *s);
 
 struct apr_kern {
-    const char *name; /* "scalar", "avx2" */
+    const char *name;                /* "scalar", "avx2" */
     const struct apr_matmul *matmul; /* [APR_N_TYPES]; a row without functions: type not computable */
 
     void (*to_act32)(const float *x, struct apr_act32 *a, size_t n);   /* n multiple of 32 */
@@ -85,8 +85,9 @@ struct apr_kern {
     /* y = x * s * w with s = (float)(1 / sqrt(mean(x^2) + eps)); the sum of squares in 8 double lanes
      * (lane = k mod 8), then the tree above. */
     void (*rmsnorm)(const float *x, const float *w, float eps, float *y, size_t n);
-    void (*add)(float *y, const float *x, size_t n);                     /* y += x */
-    void (*silu_mul)(const float *gate, const float *up, float *y, size_t n); /* y = gate / (1 + exp(-gate)) * up */
+    void (*add)(float *y, const float *x, size_t n); /* y += x */
+    void (*silu_mul)(const float *gate, const float *up, float *y,
+                     size_t n); /* y = gate / (1 + exp(-gate)) * up */
     /* Rotates pairs (i, i + n/2) of one head (half-split order): cos, sin: [n/2]. */
     void (*rope_half)(float *x, const float *cos, const float *sin, size_t n);
     /* In place over n scores: exp(x - max) / sum; the sum of exps in 8 lanes, then the tree. A row of only

@@ -47,7 +47,7 @@ void apr_scalar_values_f16(const float *weights, size_t w_stride, size_t n_q, co
                            size_t v_stride, size_t n_pos, size_t n_dim, float *out);
 void apr_scalar_scores_f32(const float *q, size_t n_q, const float *k, size_t k_stride, size_t n_pos,
                            size_t n_dim, float scale, float *scores, size_t s_stride);
-void apr_scalar_values_f32(const float *weights, size_t w_stride, size_t n_q, const float *v,
-                           size_t v_stride, size_t n_pos, size_t n_dim, float *out);
+void apr_scalar_values_f32(const float *weights, size_t w_stride, size_t n_q, const float *v, size_t v_stride,
+                           size_t n_pos, size_t n_dim, float *out);
 
 #endif

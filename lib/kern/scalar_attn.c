@@ -40,8 +40,8 @@ void apr_scalar_scores_f32(const float *q, size_t n_q, const float *k, size_t k_
     }
 }
 
-void apr_scalar_values_f32(const float *weights, size_t w_stride, size_t n_q, const float *v,
-                           size_t v_stride, size_t n_pos, size_t n_dim, float *out)
+void apr_scalar_values_f32(const float *weights, size_t w_stride, size_t n_q, const float *v, size_t v_stride,
+                           size_t n_pos, size_t n_dim, float *out)
 {
     for (size_t j = 0; j < n_q; j++) {
         for (size_t p = 0; p < n_pos; p++) {
