@@ -22,7 +22,8 @@ ISA_avx2   := -mavx2 -mfma -mf16c
 isa_flags   = $(foreach i,avx2,$(if $(findstring $(i),$(notdir $<)),$(ISA_$(i))))
 
 TOOLS   := $(notdir $(wildcard tools/apr-*))
-LIB_SRC := $(wildcard lib/*.c lib/*/*.c)
+# lib/contracts holds a program of the build machine, not library code.
+LIB_SRC := $(filter-out lib/contracts/%,$(wildcard lib/*.c lib/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(O)/%.o)
 EXES    := $(foreach t,$(TOOLS),$(if $(wildcard tools/$(t)/main.c),$(BINDIR)/$(t)))
 UNITS   := $(patsubst tests/unit/%.c,$(O)/unit/%,$(wildcard tests/unit/test_*.c))

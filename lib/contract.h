@@ -51,11 +51,23 @@ struct apr_checked_model {
 APR_MUST_USE enum apr_code apr_contract_check(struct apr_model *m, const struct apr_kern *k, struct apr_pool *pool,
                                               bool skip, struct apr_checked_model *out, struct apr_err *e);
 
-/* Size variants from the YAMLs, for oracle and for naming a size. */
+/* The YAMLs as tables (contract_tables.c), for oracle and for naming a size. */
+struct apr_contract_tensor {
+    const char *role;  /* "q_proj" */
+    const char *hf;    /* "model.layers.{n}.self_attn.q_proj.weight"; {n} = layer */
+    const char *gguf;  /* "blk.{n}.attn_q.weight", or "" */
+    const char *shape; /* "q_dim,hidden_dim", outermost first */
+    const char *sizes; /* "2.7b": only these sizes have it; "" = all */
+    bool critical, unless_tied;
+};
 struct apr_contract_size {
     const char *family, *size, *parameters; /* "qwen2", "7b", "7B" */
     uint64_t hidden_dim, num_layers, num_heads, num_kv_heads, intermediate_dim, vocab_size, head_dim, max_position_embeddings;
-    double rope_theta, norm_eps;
+    double rope_theta, norm_eps; /* rope_theta 0: no rotary positions */
+    uint64_t n_mels, max_source_positions, max_target_positions; /* 0 outside whisper */
+    const char *category; /* tiny small medium large xlarge */
+    const char *attention, *activation, *norm, *mlp;
+    bool has_bias, tied_embeddings;
 };
 struct apr_contract_family {
     const char *name, *display_name, *vendor, *hf_pattern;
@@ -63,12 +75,21 @@ struct apr_contract_family {
     const char *attention, *activation, *norm, *mlp, *position;    /* constraints */
     bool has_bias, tied_embeddings;
     const char *chat_format, *bos_token, *eos_token;
+    const char *special_tokens;                                    /* "im_start=<|im_start|> im_end=..." */
     const char *quantizations;                                     /* comma-separated */
     const struct apr_contract_size *sizes;
     size_t n_sizes;
+    const struct apr_contract_tensor *tensors;
+    size_t n_tensors;
 };
 const struct apr_contract_family *apr_contract_family_at(size_t i);
 const struct apr_contract_family *apr_contract_family_named(const char *name);
+const struct apr_contract_size *apr_contract_size_named(const struct apr_contract_family *f, const char *size);
+/* Does this size have the tensor, and how many dimensions of what size (shape evaluated)? */
+bool apr_contract_has(const struct apr_contract_size *z, const struct apr_contract_tensor *t);
+size_t apr_contract_shape(const struct apr_contract_size *z, const struct apr_contract_tensor *t, uint64_t dims[4]);
+/* Tensors of a complete model, a tied head not counted: 339 for qwen2/7b. */
+uint64_t apr_contract_n_tensors(const struct apr_contract_family *f, const struct apr_contract_size *z);
 /* The size whose numbers equal the config, or NULL. */
 const struct apr_contract_size *apr_contract_size_of(const char *family, const struct apr_config *c);
 unsigned apr_contract_n_proofs(void); /* 297 for the first 24 sizes */
