@@ -1,0 +1,207 @@
+/* Recipes against the types that llama-quantize chose (tests/data/mix: one model a file, the names in random
+ * order, one letter per recipe), and the table itself. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mix.h"
+
+enum { MAX_TENSORS = 1024, MAX_RECIPES = 32 };
+
+static enum apr_type type_of_letter(char letter)
+{
+    static const char letters[] = "FHBabcde23456";
+    static const enum apr_type types[] = {APR_F32,  APR_F16,  APR_BF16, APR_Q4_0, APR_Q4_1,
+                                          APR_Q5_0, APR_Q5_1, APR_Q8_0, APR_Q2_K, APR_Q3_K,
+                                          APR_Q4_K, APR_Q5_K, APR_Q6_K};
+    const char *p = strchr(letters, letter);
+    assert_non_null(p);
+    return types[p - letters];
+}
+
+struct sheet {
+    struct apr_mix_model model;
+    char arch[32];
+    size_t n_recipes, n;
+    char recipes[MAX_RECIPES][24];
+    struct apr_mix_tensor t[MAX_TENSORS];
+    char names[MAX_TENSORS][64];
+    char want[MAX_TENSORS][MAX_RECIPES + 1];
+};
+
+static void sheet_read(struct sheet *s, const char *name)
+{
+    char path[256], line[512];
+    snprintf(path, sizeof path, "tests/data/mix/%s.txt", name);
+    FILE *f = fopen(path, "r");
+    assert_non_null(f);
+    memset(s, 0, sizeof *s);
+    assert_non_null(fgets(line, sizeof line, f));
+    assert_int_equal(sscanf(line, "model %31s %u %u %u %u", s->arch, &s->model.n_layers, &s->model.n_heads,
+                            &s->model.n_heads_kv, &s->model.n_experts),
+                     5);
+    s->model.gguf_arch = s->arch;
+    assert_non_null(fgets(line, sizeof line, f));
+    int at = (int)strlen("recipes"), n_read;
+    for (; sscanf(line + at, " %23s%n", s->recipes[s->n_recipes], &n_read) == 1; at += n_read) s->n_recipes++;
+    while (fgets(line, sizeof line, f)) {
+        struct apr_mix_tensor *t = &s->t[s->n];
+        unsigned long long n_cols;
+        char src;
+        assert_int_equal(
+            sscanf(line, "%63s %u %llu %c %32s", s->names[s->n], &t->n_dims, &n_cols, &src, s->want[s->n]),
+            5);
+        t->gguf_name = s->names[s->n];
+        t->n_cols = n_cols;
+        t->src = type_of_letter(src);
+        assert_int_equal(apr_mix_base_type(t->gguf_name, t->n_dims, APR_BF16), t->src);
+        s->n++;
+    }
+    fclose(f);
+    assert_true(s->n > 10 && s->n_recipes > 20);
+}
+
+static void sheet_check(const char *name)
+{
+    static struct sheet s;
+    sheet_read(&s, name);
+    for (size_t r = 0; r < s.n_recipes; r++) {
+        s.model.pure = strncmp(s.recipes[r], "pure-", 5) == 0;
+        const struct apr_recipe *recipe = apr_recipe_named(s.recipes[r] + (s.model.pure ? 5 : 0));
+        assert_non_null(recipe);
+        struct apr_err e;
+        assert_int_equal(apr_mix_apply(recipe, &s.model, s.t, s.n, &e), APR_OK);
+        for (size_t i = 0; i < s.n; i++) {
+            enum apr_type want = type_of_letter(s.want[i][r]);
+            if (s.t[i].type != want) {
+                fail_msg("%s %s %s: %s, expected %s", name, s.recipes[r], s.t[i].gguf_name,
+                         apr_type_name(s.t[i].type), apr_type_name(want));
+            }
+            assert_int_equal(s.t[i].fallback, s.t[i].type != s.t[i].wanted);
+        }
+    }
+}
+
+static void types_equal_llama_quantize(void **state)
+{
+    (void)state;
+    static const char *const sheets[] = {"qwen2-24", "qwen2-28", "llama-32-mha", "qwen2-80", "llama-80",
+                                         "one-3",    "odd-8",    "llama-80-mha", "moe-16",   "mixtral-32",
+                                         "phi3-32",  "bert-12",  "deepseek2-27"};
+    for (size_t i = 0; i < sizeof sheets / sizeof sheets[0]; i++) sheet_check(sheets[i]);
+}
+
+static void guard_needs_importance_weights(void **state)
+{
+    (void)state;
+    struct apr_mix_tensor t[2] = {
+        {.gguf_name = "blk.0.ffn_down.weight", .n_dims = 2, .n_cols = 512, .src = APR_BF16},
+        {.gguf_name = "blk.1.ffn_down.weight", .n_dims = 2, .n_cols = 512, .src = APR_BF16}};
+    struct apr_mix_model m = {.gguf_arch = "llama", .n_layers = 8, .n_heads = 8, .n_heads_kv = 8};
+    struct apr_err e;
+    assert_int_equal(apr_mix_apply(apr_recipe_named("q4_0"), &m, t, 2, &e), APR_OK);
+    assert_int_equal(t[0].type, APR_Q4_0);
+    m.has_imatrix = true;
+    assert_int_equal(apr_mix_apply(apr_recipe_named("q4_0"), &m, t, 2, &e), APR_OK);
+    assert_int_equal(t[0].type, APR_Q4_1);
+    assert_int_equal(t[1].type, APR_Q4_0);
+    assert_int_equal(apr_mix_apply(apr_recipe_named("q5_0"), &m, t, 2, &e), APR_OK);
+    assert_int_equal(t[0].type, APR_Q5_1);
+}
+
+static void names_and_ids(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *said, *means;
+    } words[] = {{"q4k", "q4_k_m"}, {"Q4_K_M", "q4_k_m"}, {"q4_k", "q4_k_m"},   {"FP16", "f16"},
+                 {"int8", "int8"},  {"q5k", "q5_k_m"},    {"Q3_K", "q3_k_m"},   {"q6k", "q6_k"},
+                 {"q8", "q8_0"},    {"bf16", "bf16"},     {"q2_k_s", "q2_k_s"}, {"half", "f16"},
+                 {"fp32", "f32"}};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        const struct apr_recipe *r = apr_recipe_named(words[i].said);
+        assert_non_null(r);
+        assert_string_equal(r->name, words[i].means);
+    }
+    static const char *const unknown[] = {"", "q", "_", "q4", "q9_0", "fp16 half", "q4_k_mm", " "};
+    for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
+        assert_null(apr_recipe_named(unknown[i]));
+    }
+    size_t n = 0;
+    for (const struct apr_recipe *r; (r = apr_recipe_at(n)) != NULL; n++) {
+        assert_ptr_equal(apr_recipe_named(r->name), r);
+        assert_non_null(apr_quant_of(r->type));
+        assert_non_null(r->aliases);
+        for (size_t j = 0; j < n; j++) {
+            const struct apr_recipe *other = apr_recipe_at(j);
+            assert_true(r->file_type == APR_NO_FILE_TYPE || other->file_type != r->file_type);
+        }
+    }
+    assert_int_equal(n, 20);
+}
+
+static void native_types_take_every_matrix(void **state)
+{
+    (void)state;
+    struct apr_mix_tensor t[3] = {
+        {.gguf_name = "output.weight", .n_dims = 2, .n_cols = 100, .src = APR_BF16},
+        {.gguf_name = "blk.0.attn_norm.weight", .n_dims = 1, .n_cols = 100, .src = APR_F32},
+        {.gguf_name = "blk.0.ffn_up.weight", .n_dims = 2, .n_cols = 256, .src = APR_BF16}};
+    struct apr_mix_model m = {.gguf_arch = "qwen2", .n_layers = 1, .n_heads = 1, .n_heads_kv = 1};
+    struct apr_err e;
+    assert_int_equal(apr_mix_apply(apr_recipe_named("int8"), &m, t, 3, &e), APR_OK);
+    assert_int_equal(t[0].type, APR_NATIVE_Q8);
+    assert_int_equal(t[1].type, APR_F32);
+    assert_int_equal(t[2].type, APR_NATIVE_Q8);
+    assert_false(t[0].fallback);
+}
+
+static void bad_layer_is_refused(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"blk.4.ffn_down_exps.weight", "ffn_down.weight",
+                                        "blk.x.ffn_down.weight", "blk.99999999999999999999.ffn_down.weight"};
+    struct apr_mix_model m = {
+        .gguf_arch = "llama", .n_layers = 4, .n_heads = 8, .n_heads_kv = 8, .n_experts = 8};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        struct apr_mix_tensor t = {.gguf_name = names[i], .n_dims = 2, .n_cols = 512, .src = APR_BF16};
+        struct apr_err e;
+        assert_int_equal(apr_mix_apply(apr_recipe_named("q4k"), &m, &t, 1, &e), APR_EFORMAT);
+        assert_non_null(strstr(e.text, names[i]));
+    }
+}
+
+static void order_is_llama_quantizes(void **state)
+{
+    (void)state;
+    static const char *const sorted[] = {
+        "output.weight",       "output_norm.weight",   "rope_freqs.weight",
+        "token_embd.weight",   "blk.0.attn_k.weight",  "blk.0.ffn_up.weight",
+        "blk.2.attn_k.weight", "blk.2.attn_k.weightx", "blk.10.attn_k.weight"};
+    size_t n = sizeof sorted / sizeof sorted[0];
+    for (size_t i = 0; i < n; i++) {
+        for (size_t j = 0; j < n; j++) {
+            int order = apr_mix_order(sorted[i], sorted[j]);
+            assert_true(i < j ? order < 0 : i > j ? order > 0 : order == 0);
+        }
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(types_equal_llama_quantize),
+        cmocka_unit_test(guard_needs_importance_weights),
+        cmocka_unit_test(names_and_ids),
+        cmocka_unit_test(native_types_take_every_matrix),
+        cmocka_unit_test(bad_layer_is_refused),
+        cmocka_unit_test(order_is_llama_quantizes),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
