@@ -82,12 +82,14 @@ static enum apr_code judge_piece(const struct job *j, const struct apr_stats *s,
     if (j->to == j->from && !j->c->gate) return APR_OK;
     if (!is_finite(s))
         return apr_fail(e, APR_ECONTRACT,
-                        "%s: F-DATA-QUALITY-002 %s: %" PRIu64 " NaN and %" PRIu64 " infinite values found; expected none",
+                        "%s: F-DATA-QUALITY-002 %s: %" PRIu64 " NaN and %" PRIu64
+                        " infinite values found; expected none",
                         j->c->model->path, j->src->name, s->n_nan, s->n_inf);
     if (j->to->type == APR_F16 && (s->max >= F16_TOO_BIG || s->min <= -F16_TOO_BIG))
-        return apr_fail(e, APR_ECONTRACT,
-                        "%s: F-DATA-QUALITY-002 %s: value %g does not fit F16; expected at most 65504 in magnitude",
-                        j->c->model->path, j->src->name, (double)(s->max >= F16_TOO_BIG ? s->max : s->min));
+        return apr_fail(
+            e, APR_ECONTRACT,
+            "%s: F-DATA-QUALITY-002 %s: value %g does not fit F16; expected at most 65504 in magnitude",
+            j->c->model->path, j->src->name, (double)(s->max >= F16_TOO_BIG ? s->max : s->min));
     return APR_OK;
 }
 
@@ -106,7 +108,8 @@ static void judge_spots(struct loop *l, const struct job *j, uint64_t at)
     }
 }
 
-static enum apr_code judge_tensor(struct loop *l, const struct job *j, const struct apr_stats *s, struct apr_err *e)
+static enum apr_code judge_tensor(struct loop *l, const struct job *j, const struct apr_stats *s,
+                                  struct apr_err *e)
 {
     if (!l->c->gate) return APR_OK;
     apr_contract_tensor(l->c->model, j->src, s, &l->verdict);
@@ -114,7 +117,8 @@ static enum apr_code judge_tensor(struct loop *l, const struct job *j, const str
 }
 
 /* A type that is carried but not computed with: bytes in, bytes out. */
-static enum apr_code carry(struct loop *l, const struct apr_tensor *t, struct apr_xxh3 *hash, struct apr_err *e)
+static enum apr_code carry(struct loop *l, const struct apr_tensor *t, struct apr_xxh3 *hash,
+                           struct apr_err *e)
 {
     for (uint64_t off = 0; off < t->n_bytes; off += APR_PIECE_BYTES) {
         size_t n = t->n_bytes - off < APR_PIECE_BYTES ? (size_t)(t->n_bytes - off) : APR_PIECE_BYTES;
@@ -126,11 +130,17 @@ static enum apr_code carry(struct loop *l, const struct apr_tensor *t, struct ap
     return APR_OK;
 }
 
-static enum apr_code move_tensor(struct loop *l, const struct apr_plan_tensor *p, struct apr_xxh3 *hash, struct apr_err *e)
+static enum apr_code move_tensor(struct loop *l, const struct apr_plan_tensor *p, struct apr_xxh3 *hash,
+                                 struct apr_err *e)
 {
     const struct apr_convert *c = l->c;
-    struct job j = {.c = c, .src = p->src, .from = apr_quant_of(p->src->type), .to = apr_quant_of(p->type),
-                    .in = l->in, .out = l->out, .scratch = l->scratch};
+    struct job j = {.c = c,
+                    .src = p->src,
+                    .from = apr_quant_of(p->src->type),
+                    .to = apr_quant_of(p->type),
+                    .in = l->in,
+                    .out = l->out,
+                    .scratch = l->scratch};
     if (!j.from || !c->kern->to_f32[p->src->type]) return carry(l, p->src, hash, e);
     uint64_t n_all = apr_tensor_elems(p->src);
     struct apr_stats stats;
@@ -160,10 +170,11 @@ static enum apr_code check_plan(const struct apr_convert *c, struct apr_err *e)
         const struct apr_quant *from = apr_quant_of(p->src->type), *to = apr_quant_of(p->type);
         if (p->src->type == p->type) continue;
         if (!from || !from->to_f32 || !c->kern->to_f32[p->src->type])
-            return apr_fail(e, APR_ELOAD, "%s: tensor %s: %s cannot be converted to %s", c->model->path, p->src->name,
-                            apr_type_name(p->src->type), apr_type_name(p->type));
+            return apr_fail(e, APR_ELOAD, "%s: tensor %s: %s cannot be converted to %s", c->model->path,
+                            p->src->name, apr_type_name(p->src->type), apr_type_name(p->type));
         if (!to || !to->from_f32)
-            return apr_fail(e, APR_EUNAVAIL, "tensor %s: %s cannot be written", p->name, apr_type_name(p->type));
+            return apr_fail(e, APR_EUNAVAIL, "tensor %s: %s cannot be written", p->name,
+                            apr_type_name(p->type));
     }
     return APR_OK;
 }
@@ -191,7 +202,8 @@ static enum apr_code check_space(const struct apr_convert *c, struct apr_sink *s
     return apr_sink_need(s, n_total, e);
 }
 
-enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, json_t *trailer, struct apr_err *e)
+enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, json_t *trailer,
+                              struct apr_err *e)
 {
     TRY(check_plan(c, e));
     TRY(check_space(c, s, e));

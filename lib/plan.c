@@ -22,13 +22,14 @@ static void row_of(struct apr_plan_tensor *p, const struct apr_tensor *t, const 
 }
 
 /* lm_head.weight sorts before model.*, so the extra row is the first. */
-static enum apr_code rows(const struct apr_model *m, const struct apr_plan_how *how, struct apr_arena *a, struct apr_plan *p,
-                          struct apr_err *e)
+static enum apr_code rows(const struct apr_model *m, const struct apr_plan_how *how, struct apr_arena *a,
+                          struct apr_plan *p, struct apr_err *e)
 {
     const struct apr_tensor *embed = how->materialize_head ? apr_model_role(m, APR_ROLE_EMBED, 0) : NULL;
     if (apr_model_role(m, APR_ROLE_LM_HEAD, 0)) embed = NULL;
     if (embed && m->is_stream)
-        return apr_fail(e, APR_EUSAGE, "--materialize-head reads the embedding twice; give a file instead of a pipe");
+        return apr_fail(e, APR_EUSAGE,
+                        "--materialize-head reads the embedding twice; give a file instead of a pipe");
     TRY(apr_arena_try(a, &p->tensors, (size_t)m->n_tensors + 1, sizeof *p->tensors, "the plan", e));
     if (embed) row_of(&p->tensors[p->n_tensors++], embed, "lm_head.weight");
     for (uint64_t i = 0; i < m->n_tensors; i++)
@@ -36,7 +37,8 @@ static enum apr_code rows(const struct apr_model *m, const struct apr_plan_how *
     return APR_OK;
 }
 
-/* GGUF names of all rows, for the mix and for GGUF itself. Without a family names stay, if nothing needs them. */
+/* GGUF names of all rows, for the mix and for GGUF itself. Without a family names stay, if nothing needs
+ * them. */
 static enum apr_code gguf_names(const struct apr_model *m, const struct apr_plan *p, struct apr_mix_tensor *t,
                                 struct apr_arena *a, struct apr_err *e)
 {
@@ -44,8 +46,8 @@ static enum apr_code gguf_names(const struct apr_model *m, const struct apr_plan
         struct apr_tensor named = {.name = p->tensors[i].name};
         t[i].gguf_name = m->family ? gguf_name(m, &named, a) : NULL;
         if (!t[i].gguf_name)
-            return apr_fail(e, APR_ECONTRACT, "%s: tensor %s has no GGUF name in family %s", m->path, p->tensors[i].name,
-                            m->family ? m->family->name : "(unknown)");
+            return apr_fail(e, APR_ECONTRACT, "%s: tensor %s has no GGUF name in family %s", m->path,
+                            p->tensors[i].name, m->family ? m->family->name : "(unknown)");
         t[i].n_dims = p->tensors[i].n_dims;
         t[i].n_cols = apr_tensor_cols(p->tensors[i].src);
         t[i].src = apr_mix_base_type(t[i].gguf_name, t[i].n_dims, p->tensors[i].src->type);
@@ -59,23 +61,26 @@ static void note_fallbacks(const struct apr_mix_tensor *t, uint64_t n, struct ap
     for (uint64_t i = 0; i < n; i++) {
         if (!t[i].fallback) continue;
         if (how->n_fallbacks++ < MAX_FALLBACK_NOTES)
-            apr_note("%s: %" PRIu64 " columns do not divide %s blocks; stored as %s", t[i].gguf_name, t[i].n_cols,
-                     apr_type_name(t[i].wanted), apr_type_name(t[i].type));
+            apr_note("%s: %" PRIu64 " columns do not divide %s blocks; stored as %s", t[i].gguf_name,
+                     t[i].n_cols, apr_type_name(t[i].wanted), apr_type_name(t[i].type));
     }
     if (how->n_fallbacks > MAX_FALLBACK_NOTES)
         apr_note("%" PRIu64 " tensors in all fell back to another type", how->n_fallbacks);
 }
 
-static enum apr_code types(const struct apr_model *m, struct apr_plan_how *how, struct apr_arena *a, struct apr_plan *p,
-                           struct apr_err *e)
+static enum apr_code types(const struct apr_model *m, struct apr_plan_how *how, struct apr_arena *a,
+                           struct apr_plan *p, struct apr_err *e)
 {
     if (!how->recipe && !how->fmt->gguf_rules) return APR_OK;
     struct apr_mix_tensor *t;
     TRY(apr_arena_try(a, &t, (size_t)p->n_tensors, sizeof *t, "the type plan", e));
     TRY(gguf_names(m, p, t, a, e));
     if (how->recipe) {
-        struct apr_mix_model mm = {.gguf_arch = m->family->gguf_arch, .n_layers = m->config.n_layers,
-                                   .n_heads = m->config.n_heads, .n_heads_kv = m->config.n_heads_kv, .pure = how->pure};
+        struct apr_mix_model mm = {.gguf_arch = m->family->gguf_arch,
+                                   .n_layers = m->config.n_layers,
+                                   .n_heads = m->config.n_heads,
+                                   .n_heads_kv = m->config.n_heads_kv,
+                                   .pure = how->pure};
         TRY(apr_mix_apply(how->recipe, &mm, t, (size_t)p->n_tensors, e));
         note_fallbacks(t, p->n_tensors, how);
     }
@@ -86,30 +91,34 @@ static enum apr_code types(const struct apr_model *m, struct apr_plan_how *how, 
     return APR_OK;
 }
 
-static enum apr_code check_types(const struct apr_model *m, const struct apr_plan_how *how, const struct apr_plan *p,
-                                 struct apr_err *e)
+static enum apr_code check_types(const struct apr_model *m, const struct apr_plan_how *how,
+                                 const struct apr_plan *p, struct apr_err *e)
 {
     for (uint64_t i = 0; i < p->n_tensors; i++) {
         const struct apr_plan_tensor *t = &p->tensors[i];
         const struct apr_quant *from = apr_quant_of(t->src->type), *to = apr_quant_of(t->type);
         if (!how->fmt->holds(t->type))
-            return apr_fail(e, APR_ECONTRACT, "%s: tensor %s: %s cannot be stored in %s as it is; name a type with --quantize",
+            return apr_fail(e, APR_ECONTRACT,
+                            "%s: tensor %s: %s cannot be stored in %s as it is; name a type with --quantize",
                             m->path, t->name, apr_type_name(t->type), how->fmt->name);
-        if (t->type != t->src->type && from && to && from->is_quantized && to->is_quantized && !how->requantize)
-            return apr_fail(e, APR_ECONTRACT, "%s: tensor %s is %s already; making it %s loses twice: --requantize allows it",
+        if (t->type != t->src->type && from && to && from->is_quantized && to->is_quantized &&
+            !how->requantize)
+            return apr_fail(e, APR_ECONTRACT,
+                            "%s: tensor %s is %s already; making it %s loses twice: --requantize allows it",
                             m->path, t->name, from->name, to->name);
     }
     return APR_OK;
 }
 
-enum apr_code apr_plan_make(const struct apr_model *m, struct apr_plan_how *how, struct apr_arena *a, struct apr_plan *p,
-                            struct apr_err *e)
+enum apr_code apr_plan_make(const struct apr_model *m, struct apr_plan_how *how, struct apr_arena *a,
+                            struct apr_plan *p, struct apr_err *e)
 {
     TRY(rows(m, how, a, p, e));
     TRY(types(m, how, a, p, e));
     TRY(check_types(m, how, p, e));
     for (uint64_t i = 0; i < p->n_tensors; i++)
-        TRY(apr_tensor_bytes(p->tensors[i].type, p->tensors[i].n_dims, p->tensors[i].dims, &p->tensors[i].n_bytes, e));
+        TRY(apr_tensor_bytes(p->tensors[i].type, p->tensors[i].n_dims, p->tensors[i].dims,
+                             &p->tensors[i].n_bytes, e));
     return apr_plan_layout(p, how->fmt->alignment, e);
 }
 
@@ -129,17 +138,19 @@ static uint32_t guess_file_type(const struct apr_plan *p)
     return 0;
 }
 
-uint32_t apr_plan_file_type(const struct apr_model *m, const struct apr_plan *p, const struct apr_recipe *recipe)
+uint32_t apr_plan_file_type(const struct apr_model *m, const struct apr_plan *p,
+                            const struct apr_recipe *recipe)
 {
     if (recipe && recipe->file_type != APR_NO_FILE_TYPE) return recipe->file_type;
-    const json_t *v = json_object_get(json_object_get(json_object_get(m->apr_meta, "apr"), "quantization"), "file_type");
+    const json_t *v =
+        json_object_get(json_object_get(json_object_get(m->apr_meta, "apr"), "quantization"), "file_type");
     if (json_is_integer(v)) return (uint32_t)json_integer_value(v);
     const struct apr_kv *kv = m->has_kvs ? apr_kvs_find(&m->kvs, "general.file_type") : NULL;
     return kv && kv->type == APR_KV_U32 ? (uint32_t)kv->v.u : guess_file_type(p);
 }
 
-enum apr_code apr_plan_report(const struct apr_plan *p, const struct apr_fmt *fmt, uint64_t n_peak_bytes, struct apr_out *o,
-                              struct apr_err *e)
+enum apr_code apr_plan_report(const struct apr_plan *p, const struct apr_fmt *fmt, uint64_t n_peak_bytes,
+                              struct apr_out *o, struct apr_err *e)
 {
     uint64_t n_head, n_total, n_in = 0;
     TRY(fmt->measure(p, &n_head, &n_total, e));

@@ -14,6 +14,7 @@
 #include "opt.h"
 #include "out.h"
 #include "pool.h"
+#include "version.h"
 
 struct apr_ctx {
     const struct apr_globals *g;
@@ -45,6 +46,5 @@ struct apr_tool {
 int apr_tool_main(const struct apr_tool *tool, int argc, char **argv);
 /* Path of a sibling program (beside this executable, or libexec after install). */
 APR_MUST_USE enum apr_code apr_tool_sibling(const char *name, char *out, size_t n_out, struct apr_err *e);
-#define APR_VERSION "0.1.0"
 
 #endif

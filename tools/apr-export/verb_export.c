@@ -1,0 +1,238 @@
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "convert.h"
+#include "gguf_keys.h"
+#include "load.h"
+#include "plan.h"
+#include "provenance.h"
+#include "verbs.h"
+
+struct export_args {
+    const char *format, *output, *quantize;
+    bool force, pure, requantize, materialize_head, no_provenance, dry_run, list_formats;
+    uint64_t n_threads;
+};
+
+static const struct apr_opt opts[] = {
+    APR_OPT(struct export_args, format, "format", 0, "FORMAT", "gguf or safetensors (default: safetensors)"),
+    APR_OPT(struct export_args, output, "output", 'o', "FILE", "write to FILE; - is standard output"),
+    APR_OPT(struct export_args, quantize, "quantize", 0, "TYPE",
+            "store matrices by this recipe: q4k, q8_0, f16 ..."),
+    APR_OPT(struct export_args, pure, "pure", 0, NULL, "give every matrix the recipe's own type"),
+    APR_OPT(struct export_args, requantize, "requantize", 0, NULL,
+            "let quantized data become another quantized type"),
+    APR_OPT(struct export_args, materialize_head, "materialize-head", 0, NULL,
+            "write a tied lm_head as a tensor of its own"),
+    APR_OPT(struct export_args, no_provenance, "no-provenance", 0, NULL,
+            "leave out the keys that tell where the model comes from"),
+    APR_OPT(struct export_args, force, "force", 'f', NULL, "replace an existing output"),
+    APR_OPT(struct export_args, dry_run, "dry-run", 'n', NULL,
+            "show type, size and place of every tensor and stop"),
+    APR_OPT(struct export_args, list_formats, "list-formats", 0, NULL,
+            "list the formats that can be written and stop"),
+    APR_OPT(struct export_args, n_threads, "threads", 'j', "N", "use N threads (0: all CPUs)"),
+};
+
+struct job {
+    const struct export_args *args;
+    struct apr_ctx *ctx;
+    struct apr_model *m;
+    const struct apr_kern *kern;
+    struct apr_pool *pool;
+    const struct apr_recipe *recipe;
+    struct apr_plan_how how;
+    struct apr_plan plan;
+    struct apr_kvs kvs;
+    json_t *provenance, *st_meta; /* owned */
+};
+
+static enum apr_code list_formats(bool json, struct apr_err *e)
+{
+    struct apr_out *o = apr_out_open(stdout, json, "apr.formats/1");
+    const struct apr_fmt *f;
+    apr_out_arr(o, "formats");
+    for (size_t i = 0; (f = apr_fmt_at(i)) != NULL; i++) {
+        if (!f->begin) continue;
+        apr_out_obj(o, NULL);
+        apr_out_str(o, "name", f->name);
+        apr_out_str(o, "aliases", f->aliases);
+        apr_out_end(o);
+    }
+    apr_out_end(o);
+    return apr_out_close(o, e);
+}
+
+static enum apr_code find_recipe(struct job *j, struct apr_err *e)
+{
+    if (!j->args->quantize && j->args->pure)
+        return apr_fail(e, APR_EUSAGE, "--pure says how to quantize; it needs --quantize TYPE");
+    if (!j->args->quantize) return APR_OK;
+    j->recipe = apr_recipe_named(j->args->quantize);
+    return j->recipe ? APR_OK : apr_fail(e, APR_EUSAGE, "--quantize %s: unknown type", j->args->quantize);
+}
+
+static enum apr_code check_source(const struct job *j, struct apr_err *e)
+{
+    if (j->m->vocab_only || j->m->n_tensors == 0)
+        return apr_fail(e, APR_EFORMAT, "%s: no tensors found; a model needs weights", j->m->path);
+    if (!j->ctx->gated) return APR_OK;
+    struct apr_verdict v;
+    apr_verdict_init(&v, j->ctx->arena);
+    apr_contract_structure(j->m, &v);
+    return apr_verdict_error(&v, j->m->path, e);
+}
+
+/* SafeTensors: __metadata__ holds strings only; {"format": "pt"} is what readers look for. */
+static void st_meta(struct job *j)
+{
+    j->st_meta = json_is_object(j->m->st_metadata) ? json_deep_copy(j->m->st_metadata) : json_object();
+    if (!json_object_get(j->st_meta, "format")) json_object_set_new(j->st_meta, "format", json_string("pt"));
+    j->plan.meta = j->st_meta;
+}
+
+static enum apr_code make_meta(struct job *j, struct apr_err *e)
+{
+    if (!j->how.fmt->gguf_rules) {
+        st_meta(j);
+        return APR_OK;
+    }
+    if (!j->args->no_provenance) {
+        j->provenance = apr_provenance_of(j->m);
+        if (j->recipe) apr_provenance_step(j->provenance, "export", j->recipe, j->args->pure);
+    }
+    apr_kvs_init(&j->kvs, j->ctx->arena);
+    TRY(gguf_keys(j->m, &j->plan, apr_plan_file_type(j->m, &j->plan, j->recipe), j->provenance, &j->kvs, e));
+    j->plan.kvs = &j->kvs;
+    return APR_OK;
+}
+
+static enum apr_code report_plan(const struct job *j, struct apr_err *e)
+{
+    struct apr_out *o = apr_out_open(stdout, j->ctx->g->json, "apr.plan/1");
+    enum apr_code code = apr_plan_report(&j->plan, j->how.fmt, apr_convert_peak_bytes(j->pool), o, e);
+    enum apr_code closed = apr_out_close(o, e);
+    return code != APR_OK ? code : closed;
+}
+
+static enum apr_code report_done(const struct job *j, const char *output, uint64_t n_out, int64_t ns,
+                                 struct apr_err *e)
+{
+    double s = (double)ns * 1e-9;
+    if (!j->ctx->g->json) {
+        apr_note("%" PRIu64 " tensors, %.1f MB out, %.2f s, %.0f MB/s", j->plan.n_tensors,
+                 (double)n_out * 1e-6, s, (double)n_out * 1e-6 / s);
+        return APR_OK;
+    }
+    struct apr_out *o = apr_out_open(stdout, true, "apr.export/1");
+    apr_out_str(o, "output", output);
+    apr_out_str(o, "format", j->how.fmt->name);
+    apr_out_str(o, "recipe", j->recipe ? j->recipe->name : NULL);
+    apr_out_u64(o, "n_tensors", j->plan.n_tensors);
+    apr_out_u64(o, "n_fallbacks", j->how.n_fallbacks);
+    apr_out_u64(o, "output_bytes", n_out);
+    apr_out_f64(o, "seconds", s);
+    return apr_out_close(o, e);
+}
+
+static enum apr_code write_output(struct job *j, const char *output, struct apr_err *e)
+{
+    struct apr_sink *s;
+    int64_t ns = apr_now_ns();
+    TRY(apr_sink_open(&s, output, j->args->force, e));
+    struct apr_convert c = {.model = j->m,
+                            .plan = &j->plan,
+                            .fmt = j->how.fmt,
+                            .kern = j->kern,
+                            .pool = j->pool,
+                            .gate = j->ctx->gated};
+    enum apr_code code = apr_convert_run(&c, s, NULL, e);
+    if (code != APR_OK && !apr_sink_failed(s)) {
+        apr_sink_abort(s);
+        return code;
+    }
+    uint64_t n_out = apr_sink_pos(s);
+    TRY(apr_sink_finish(s, e));
+    return report_done(j, output, n_out, apr_now_ns() - ns, e);
+}
+
+static enum apr_code run_job(struct job *j, const struct apr_fmt *fmt, const char *output, struct apr_err *e)
+{
+    TRY(find_recipe(j, e));
+    TRY(check_source(j, e));
+    j->how = (struct apr_plan_how){.fmt = fmt,
+                                   .recipe = j->recipe,
+                                   .pure = j->args->pure,
+                                   .requantize = j->args->requantize,
+                                   .materialize_head = j->args->materialize_head};
+    TRY(apr_plan_make(j->m, &j->how, j->ctx->arena, &j->plan, e));
+    TRY(make_meta(j, e));
+    return j->args->dry_run ? report_plan(j, e) : write_output(j, output, e);
+}
+
+static enum apr_code check_output(const struct export_args *args, const struct apr_ctx *ctx,
+                                  struct apr_err *e)
+{
+    if (args->dry_run || (args->output && strcmp(args->output, "-") != 0)) return APR_OK;
+    if (isatty(STDOUT_FILENO))
+        return apr_fail(e, APR_EUSAGE, "standard output is a terminal; name an output with -o FILE");
+    if (ctx->g->json)
+        return apr_fail(e, APR_EUSAGE, "--json needs -o FILE: standard output carries the model");
+    return APR_OK;
+}
+
+static enum apr_code pick_format(const struct export_args *args, const char *named,
+                                 const struct apr_fmt **fmt, struct apr_err *e)
+{
+    const char *name = named ? named : args->format ? args->format : "safetensors";
+    if (named && args->format && apr_fmt_named(named) != apr_fmt_named(args->format))
+        return apr_fail(e, APR_EUSAGE, "two formats are named: %s and --format %s", named, args->format);
+    *fmt = apr_fmt_named(name);
+    if (!*fmt || !(*fmt)->begin)
+        return apr_fail(e, APR_EUSAGE, "--format %s: unknown; see --list-formats", name);
+    if (*fmt == apr_fmt_named("apr"))
+        return apr_fail(e, APR_EUSAGE, "--format apr: apr convert writes .apr files");
+    return APR_OK;
+}
+
+static enum apr_code run(void *p, struct apr_ctx *ctx, struct apr_err *e)
+{
+    struct export_args *args = p;
+    const struct apr_strs *in = ctx->operands;
+    const char *named = in->n > 0 && apr_fmt_named(in->at[0]) ? in->at[0] : NULL;
+    size_t first = named ? 1 : 0;
+    struct job j = {.args = args, .ctx = ctx};
+    const struct apr_fmt *fmt;
+    if (args->list_formats) return list_formats(ctx->g->json, e);
+    if (in->n > first + 1)
+        return apr_fail(e, APR_EUSAGE, "export: %s: expected one input", in->at[first + 1]);
+    TRY(pick_format(args, named, &fmt, e));
+    TRY(check_output(args, ctx, e));
+    TRY(apr_kern_pick(&j.kern, e));
+    TRY(apr_load_model(in->n > first ? in->at[first] : "-", APR_LOAD_STREAM, &j.m, e));
+    j.pool = apr_pool_open((unsigned)args->n_threads);
+    enum apr_code code = run_job(&j, fmt, args->output ? args->output : "-", e);
+    apr_pool_close(j.pool);
+    json_decref(j.provenance);
+    json_decref(j.st_meta);
+    apr_model_close(j.m);
+    return code;
+}
+
+const struct apr_verb verb_export = {
+    .name = "export",
+    .operands = "[FORMAT] [INPUT]",
+    .n_operands_max = 2,
+    .opts = opts,
+    .n_opts = sizeof opts / sizeof *opts,
+    .args_bytes = sizeof(struct export_args),
+    .run = run,
+    .details = "INPUT is an .apr, a Hugging Face folder, SafeTensors, GGUF, or - (the default) for standard "
+               "input. GGUF gets "
+               "the keys, names and types that llama.cpp's converter writes; quantized blocks pass through "
+               "unchanged.\n"
+               "Examples:\n"
+               "    apr export model.apr --format gguf -o model.gguf\n"
+               "    apr-import st DIR --quantize q4k | apr-export gguf > model.gguf",
+};

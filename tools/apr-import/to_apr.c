@@ -1,0 +1,186 @@
+#include "to_apr.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "convert.h"
+#include "fmt/apr_meta.h"
+#include "load.h"
+#include "plan.h"
+#include "provenance.h"
+
+struct job {
+    const struct to_apr_args *args;
+    const char *step;
+    struct apr_ctx *ctx;
+    struct apr_model *m;
+    const struct apr_kern *kern;
+    struct apr_pool *pool;
+    const struct apr_recipe *recipe;
+    struct apr_plan_how how;
+    struct apr_plan plan;
+    json_t *meta; /* owned */
+};
+
+static enum apr_code find_recipe(struct job *j, struct apr_err *e)
+{
+    if (!j->args->quantize) {
+        if (j->args->pure)
+            return apr_fail(e, APR_EUSAGE, "--pure says how to quantize; it needs --quantize TYPE");
+        return APR_OK;
+    }
+    j->recipe = apr_recipe_named(j->args->quantize);
+    if (j->recipe) return APR_OK;
+    char names[512] = "";
+    const struct apr_recipe *r;
+    for (size_t i = 0; (r = apr_recipe_at(i)) != NULL; i++) {
+        size_t n = strlen(names);
+        snprintf(names + n, sizeof names - n, "%s%s", n ? " " : "", r->name);
+    }
+    return apr_fail(e, APR_EUSAGE, "--quantize %s: unknown type; expected one of: %s", j->args->quantize,
+                    names);
+}
+
+static enum apr_code check_source(const struct job *j, const char *format, struct apr_err *e)
+{
+    const struct apr_model *m = j->m;
+    const char *arch = j->args->arch;
+    if (format && apr_fmt_named(format) != m->fmt)
+        return apr_fail(e, APR_EFORMAT, "%s: expected format %s, found %s", m->path, format, m->fmt->name);
+    if (m->vocab_only || m->n_tensors == 0)
+        return apr_fail(e, APR_EFORMAT, "%s: no tensors found; a model needs weights", m->path);
+    if (j->args->enforce_provenance && m->fmt->gguf_rules)
+        return apr_fail(e, APR_ECONTRACT,
+                        "%s: F-GT-001: a GGUF was quantized elsewhere; expected SafeTensors", m->path);
+    if (arch && strcmp(arch, "auto") != 0 && (!m->family || strcmp(m->family->name, arch) != 0))
+        return apr_fail(e, APR_ECONTRACT, "%s: --arch %s: found %s", m->path, arch,
+                        m->family ? m->family->name : "an unknown family");
+    return APR_OK;
+}
+
+/* Names, shapes and sizes, before a byte of data is read. (F-ARCH-003) */
+static enum apr_code gate(const struct job *j, struct apr_err *e)
+{
+    if (!j->ctx->gated) return APR_OK;
+    struct apr_verdict v;
+    apr_verdict_init(&v, j->ctx->arena);
+    apr_contract_structure(j->m, &v);
+    return apr_verdict_error(&v, j->m->path, e);
+}
+
+static void put_quantization(const struct job *j, json_t *apr)
+{
+    if (!j->recipe) return;
+    json_t *q = json_object();
+    json_object_set_new(q, "recipe", json_string(j->recipe->name));
+    if (j->recipe->file_type != APR_NO_FILE_TYPE)
+        json_object_set_new(q, "file_type", json_integer(j->recipe->file_type));
+    if (j->args->pure) json_object_set_new(q, "pure", json_true());
+    json_object_set_new(apr, "quantization", q);
+}
+
+static enum apr_code make_meta(struct job *j, struct apr_err *e)
+{
+    TRY(apr_meta_build(j->m, &j->meta, e));
+    json_t *apr = json_object_get(j->meta, "apr");
+    json_t *provenance = apr_provenance_of(j->m);
+    apr_provenance_step(provenance, j->step, j->recipe, j->args->pure);
+    json_object_set_new(apr, "provenance", provenance);
+    put_quantization(j, apr);
+    if (j->args->materialize_head) json_object_set_new(j->meta, "tied_embeddings", json_false());
+    j->plan.meta = j->meta;
+    j->plan.vocab = &j->m->vocab;
+    return APR_OK;
+}
+
+static enum apr_code report_plan(const struct job *j, struct apr_err *e)
+{
+    struct apr_out *o = apr_out_open(stdout, j->ctx->g->json, "apr.plan/1");
+    enum apr_code code = apr_plan_report(&j->plan, j->how.fmt, apr_convert_peak_bytes(j->pool), o, e);
+    enum apr_code closed = apr_out_close(o, e);
+    return code != APR_OK ? code : closed;
+}
+
+static enum apr_code report_done(const struct job *j, const char *output, uint64_t n_out, int64_t ns,
+                                 struct apr_err *e)
+{
+    uint64_t n_in = 0;
+    for (uint64_t i = 0; i < j->plan.n_tensors; i++) n_in += j->plan.tensors[i].src->n_bytes;
+    double s = (double)ns * 1e-9;
+    if (!j->ctx->g->json) {
+        apr_note("%" PRIu64 " tensors, %.1f MB in, %.1f MB out, %.2f s, %.0f MB/s", j->plan.n_tensors,
+                 (double)n_in * 1e-6, (double)n_out * 1e-6, s, (double)n_in * 1e-6 / s);
+        return APR_OK;
+    }
+    struct apr_out *o = apr_out_open(stdout, true, "apr.import/1");
+    apr_out_str(o, "output", output);
+    apr_out_str(o, "family", j->m->family ? j->m->family->name : NULL);
+    apr_out_str(o, "recipe", j->recipe ? j->recipe->name : NULL);
+    apr_out_u64(o, "n_tensors", j->plan.n_tensors);
+    apr_out_u64(o, "n_fallbacks", j->how.n_fallbacks);
+    apr_out_u64(o, "source_bytes", n_in);
+    apr_out_u64(o, "output_bytes", n_out);
+    apr_out_f64(o, "seconds", s);
+    return apr_out_close(o, e);
+}
+
+static enum apr_code write_output(struct job *j, const char *output, struct apr_err *e)
+{
+    struct apr_sink *s;
+    int64_t ns = apr_now_ns();
+    TRY(apr_sink_open(&s, output, j->args->force, e));
+    struct apr_convert c = {.model = j->m,
+                            .plan = &j->plan,
+                            .fmt = j->how.fmt,
+                            .kern = j->kern,
+                            .pool = j->pool,
+                            .gate = j->ctx->gated};
+    json_t *trailer = json_object();
+    enum apr_code code = apr_convert_run(&c, s, trailer, e);
+    json_decref(trailer);
+    if (code != APR_OK && !apr_sink_failed(s)) {
+        apr_sink_abort(s);
+        return code;
+    }
+    uint64_t n_out = apr_sink_pos(s);
+    TRY(apr_sink_finish(s, e));
+    return report_done(j, output, n_out, apr_now_ns() - ns, e);
+}
+
+static enum apr_code run(struct job *j, const char *format, const char *output, struct apr_err *e)
+{
+    TRY(find_recipe(j, e));
+    TRY(check_source(j, format, e));
+    TRY(gate(j, e));
+    if (j->args->hash_sources) TRY(apr_provenance_hash(j->m, e));
+    j->how = (struct apr_plan_how){.fmt = apr_fmt_named("apr"),
+                                   .recipe = j->recipe,
+                                   .pure = j->args->pure,
+                                   .requantize = j->args->requantize,
+                                   .materialize_head = j->args->materialize_head};
+    TRY(apr_plan_make(j->m, &j->how, j->ctx->arena, &j->plan, e));
+    TRY(make_meta(j, e));
+    return j->args->dry_run ? report_plan(j, e) : write_output(j, output, e);
+}
+
+enum apr_code to_apr_run(const struct to_apr_args *args, const char *step, const char *format,
+                         const char *source, struct apr_ctx *ctx, struct apr_err *e)
+{
+    struct job j = {.args = args, .step = step, .ctx = ctx};
+    const char *output = args->output ? args->output : "-";
+    if (strcmp(output, "-") == 0 && !args->dry_run) {
+        if (isatty(STDOUT_FILENO))
+            return apr_fail(e, APR_EUSAGE, "standard output is a terminal; name an output with -o FILE");
+        if (ctx->g->json)
+            return apr_fail(e, APR_EUSAGE, "--json needs -o FILE: standard output carries the model");
+    }
+    TRY(apr_kern_pick(&j.kern, e));
+    TRY(apr_load_model(source, APR_LOAD_STREAM, &j.m, e));
+    j.pool = apr_pool_open((unsigned)args->n_threads);
+    enum apr_code code = run(&j, format, output, e);
+    apr_pool_close(j.pool);
+    json_decref(j.meta);
+    apr_model_close(j.m);
+    return code;
+}

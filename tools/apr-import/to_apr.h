@@ -1,0 +1,37 @@
+/* One conversion to .apr: what import, convert and quantize have in common.
+ *
+ *     struct to_apr t = {.step = "import", .source = "DIR", .recipe = "q4k", .output = "m.apr"};
+ *     TRY(to_apr_run(&t, ctx, e));
+ */
+#ifndef APR_IMPORT_TO_APR_H
+#define APR_IMPORT_TO_APR_H
+
+#include "tool.h"
+
+struct to_apr_args { /* the options that all three verbs share */
+    const char *output, *quantize, *arch;
+    bool force, pure, requantize, materialize_head, hash_sources, enforce_provenance, dry_run;
+    uint64_t n_threads;
+};
+
+#define TO_APR_OPTIONS                                                                                       \
+    APR_OPT(struct to_apr_args, output, "output", 'o', "FILE", "write to FILE; - is standard output"),       \
+        APR_OPT(struct to_apr_args, quantize, "quantize", 0, "TYPE",                                         \
+                "store matrices by this recipe: q4k, q8_0, f16 ..."),                                        \
+        APR_OPT(struct to_apr_args, pure, "pure", 0, NULL, "give every matrix the recipe's own type"),       \
+        APR_OPT(struct to_apr_args, requantize, "requantize", 0, NULL,                                       \
+                "let quantized data become another quantized type"),                                         \
+        APR_OPT(struct to_apr_args, materialize_head, "materialize-head", 0, NULL,                           \
+                "write a tied lm_head as a tensor of its own"),                                              \
+        APR_OPT(struct to_apr_args, hash_sources, "hash-sources", 0, NULL,                                   \
+                "read the sources once more, first, and record their SHA-256"),                              \
+        APR_OPT(struct to_apr_args, force, "force", 'f', NULL, "replace an existing output"),                \
+        APR_OPT(struct to_apr_args, dry_run, "dry-run", 'n', NULL,                                           \
+                "show type, size and place of every tensor and stop"),                                       \
+        APR_OPT(struct to_apr_args, n_threads, "threads", 'j', "N", "use N threads (0: all CPUs)")
+
+/* format: NULL, or the format that the source must have. */
+APR_MUST_USE enum apr_code to_apr_run(const struct to_apr_args *args, const char *step, const char *format,
+                                      const char *source, struct apr_ctx *ctx, struct apr_err *e);
+
+#endif
