@@ -43,12 +43,13 @@ struct apr_act32 { /* for Q4_0 Q4_1 Q5_0 Q5_1 Q8_0: per 32 values */
     int8_t q[32];
 };
 _Static_assert(sizeof(struct apr_act32) == 40, "apr_act32");
-struct apr_act256 { /* for Q2_K .. Q6_K: per 256 values */
-    float d;
-    int16_t sums[16]; /* of q, per 16 */
+struct apr_act256 { /* for Q2_K .. Q6_K: per 256 values; keep arrays of it aligned to 64 for speed */
     int8_t q[256];
+    int16_t sums[16]; /* of q, per 16 */
+    float d;
+    uint32_t unused[7]; /* zero; makes the size a multiple of 64 */
 };
-_Static_assert(sizeof(struct apr_act256) == 292, "apr_act256");
+_Static_assert(sizeof(struct apr_act256) == 320, "apr_act256");
 
 enum apr_act { APR_ACT_F32, APR_ACT_Q8_32, APR_ACT_Q8_256 };
 

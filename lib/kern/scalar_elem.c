@@ -85,6 +85,7 @@ void apr_scalar_to_act256(const float *x, struct apr_act256 *a, size_t n)
     for (; n >= 256; n -= 256, x += 256, a++) {
         float factor;
         act_scale(amax_bits(x, 256), &a->d, &factor);
+        memset(a->unused, 0, sizeof a->unused);
         for (int s = 0; s < 16; s++) {
             int sum = 0;
             for (int i = 16 * s; i < 16 * s + 16; i++) {
