@@ -28,7 +28,7 @@ void apr_q8_0_from_f32(const float *x, void *blocks, size_t n_elems, const float
         float max_abs = 0;
         for (int j = 0; j < APR_QK; j++) max_abs = fabsf(x[j]) > max_abs ? fabsf(x[j]) : max_abs;
         float d = max_abs / 127, inv = 1 / d;
-        if (d < 0x1p-127f) inv = 0; /* zeros, and what no half can scale; 1 / d would overflow */
+        if (isinf(inv)) inv = 0; /* zeros, and values far below what a half can scale */
         b->d = apr_f32_to_f16(d);
         for (int j = 0; j < APR_QK; j++) b->qs[j] = (int8_t)round_away(x[j] * inv);
     }
