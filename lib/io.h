@@ -66,5 +66,7 @@ APR_MUST_USE enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, s
 /* Flush, fsync, rename, fsync of the directory; reports the sticky error. Frees s in either case. */
 APR_MUST_USE enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e);
 void apr_sink_abort(struct apr_sink *s); /* removes the temporary; NULL is fine. Frees s */
+/* Removes the temporaries of unfinished sinks; async-signal-safe, for the handlers of tool.c. Runs at exit, too. */
+void apr_sink_cleanup(void);
 
 #endif

@@ -16,13 +16,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "arena.h"
 #include "err.h"
 
 enum apr_opt_kind { APR_OPT_BOOL, APR_OPT_STR, APR_OPT_U64, APR_OPT_I64, APR_OPT_F64, APR_OPT_LIST };
 
 /* A repeatable string option: field type struct apr_strs. Also holds the operands. */
 struct apr_strs {
-    const char **at; /* owned by the parser until the verb returns */
+    const char **at; /* borrowed: in the arena given to apr_opt_parse; the strings are argv's */
     size_t n;
 };
 
@@ -53,12 +54,17 @@ struct apr_globals {
     bool json, quiet, verbose, offline, skip_contract, help, version;
 };
 
-/* argv[0] is the verb. args was filled with defaults by the verb's init. Unknown option, bad number, missing value:
- * APR_EUSAGE with one line. */
-APR_MUST_USE enum apr_code apr_opt_parse(const struct apr_opt *opts, size_t n_opts, void *args, struct apr_globals *g,
-                                         struct apr_strs *operands, int argc, char **argv, struct apr_err *e);
+const struct apr_opt *apr_opt_globals(size_t *n);
+/* The short name of a global option beside a verb's rows: 0 when a row of the verb has taken it. */
+char apr_opt_short(const struct apr_opt *opts, size_t n_opts, const struct apr_opt *global);
 
-/* "8", "8k", "1.5M", "2G": for sizes in options. */
+/* argv[0] is the verb. args was filled with defaults by the verb's init. Unknown option, bad number, missing value:
+ * APR_EUSAGE with one line. An unambiguous beginning of a long name will do. */
+APR_MUST_USE enum apr_code apr_opt_parse(const struct apr_opt *opts, size_t n_opts, void *args, struct apr_globals *g,
+                                         struct apr_strs *operands, struct apr_arena *arena, int argc, char **argv,
+                                         struct apr_err *e);
+
+/* "8", "8k", "1.5M", "2G", "2GiB": powers of 1024, for sizes in options. */
 APR_MUST_USE enum apr_code apr_parse_size(const char *s, uint64_t *n_bytes, struct apr_err *e);
 /* "1,2,3". *at is owned by the caller (free with apr_ints_free). */
 APR_MUST_USE enum apr_code apr_parse_ints(const char *s, int64_t min, int64_t max, int64_t **at, size_t *n, struct apr_err *e);
