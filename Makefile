@@ -32,6 +32,10 @@ GEN     := $(O)/gen/verbs.h $(if $(wildcard lib/contracts/gen.c),$(O)/gen/contra
 
 all: $(EXES) $(if $(filter bin,$(BINDIR)),,$(BINDIR)/apr $(BINDIR)/verbs)
 
+# What --version shows.
+$(O)/lib/help.o: CFLAGS += -DAPR_CFLAGS='"$(OPT) $(HARDEN)$(if $(SAN), -fsanitize=$(SAN))"'
+$(O)/lib/help.o: $(O)/gen/verbs.h
+
 $(O)/%.o: %.c | $(GEN)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS) $(isa_flags) -MMD -MP -c -o $@ $<
@@ -52,9 +56,13 @@ $(BINDIR)/$(1): $(call tool_obj,$(1)) $(O)/libapr.a
 endef
 $(foreach t,$(TOOLS),$(eval $(call tool_rule,$(t))))
 
+# A build elsewhere gets its own dispatcher, table and way to the scripts.
+ifneq ($(BINDIR),bin)
 $(BINDIR)/apr $(BINDIR)/verbs: $(BINDIR)/%: bin/%
 	@mkdir -p $(@D)
 	cp $< $@
+	@ln -sfn '$(CURDIR)/scripts' '$(BINDIR)/../scripts'
+endif
 
 $(O)/gen/verbs.h: bin/verbs scripts/gen-verbs
 	@mkdir -p $(@D)

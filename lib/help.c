@@ -1,0 +1,155 @@
+/* Help, manual and completion from the option tables and from bin/verbs. */
+#include "help.h"
+
+#include <string.h>
+
+#include "verbs.h"
+
+#ifndef APR_CFLAGS
+#define APR_CFLAGS "unknown"
+#endif
+#define HELP_COL 30 /* where the help text of an option starts */
+
+/* The exit statuses that are not an apr_code. */
+static const struct {
+    int status;
+    const char *meaning;
+} signals[] = {{130, "interrupted (SIGINT)"},
+               {141, "the reader of the output went away (SIGPIPE)"},
+               {143, "terminated (SIGTERM)"}};
+
+/* A visitor of all options of a verb, its own first. */
+typedef void opt_fn(FILE *to, const struct apr_opt *o, char short_name);
+
+static void each_option(FILE *to, const struct apr_verb *v, opt_fn *fn)
+{
+    size_t n_globals;
+    const struct apr_opt *globals = apr_opt_globals(&n_globals);
+    for (size_t i = 0; i < v->n_opts; i++) fn(to, &v->opts[i], v->opts[i].short_name);
+    for (size_t i = 0; i < n_globals; i++)
+        fn(to, &globals[i], apr_opt_short(v->opts, v->n_opts, &globals[i]));
+}
+
+const struct apr_verb_row *apr_verb_row_of(const char *verb)
+{
+    for (const struct apr_verb_row *r = apr_verb_rows; r->verb; r++)
+        if (!strcmp(r->verb, verb)) return r;
+    return NULL;
+}
+
+static const char *summary(const struct apr_verb *v)
+{
+    const struct apr_verb_row *r = apr_verb_row_of(v->name);
+    return r ? r->summary : v->name;
+}
+
+static void print_option(FILE *to, const struct apr_opt *o, char short_name)
+{
+    int n = short_name ? fprintf(to, "  -%c, ", short_name) : fprintf(to, "      ");
+    n += fprintf(to, "--%s", o->name);
+    if (o->value) n += fprintf(to, " %s", o->value);
+    if (n + 2 > HELP_COL) n = fprintf(to, "\n") - 1;
+    fprintf(to, "%*s%s\n", HELP_COL - n, "", o->help);
+}
+
+static void print_statuses(FILE *to, const char *format)
+{
+    for (int code = APR_OK; code <= APR_ENET; code++)
+        fprintf(to, format, code, apr_code_meaning((enum apr_code)code));
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
+        fprintf(to, format, signals[i].status, signals[i].meaning);
+}
+
+void apr_help_verb(FILE *to, const struct apr_tool *tool, const struct apr_verb *v)
+{
+    fprintf(to, "Usage: apr %s [OPTION]... %s\n       %s %s [OPTION]... %s\n\n%s\n\nOptions:\n", v->name,
+            v->operands, tool->name, v->name, v->operands, summary(v));
+    each_option(to, v, print_option);
+    if (v->details) fprintf(to, "\n%s%s", v->details, v->details[strlen(v->details) - 1] == '\n' ? "" : "\n");
+    fprintf(to, "\nExit status:\n");
+    print_statuses(to, "  %3d  %s\n");
+}
+
+void apr_help_tool(FILE *to, const struct apr_tool *tool)
+{
+    fprintf(to, "Usage: %s VERB [OPTION]... [OPERAND]...\n\nVerbs (%s is meant when none is named):\n",
+            tool->name, tool->verbs[0]->name);
+    for (size_t i = 0; i < tool->n_verbs; i++)
+        fprintf(to, "  %-20s %s\n", tool->verbs[i]->name, summary(tool->verbs[i]));
+    fprintf(to, "\n%s VERB --help shows the options of a verb. %s --version, --list-verbs.\n", tool->name,
+            tool->name);
+}
+
+void apr_help_version(FILE *to, const struct apr_tool *tool)
+{
+    fprintf(to, "%s %s\ncompiler: %s\nflags: %s\n", tool->name, APR_VERSION,
+#if defined(__clang__)
+            "clang " __clang_version__,
+#else
+            "gcc " __VERSION__,
+#endif
+            APR_CFLAGS);
+}
+
+static void print_word(FILE *to, const struct apr_opt *o, char short_name)
+{
+    if (short_name) fprintf(to, "-%c\n", short_name);
+    fprintf(to, "--%s%s\n", o->name, o->value ? "=" : "");
+}
+
+void apr_help_options(FILE *to, const struct apr_verb *v)
+{
+    each_option(to, v, print_word);
+}
+
+/* ---- roff ---- */
+
+static void roff(FILE *to, const char *s)
+{
+    bool at_start = true;
+    for (; *s; s++) {
+        if (at_start && (*s == '.' || *s == '\'')) fputs("\\&", to);
+        if (*s == '\\')
+            fputs("\\e", to);
+        else if (*s == '-')
+            fputs("\\-", to);
+        else
+            fputc(*s, to);
+        at_start = *s == '\n';
+    }
+}
+
+static void man_option(FILE *to, const struct apr_opt *o, char short_name)
+{
+    fputs(".TP\n\\fB", to);
+    if (short_name) fprintf(to, "\\-%c\\fR, \\fB", short_name);
+    roff(to, "--");
+    roff(to, o->name);
+    fputs("\\fR", to);
+    if (o->value) {
+        fputs(" \\fI", to);
+        roff(to, o->value);
+        fputs("\\fR", to);
+    }
+    fputc('\n', to);
+    roff(to, o->help);
+    fputc('\n', to);
+}
+
+void apr_help_man(FILE *to, const struct apr_verb *v)
+{
+    fprintf(to, ".TH \"APR\\-%s\" 1 \"\" \"apr %s\" \"User Commands\"\n.SH NAME\napr\\-%s \\- ", v->name,
+            APR_VERSION, v->name);
+    roff(to, summary(v));
+    fprintf(to, "\n.SH SYNOPSIS\n\\fBapr %s\\fR [\\fIOPTION\\fR]... ", v->name);
+    roff(to, v->operands);
+    fputs("\n.SH OPTIONS\n", to);
+    each_option(to, v, man_option);
+    if (v->details) {
+        fputs(".SH DESCRIPTION\n.nf\n", to);
+        roff(to, v->details);
+        fputs("\n.fi\n", to);
+    }
+    fputs(".SH EXIT STATUS\n", to);
+    print_statuses(to, ".TP\n%d\n%s\n");
+}
