@@ -1,0 +1,77 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034,SC2154 # out and err are set by expect; the constants are for the gates
+# F-PIPE: the stages of inference.
+
+stage() { # MODEL N FILTER: a value of stage N of apr check
+    apr check "$1" --json 2>/dev/null | jq -r --argjson n "$2" ".stages[\$n - 1] | $3"
+}
+
+# Token counts of every golden text. Planted fault: one expected id is removed.
+F_PIPE_001() {
+    local i n want text
+    n=$(jq '.texts // . | length' "$GOLDEN/tokenizer.json")
+    [ "$n" -gt 0 ] || return 1
+    for ((i = 0; i < n; i++)); do
+        jq -j --argjson i "$i" '(.texts // .)[$i].text' "$GOLDEN/tokenizer.json" >"$GATE_WORK/text"
+        want=$(jq --argjson i "$i" '(.texts // .)[$i].ids | length' "$GOLDEN/tokenizer.json")
+        [ "$1" = bad ] && want=$((want - 1))
+        text=$(apr tokenize "$MODEL" -f "$GATE_WORK/text" --json | jq '.ids | length')
+        same "$text" "$want" || return 1
+    done
+}
+
+# Planted fault: a model with an embedding of zeros.
+F_PIPE_002() {
+    local m
+    if [ "$1" = good ]; then m=$(bf16_apr); else m=$(broken_apr zero-embed); fi
+    expect 0 apr check "$m" --skip-contract --json && same "$(jq '.stages[1].passed' <<<"$out")" true
+}
+
+# Planted fault: another theta in config.json.
+F_PIPE_003() {
+    local m
+    if [ "$1" = good ]; then m=$MODEL; else m=$(broken theta); fi
+    expect 0 apr oracle "$m" --stats --json && same "$(jq '.. | .rope_theta? // empty' <<<"$out" | head -n 1 | cut -d. -f1)" 1000000
+}
+
+# Stage 5 measures the sum of attention weights. Planted fault: the bound is moved below what it can reach.
+F_PIPE_004() {
+    local bound=1e-5
+    [ "$1" = bad ] && bound=-1
+    expect 0 apr check "$MODEL" --json || return 1
+    jq -e --argjson b "$bound" '[.. | .attention_sum_error? // empty] | length > 0 and all(. <= $b)' <<<"$out" >/dev/null
+}
+
+# Planted fault: the vocabulary of another model is expected.
+F_PIPE_005() {
+    local want=4096
+    [ "$1" = bad ] && want=152064
+    expect 0 apr logits "$(bf16_apr)" --prompt 'Hello' -o "$GATE_WORK/pipe5.f32" --json || return 1
+    same "$(jq .n_vocab <<<"$out")" "$want" && same "$(stat -c %s "$GATE_WORK/pipe5.f32")" "$((want * 4 * $(jq .n_toks <<<"$out")))"
+}
+
+# Planted fault: sampling at a temperature of 2 with ten seeds.
+F_PIPE_006() {
+    local i first='' text
+    for i in 1 2 3 4 5 6 7 8 9 10; do
+        if [ "$1" = good ]; then
+            text=$(apr run "$MODEL" 'Tell me a fact.' --temperature 0 -n 16 2>/dev/null)
+        else
+            text=$(apr run "$MODEL" 'Tell me a fact.' --temperature 2 --seed "$i" -n 16 2>/dev/null)
+        fi
+        [ -n "$text" ] || return 1
+        [ -n "$first" ] || first=$text
+        same "$text" "$first" || return 1
+    done
+}
+
+# Planted fault: the fused name is what is looked for.
+F_PIPE_007() {
+    local p names
+    names=$(apr tensors "$(bf16_apr)" --json | jq -r '.tensors[].name')
+    for p in q_proj k_proj v_proj; do
+        [ "$1" = bad ] && p=qkv_proj
+        grep -q "self_attn.$p.weight" <<<"$names" || return 1
+    done
+    ! grep -q qkv_proj <<<"$names"
+}
