@@ -26,6 +26,18 @@ struct apr_file {
     const char *sha256;  /* hex when known before reading (hub cache blob name, sidecar), else NULL */
 };
 
+/* What the header says about the file itself; for inspection and for the end of a stream. */
+struct apr_header {
+    uint32_t version, version_minor; /* GGUF 3; .apr 2.0; SafeTensors 0 */
+    uint32_t flags;                  /* .apr */
+    uint32_t checksum;               /* .apr: CRC-32 of the header, verified */
+    uint32_t alignment;
+    uint64_t n_head_bytes; /* before the data; of all shards together */
+    uint64_t off_data;     /* of the first file */
+    uint64_t n_data_bytes; /* padding included; of all shards together */
+    bool has_footer;       /* .apr: false when not known yet (a stream) */
+};
+
 struct apr_model {
     struct apr_arena arena;
     const struct apr_fmt *fmt;
@@ -36,8 +48,9 @@ struct apr_model {
 
     struct apr_file *files;
     uint32_t n_files;
+    struct apr_header header;
     struct apr_tensor *tensors;
-    uint64_t n_tensors;
+    uint64_t n_tensors, cap_tensors;
     void *index; /* hash by name: apr_model_find */
 
     const struct apr_family *family; /* NULL: not recognised */
@@ -64,6 +77,10 @@ void apr_model_close(struct apr_model *m); /* NULL is fine */
 const struct apr_tensor *apr_model_find(const struct apr_model *m, const char *name);
 /* By role; layer is ignored for tensors outside the layers. NULL when absent. */
 const struct apr_tensor *apr_model_role(const struct apr_model *m, enum apr_role role, uint32_t layer);
+/* For format readers. The file slots of a folder are made at once; src becomes the model's. */
+APR_MUST_USE enum apr_code apr_model_add_files(struct apr_model *m, uint32_t n_files, struct apr_err *e);
+/* A zeroed tensor at the end of the table; refuses more than APR_MAX_TENSORS. Valid until the next call. */
+APR_MUST_USE enum apr_code apr_model_add_tensor(struct apr_model *m, struct apr_tensor **out, struct apr_err *e);
 /* Sorts (unless is_stream), builds the name index; refuses duplicates. Format readers call it last. */
 APR_MUST_USE enum apr_code apr_model_index(struct apr_model *m, struct apr_err *e);
 /* Maps every file and sets tensor.data. Not for streams. */

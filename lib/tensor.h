@@ -14,12 +14,20 @@
 
 #define APR_MAX_DIMS 8
 
+/* How rows meet blocks. Everything written here is APR_ROWS; the others occur in .apr files of the original. */
+enum apr_packing {
+    APR_ROWS = 0,    /* a row is a whole number of blocks */
+    APR_ROWS_PADDED, /* each row ends in a block filled with zeros */
+    APR_FLAT,        /* blocks run on across the rows; the last one is filled with zeros */
+};
+
 struct apr_tensor {
     const char *name; /* Hugging Face name after load; borrowed from the model's arena */
     enum apr_type type;
     uint32_t n_dims; /* 0 = scalar */
     uint64_t dims[APR_MAX_DIMS];
     uint64_t n_bytes;
+    enum apr_packing packing;
     uint32_t i_file;     /* index into apr_model.files */
     uint64_t off_file;   /* of the first data byte in that file; for a stream, from its start */
     const uint8_t *data; /* NULL until apr_model_map */
@@ -31,6 +39,13 @@ uint64_t apr_tensor_elems(const struct apr_tensor *t);
 /* Checked size from type and dims; fails on overflow or a row that is no whole number of blocks. */
 APR_MUST_USE enum apr_code apr_tensor_bytes(enum apr_type type, uint32_t n_dims, const uint64_t *dims,
                                             uint64_t *n_bytes, struct apr_err *e);
+/* Bytes of the same array packed in one of the original's ways. */
+APR_MUST_USE enum apr_code apr_tensor_bytes_packed(enum apr_type type, enum apr_packing packing,
+                                                   uint32_t n_dims, const uint64_t *dims, uint64_t *n_bytes,
+                                                   struct apr_err *e);
+/* Checked product of the dimensions: 1 for a scalar, 0 where one is 0. Overflow is an error even then. */
+APR_MUST_USE enum apr_code apr_dims_elems(uint32_t n_dims, const uint64_t *dims, uint64_t *n_elems,
+                                          struct apr_err *e);
 /* "[4096, 256]" into out. */
 const char *apr_tensor_shape(const struct apr_tensor *t, char *out, size_t n_out);
 

@@ -41,15 +41,20 @@ struct apr_plan {
     const struct apr_vocab *vocab; /* .apr: written as tokenizer.vocabulary, tokenizer.merges ... */
 };
 
-struct apr_writer; /* private to each format */
+struct apr_writer; /* private to lib/fmt */
 
 struct apr_fmt {
     const char *name;    /* "safetensors", "apr", "gguf" */
     const char *aliases; /* "st", space-separated */
     /* head: the first n bytes of the file (n may be short at its end). */
     bool (*probe)(const uint8_t *head, size_t n);
-    /* src is at position 0 and becomes the model's (also on failure). dir is NULL, or the folder (SafeTensors). */
+    /* src is at position 0 and becomes the model's (also on failure). */
     enum apr_code (*open)(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e);
+    /* What follows the last tensor of a stream: padding, trailing section, footer, end of file. */
+    enum apr_code (*end_stream)(struct apr_model *m, struct apr_err *e);
+    /* What open leaves out because it reads every byte (footer CRC, padding inside the data, hashes of the
+     * trailing section): for validate. NULL: nothing more to check. Not for streams. */
+    enum apr_code (*verify)(struct apr_model *m, struct apr_err *e);
     uint32_t alignment;
     bool gguf_rules;                     /* GGUF names; vectors, norms and routers are stored as F32 */
     bool (*holds)(enum apr_type type);   /* can store the type as it is */
@@ -66,6 +71,9 @@ struct apr_fmt {
 const struct apr_fmt *apr_fmt_at(size_t i);
 const struct apr_fmt *apr_fmt_named(const char *name); /* also by alias */
 const struct apr_fmt *apr_fmt_probe(const uint8_t *head, size_t n);
+/* Names content that is no model but often stands in a model's place: "a git-lfs pointer ...", "an HTML page",
+ * "a PyTorch archive ..."; NULL when nothing is known about it. *code: 4, or 6 for formats that are not read. */
+const char *apr_fmt_foreign(const uint8_t *head, size_t n, enum apr_code *code);
 /* Offsets from sizes; checked. */
 APR_MUST_USE enum apr_code apr_plan_layout(struct apr_plan *p, uint32_t alignment, struct apr_err *e);
 /* A Hugging Face folder: config.json, tokenizer files, index and shards (symlinks into a blob store are

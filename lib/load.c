@@ -1,0 +1,104 @@
+/* The one door. See load.h. */
+#include "load.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "fmt/fmt.h"
+#include "hash.h"
+
+#define PROBE_BYTES 512u
+
+static bool has_suffix(const char *s, const char *suffix)
+{
+    size_t n = strlen(s), k = strlen(suffix);
+    return n >= k && strcmp(s + n - k, suffix) == 0;
+}
+
+/* Content that no probe knows: the name may still say what was meant, which makes a better message. */
+static enum apr_code refuse(struct apr_src *src, const char *path, const uint8_t *head, size_t n,
+                            struct apr_err *e)
+{
+    enum apr_code code;
+    const char *foreign = apr_fmt_foreign(head, n, &code);
+    if (foreign) return apr_fail(e, code, "%s: this is %s", apr_src_name(src), foreign);
+    if (n == 0)
+        return apr_fail(e, APR_EFORMAT, "%s: byte 0: empty, expected SafeTensors, .apr or GGUF",
+                        apr_src_name(src));
+    if (n < 8 || has_suffix(path, ".safetensors"))
+        return apr_fail(
+            e, APR_EFORMAT,
+            "%s: byte 0: not a SafeTensors file: it ends or goes on without a header where one is expected",
+            apr_src_name(src));
+    return apr_fail(e, APR_EFORMAT,
+                    "%s: byte 0: begins with %02x %02x %02x %02x, expected SafeTensors, .apr or GGUF",
+                    apr_src_name(src), head[0], head[1], head[2], head[3]);
+}
+
+static enum apr_code load_file(struct apr_model *m, const char *path, enum apr_load_how how,
+                               struct apr_err *e)
+{
+    struct apr_src *src;
+    const uint8_t *head;
+    size_t n;
+    enum apr_code code;
+    TRY(apr_src_open(&src, path, e));
+    code = how == APR_LOAD_RANDOM ? apr_src_spool(src, e) : APR_OK;
+    if (code == APR_OK) code = apr_src_peek(src, PROBE_BYTES, &head, &n, e);
+    if (code == APR_OK) {
+        m->fmt = apr_fmt_probe(head, n);
+        if (m->fmt) return m->fmt->open(src, path, m, e);
+        code = refuse(src, path, head, n, e);
+    }
+    apr_src_close(src);
+    return code;
+}
+
+static enum apr_code load_path(struct apr_model *m, const char *path, enum apr_load_how how,
+                               struct apr_err *e)
+{
+    struct stat st;
+    const char *slash = strrchr(path, '/');
+    if (strncmp(path, "hf://", 5) == 0)
+        return apr_fail(e, APR_ENOTFOUND, "%s: not downloaded; run: apr pull %s", path, path);
+    if (strcmp(path, "-") != 0 && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
+        return apr_hf_folder_open(path, m, e);
+    if (has_suffix(path, ".safetensors.index.json")) {
+        if (stat(path, &st) != 0) return apr_fail(e, APR_ENOTFOUND, "%s: %s", path, strerror(errno));
+        return apr_hf_folder_open(
+            slash ? apr_arena_strndup(&m->arena, path, (size_t)(slash - path + 1)) : ".", m, e);
+    }
+    return load_file(m, path, how, e);
+}
+
+enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr_model **out,
+                             struct apr_err *e)
+{
+    struct apr_model *m = apr_model_new(path);
+    enum apr_code code = load_path(m, path, how, e);
+    *out = NULL;
+    if (code == APR_OK && how == APR_LOAD_RANDOM) code = apr_model_map(m, e);
+    if (code != APR_OK) {
+        apr_model_close(m);
+        return code;
+    }
+    *out = m;
+    return APR_OK;
+}
+
+enum apr_code apr_load_vocab(const char *path, struct apr_model **out, struct apr_err *e)
+{
+    struct apr_model *m = apr_model_new(path);
+    enum apr_code code = load_path(m, path, APR_LOAD_STREAM, e);
+    *out = NULL;
+    if (code == APR_OK && m->vocab.kind == APR_VOCAB_NONE)
+        code = apr_fail(e, APR_ELOAD, "%s: holds no tokenizer", path);
+    if (code != APR_OK) {
+        apr_model_close(m);
+        return code;
+    }
+    *out = m;
+    return APR_OK;
+}
