@@ -41,10 +41,11 @@ struct apr_header {
 struct apr_model {
     struct apr_arena arena;
     const struct apr_fmt *fmt;
-    const char *path;   /* as given */
-    const char *name;   /* directory or file stem of the source, or what the .apr or GGUF says; never an output name */
-    bool is_stream;     /* data can be read once, in tensor order */
-    bool vocab_only;    /* tokenizer files without weights */
+    const char *path; /* as given */
+    const char
+        *name; /* directory or file stem of the source, or what the .apr or GGUF says; never an output name */
+    bool is_stream;  /* data can be read once, in tensor order */
+    bool vocab_only; /* tokenizer files without weights */
 
     struct apr_file *files;
     uint32_t n_files;
@@ -59,17 +60,17 @@ struct apr_model {
     struct apr_generation generation;
     struct apr_vocab vocab;
 
-    /* The documents, whole, as they travel inside .apr (metadata apr.hf) so that an export from .apr equals an
-     * export from the folder. NULL when the source had none. Owned. */
-    json_t *hf_config;       /* config.json */
-    json_t *hf_generation;   /* generation_config.json */
-    json_t *hf_tok_config;   /* tokenizer_config.json, chat_template taken out into vocab */
-    json_t *hf_card;         /* YAML front matter of README.md as JSON */
-    json_t *st_metadata;     /* __metadata__ of the first SafeTensors file */
-    json_t *apr_meta;        /* .apr: the metadata object as read, without tokenizer.vocabulary and .merges */
-    struct apr_kvs kvs;      /* GGUF keys as read (also those carried by an .apr), tokenizer arrays left out */
+    /* The documents, whole, as they travel inside .apr (metadata apr.hf) so that an export from .apr equals
+     * an export from the folder. NULL when the source had none. Owned. */
+    json_t *hf_config;     /* config.json */
+    json_t *hf_generation; /* generation_config.json */
+    json_t *hf_tok_config; /* tokenizer_config.json, chat_template taken out into vocab */
+    json_t *hf_card;       /* YAML front matter of README.md as JSON */
+    json_t *st_metadata;   /* __metadata__ of the first SafeTensors file */
+    json_t *apr_meta;      /* .apr: the metadata object as read, without tokenizer.vocabulary and .merges */
+    struct apr_kvs kvs;    /* GGUF keys as read (also those carried by an .apr), tokenizer arrays left out */
     bool has_kvs;
-    json_t *trailer;         /* .apr trailing section, when it could be read before the data (seekable) */
+    json_t *trailer; /* .apr trailing section, when it could be read before the data (seekable) */
 };
 
 struct apr_model *apr_model_new(const char *path);
@@ -80,13 +81,14 @@ const struct apr_tensor *apr_model_role(const struct apr_model *m, enum apr_role
 /* For format readers. The file slots of a folder are made at once; src becomes the model's. */
 APR_MUST_USE enum apr_code apr_model_add_files(struct apr_model *m, uint32_t n_files, struct apr_err *e);
 /* A zeroed tensor at the end of the table; refuses more than APR_MAX_TENSORS. Valid until the next call. */
-APR_MUST_USE enum apr_code apr_model_add_tensor(struct apr_model *m, struct apr_tensor **out, struct apr_err *e);
+APR_MUST_USE enum apr_code apr_model_add_tensor(struct apr_model *m, struct apr_tensor **out,
+                                                struct apr_err *e);
 /* Sorts (unless is_stream), builds the name index; refuses duplicates. Format readers call it last. */
 APR_MUST_USE enum apr_code apr_model_index(struct apr_model *m, struct apr_err *e);
 /* Maps every file and sets tensor.data. Not for streams. */
 APR_MUST_USE enum apr_code apr_model_map(struct apr_model *m, struct apr_err *e);
-/* n bytes of t's data from off. In a stream the calls must follow tensor order and ascend; skipped bytes are read
- * and dropped. Never touches the map, so resident memory stays small. */
+/* n bytes of t's data from off. In a stream the calls must follow tensor order and ascend; skipped bytes are
+ * read and dropped. Never touches the map, so resident memory stays small. */
 APR_MUST_USE enum apr_code apr_model_read(struct apr_model *m, const struct apr_tensor *t, uint64_t off,
                                           void *dst, size_t n, struct apr_err *e);
 /* In a stream: reads what follows the last tensor (trailing section, footer) and checks it; else no effect.

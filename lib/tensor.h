@@ -14,7 +14,8 @@
 
 #define APR_MAX_DIMS 8
 
-/* How rows meet blocks. Everything written here is APR_ROWS; the others occur in .apr files of the original. */
+/* How rows meet blocks. Everything written here is APR_ROWS; the others occur in .apr files of the original.
+ */
 enum apr_packing {
     APR_ROWS = 0,    /* a row is a whole number of blocks */
     APR_ROWS_PADDED, /* each row ends in a block filled with zeros */
@@ -33,8 +34,8 @@ struct apr_tensor {
     const uint8_t *data; /* NULL until apr_model_map */
 };
 
-uint64_t apr_tensor_cols(const struct apr_tensor *t);  /* innermost dimension; 1 for a scalar */
-uint64_t apr_tensor_rows(const struct apr_tensor *t);  /* product of the others; sizes were checked on load */
+uint64_t apr_tensor_cols(const struct apr_tensor *t); /* innermost dimension; 1 for a scalar */
+uint64_t apr_tensor_rows(const struct apr_tensor *t); /* product of the others; sizes were checked on load */
 uint64_t apr_tensor_elems(const struct apr_tensor *t);
 /* Checked size from type and dims; fails on overflow or a row that is no whole number of blocks. */
 APR_MUST_USE enum apr_code apr_tensor_bytes(enum apr_type type, uint32_t n_dims, const uint64_t *dims,

@@ -1,7 +1,8 @@
 /* What a model is, derived from its documents: one place for every format, so that a folder, the .apr made
  * from it and the GGUF exported from that agree.
  *
- * Documents, in order of preference: config.json (hf_config), GGUF keys (kvs), the flat keys of .apr metadata.
+ * Documents, in order of preference: config.json (hf_config), GGUF keys (kvs), the flat keys of .apr
+ * metadata.
  *
  *     TRY(apr_derive_config(m, e)); ... vocabulary ... TRY(apr_derive_generation(m, e));
  */

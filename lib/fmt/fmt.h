@@ -35,9 +35,9 @@ struct apr_plan {
     struct apr_plan_tensor *tensors;
     uint64_t n_tensors;
     uint64_t n_data_bytes;
-    uint32_t alignment;          /* 64 for .apr, 32 for GGUF, 1 for SafeTensors */
-    const struct apr_kvs *kvs;   /* GGUF: every key, in order */
-    const json_t *meta;          /* .apr: the metadata object without the vocabulary; SafeTensors: __metadata__ */
+    uint32_t alignment;        /* 64 for .apr, 32 for GGUF, 1 for SafeTensors */
+    const struct apr_kvs *kvs; /* GGUF: every key, in order */
+    const json_t *meta; /* .apr: the metadata object without the vocabulary; SafeTensors: __metadata__ */
     const struct apr_vocab *vocab; /* .apr: written as tokenizer.vocabulary, tokenizer.merges ... */
 };
 
@@ -56,23 +56,27 @@ struct apr_fmt {
      * trailing section): for validate. NULL: nothing more to check. Not for streams. */
     enum apr_code (*verify)(struct apr_model *m, struct apr_err *e);
     uint32_t alignment;
-    bool gguf_rules;                     /* GGUF names; vectors, norms and routers are stored as F32 */
-    bool (*holds)(enum apr_type type);   /* can store the type as it is */
+    bool gguf_rules;                   /* GGUF names; vectors, norms and routers are stored as F32 */
+    bool (*holds)(enum apr_type type); /* can store the type as it is */
     /* NULL: cannot be written. begin emits everything before the data. */
-    enum apr_code (*begin)(const struct apr_plan *p, struct apr_sink *s, struct apr_writer **w, struct apr_err *e);
-    enum apr_code (*data)(struct apr_writer *w, const void *p, size_t n, struct apr_err *e); /* pads between tensors itself */
+    enum apr_code (*begin)(const struct apr_plan *p, struct apr_sink *s, struct apr_writer **w,
+                           struct apr_err *e);
+    enum apr_code (*data)(struct apr_writer *w, const void *p, size_t n,
+                          struct apr_err *e); /* pads between tensors itself */
     /* trailer: .apr only, may be NULL. Frees w. abort: the same after an error, writing nothing. */
     enum apr_code (*end)(struct apr_writer *w, const json_t *trailer, struct apr_err *e);
     void (*abort)(struct apr_writer *w);
     /* Size of the output up to the data and in all, without writing: for --dry-run and the disk check. */
-    enum apr_code (*measure)(const struct apr_plan *p, uint64_t *n_head, uint64_t *n_total, struct apr_err *e);
+    enum apr_code (*measure)(const struct apr_plan *p, uint64_t *n_head, uint64_t *n_total,
+                             struct apr_err *e);
 };
 
 const struct apr_fmt *apr_fmt_at(size_t i);
 const struct apr_fmt *apr_fmt_named(const char *name); /* also by alias */
 const struct apr_fmt *apr_fmt_probe(const uint8_t *head, size_t n);
-/* Names content that is no model but often stands in a model's place: "a git-lfs pointer ...", "an HTML page",
- * "a PyTorch archive ..."; NULL when nothing is known about it. *code: 4, or 6 for formats that are not read. */
+/* Names content that is no model but often stands in a model's place: "a git-lfs pointer ...", "an HTML
+ * page", "a PyTorch archive ..."; NULL when nothing is known about it. *code: 4, or 6 for formats that are
+ * not read. */
 const char *apr_fmt_foreign(const uint8_t *head, size_t n, enum apr_code *code);
 /* Offsets from sizes; checked. */
 APR_MUST_USE enum apr_code apr_plan_layout(struct apr_plan *p, uint32_t alignment, struct apr_err *e);

@@ -19,13 +19,15 @@ struct apr_gguf_arrays {
 };
 
 /* model->vocab from the arrays and from the tokenizer keys of model->kvs; in gguf_vocab.c. */
-APR_MUST_USE enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *a, const char *file,
-                                          struct apr_err *e);
+APR_MUST_USE enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *a,
+                                          const char *file, struct apr_err *e);
 
 /* The writer's half of the vtable, in gguf_write.c. */
-enum apr_code apr_gguf_begin(const struct apr_plan *p, struct apr_sink *s, struct apr_writer **w, struct apr_err *e);
+enum apr_code apr_gguf_begin(const struct apr_plan *p, struct apr_sink *s, struct apr_writer **w,
+                             struct apr_err *e);
 enum apr_code apr_gguf_end(struct apr_writer *w, const json_t *trailer, struct apr_err *e);
-enum apr_code apr_gguf_measure(const struct apr_plan *p, uint64_t *n_head, uint64_t *n_total, struct apr_err *e);
+enum apr_code apr_gguf_measure(const struct apr_plan *p, uint64_t *n_head, uint64_t *n_total,
+                               struct apr_err *e);
 bool apr_gguf_holds(enum apr_type type);
 
 #endif

@@ -7,8 +7,8 @@
 
 #include "fmt.h"
 
-/* For one file of a folder: name, config.json, generation_config.json, model card and tokenizer from the folder
- * that the file stands in, then what follows from them. Does nothing for "-". */
+/* For one file of a folder: name, config.json, generation_config.json, model card and tokenizer from the
+ * folder that the file stands in, then what follows from them. Does nothing for "-". */
 APR_MUST_USE enum apr_code apr_hf_companions(struct apr_model *m, const char *path, struct apr_err *e);
 
 /* The YAML front matter of a model card as JSON, in hf_card.c. NULL where there is none; a broken one is a

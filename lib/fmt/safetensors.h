@@ -19,8 +19,10 @@ APR_MUST_USE enum apr_code apr_st_read_shard(struct apr_model *m, uint32_t i_fil
 const char *apr_st_dtype_name(enum apr_type type);
 
 /* The writer's half of the vtable, in st_write.c. */
-enum apr_code apr_st_begin(const struct apr_plan *p, struct apr_sink *s, struct apr_writer **w, struct apr_err *e);
+enum apr_code apr_st_begin(const struct apr_plan *p, struct apr_sink *s, struct apr_writer **w,
+                           struct apr_err *e);
 enum apr_code apr_st_end(struct apr_writer *w, const json_t *trailer, struct apr_err *e);
-enum apr_code apr_st_measure(const struct apr_plan *p, uint64_t *n_head, uint64_t *n_total, struct apr_err *e);
+enum apr_code apr_st_measure(const struct apr_plan *p, uint64_t *n_head, uint64_t *n_total,
+                             struct apr_err *e);
 
 #endif

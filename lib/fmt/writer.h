@@ -22,7 +22,9 @@ enum apr_code apr_writer_data(struct apr_writer *w, const void *p, size_t n, str
 void apr_writer_free(struct apr_writer *w);
 /* Every planned byte was written, empty tensors at the end included. */
 APR_MUST_USE enum apr_code apr_writer_full(struct apr_writer *w, struct apr_err *e);
-/* Refuses a plan whose names are empty, too long, not UTF-8 or hold NUL, or whose sizes do not fit its types. */
-APR_MUST_USE enum apr_code apr_writer_check(const struct apr_plan *p, size_t max_name_bytes, struct apr_err *e);
+/* Refuses a plan whose names are empty, too long, not UTF-8 or hold NUL, or whose sizes do not fit its types.
+ */
+APR_MUST_USE enum apr_code apr_writer_check(const struct apr_plan *p, size_t max_name_bytes,
+                                            struct apr_err *e);
 
 #endif
