@@ -86,14 +86,19 @@ $(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(O)/libapr.a
 	@mkdir -p $(@D)
 	clang $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(O)/libapr.a $(LIBS)
 
+gen: $(GEN)
 units: $(UNITS)
 check: all units
-	scripts/run-tests
+	O=$(O) BINDIR=$(BINDIR) scripts/run-tests
+unit: units
+	O=$(O) BINDIR=$(BINDIR) scripts/run-tests unit
+cli: all
+	O=$(O) BINDIR=$(BINDIR) scripts/run-tests cli
 lint:
 	scripts/lint
 clean:
 	rm -rf build build-* bin/apr-*
 
-.PHONY: all units check lint clean FORCE
+.PHONY: all gen units check unit cli lint clean FORCE
 .SECONDARY:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

@@ -12,7 +12,7 @@
 
 #include <stdarg.h>
 
-#define APR_MUST_USE __attribute__((warn_unused_result))
+#define APR_MUST_USE          __attribute__((warn_unused_result))
 #define APR_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
 
 enum apr_code {

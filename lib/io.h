@@ -19,7 +19,7 @@ struct apr_src;
 /* path "-" is standard input. Opens O_RDONLY|O_NONBLOCK|O_CLOEXEC, refuses directories (4), absent
  * files (3). A FIFO or pipe is accepted only as "-" or when it is a path like /dev/fd/N. */
 APR_MUST_USE enum apr_code apr_src_open(struct apr_src **out, const char *path, struct apr_err *e);
-void apr_src_close(struct apr_src *s); /* NULL is fine; unmaps */
+void apr_src_close(struct apr_src *s);             /* NULL is fine; unmaps */
 const char *apr_src_name(const struct apr_src *s); /* escaped; "standard input" for "-" */
 bool apr_src_seekable(const struct apr_src *s);    /* regular file (also through "<"): pread and map work */
 uint64_t apr_src_size(const struct apr_src *s);    /* UINT64_MAX when not known */
@@ -66,7 +66,8 @@ APR_MUST_USE enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, s
 /* Flush, fsync, rename, fsync of the directory; reports the sticky error. Frees s in either case. */
 APR_MUST_USE enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e);
 void apr_sink_abort(struct apr_sink *s); /* removes the temporary; NULL is fine. Frees s */
-/* Removes the temporaries of unfinished sinks; async-signal-safe, for the handlers of tool.c. Runs at exit, too. */
+/* Removes the temporaries of unfinished sinks; async-signal-safe, for the handlers of tool.c. Runs at exit,
+ * too. */
 void apr_sink_cleanup(void);
 
 #endif

@@ -17,17 +17,21 @@
 #define APR_JSON_MAX_DEPTH 64
 #define APR_JSON_MAX_BYTES (1024u << 20)
 
-/* Strict JSON, one value, no NUL in strings or keys, depth <= APR_JSON_MAX_DEPTH. An integer that int64_t cannot
- * hold becomes a real number (published tokenizer_config.json files have model_max_length 10^30). */
+/* Strict JSON, one value, no NUL in strings or keys, depth <= APR_JSON_MAX_DEPTH. An integer that int64_t
+ * cannot hold becomes a real number (published tokenizer_config.json files have model_max_length 10^30). */
 APR_MUST_USE enum apr_code apr_json_parse(const char *text, size_t n_bytes, const char *file, json_t **out,
                                           struct apr_err *e);
 /* Missing file: APR_ENOTFOUND. */
 APR_MUST_USE enum apr_code apr_json_load(const char *path, size_t max_bytes, json_t **out, struct apr_err *e);
-/* Compact text without a final newline, the same bytes whatever jansson's version; keys in insertion order, or sorted. */
-APR_MUST_USE enum apr_code apr_json_dump(const json_t *v, bool sorted, struct apr_buf *out, struct apr_err *e);
+/* Compact text without a final newline, the same bytes whatever jansson's version; keys in insertion order,
+ * or sorted. */
+APR_MUST_USE enum apr_code apr_json_dump(const json_t *v, bool sorted, struct apr_buf *out,
+                                         struct apr_err *e);
 
-/* One JSON string with its quotes; one number, the shortest that reads back as the same double (NaN, Inf: null). */
-APR_MUST_USE enum apr_code apr_json_put_str(struct apr_buf *b, const char *s, size_t n_bytes, struct apr_err *e);
+/* One JSON string with its quotes; one number, the shortest that reads back as the same double (NaN, Inf:
+ * null). */
+APR_MUST_USE enum apr_code apr_json_put_str(struct apr_buf *b, const char *s, size_t n_bytes,
+                                            struct apr_err *e);
 APR_MUST_USE enum apr_code apr_json_put_f64(struct apr_buf *b, double v, struct apr_err *e);
 
 /* Absent or null leaves *v untouched and is no error; a wrong type or range is APR_EFORMAT. */

@@ -18,9 +18,20 @@ struct apr_str {
 };
 
 enum apr_kv_type { /* GGUF ids */
-    APR_KV_U8 = 0, APR_KV_I8 = 1, APR_KV_U16 = 2, APR_KV_I16 = 3, APR_KV_U32 = 4, APR_KV_I32 = 5,
-    APR_KV_F32 = 6, APR_KV_BOOL = 7, APR_KV_STR = 8, APR_KV_ARRAY = 9, APR_KV_U64 = 10,
-    APR_KV_I64 = 11, APR_KV_F64 = 12, APR_KV_N_TYPES = 13
+                   APR_KV_U8 = 0,
+                   APR_KV_I8 = 1,
+                   APR_KV_U16 = 2,
+                   APR_KV_I16 = 3,
+                   APR_KV_U32 = 4,
+                   APR_KV_I32 = 5,
+                   APR_KV_F32 = 6,
+                   APR_KV_BOOL = 7,
+                   APR_KV_STR = 8,
+                   APR_KV_ARRAY = 9,
+                   APR_KV_U64 = 10,
+                   APR_KV_I64 = 11,
+                   APR_KV_F64 = 12,
+                   APR_KV_N_TYPES = 13
 };
 
 struct apr_kv {
@@ -47,7 +58,7 @@ struct apr_kvs {
     void *index; /* hash by key */
 };
 
-size_t apr_kv_elem_bytes(enum apr_kv_type type);      /* 0 for strings, arrays and unknown ids */
+size_t apr_kv_elem_bytes(enum apr_kv_type type);     /* 0 for strings, arrays and unknown ids */
 const char *apr_kv_type_name(enum apr_kv_type type); /* "u32"; "unknown" */
 
 void apr_kvs_init(struct apr_kvs *kvs, struct apr_arena *arena);
@@ -59,7 +70,8 @@ void apr_kvs_u64(struct apr_kvs *kvs, const char *key, uint64_t v);
 void apr_kvs_f32(struct apr_kvs *kvs, const char *key, float v);
 void apr_kvs_bool(struct apr_kvs *kvs, const char *key, bool v);
 void apr_kvs_str(struct apr_kvs *kvs, const char *key, const char *v); /* empty or NULL: nothing is written */
-void apr_kvs_array(struct apr_kvs *kvs, const char *key, enum apr_kv_type elem, uint64_t n, const void *items);
+void apr_kvs_array(struct apr_kvs *kvs, const char *key, enum apr_kv_type elem, uint64_t n,
+                   const void *items);
 void apr_kvs_add(struct apr_kvs *kvs, const struct apr_kv *kv);
 
 /* Typed reads. Absent: *v untouched. Any integer type that holds the value in range is accepted. */

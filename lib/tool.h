@@ -1,7 +1,9 @@
-/* main() of every tool: find the verb, parse, run it, print the error once, check stdout, pick the exit status.
+/* main() of every tool: find the verb, parse, run it, print the error once, check stdout, pick the exit
+ * status.
  *
- * argv[1] is the verb when it is in the tool's table, else the tool's first verb runs (and argv[1] is its operand).
- * Summary and gate of a verb come from bin/verbs (compiled in as build/gen/verbs.h), so that they stand once.
+ * argv[1] is the verb when it is in the tool's table, else the tool's first verb runs (and argv[1] is its
+ * operand). Summary and gate of a verb come from bin/verbs (compiled in as build/gen/verbs.h), so that they
+ * stand once.
  *
  *     int main(int argc, char **argv) { return apr_tool_main(&tool, argc, argv); }
  */
@@ -31,7 +33,7 @@ struct apr_verb {
     size_t n_operands_min, n_operands_max;
     const struct apr_opt *opts;
     size_t n_opts;
-    size_t args_bytes;       /* of the args struct, zeroed before init */
+    size_t args_bytes;        /* of the args struct, zeroed before init */
     void (*init)(void *args); /* defaults; may be NULL */
     enum apr_code (*run)(void *args, struct apr_ctx *ctx, struct apr_err *e);
     const char *details; /* paragraphs for --help and the manual: what it reads, writes, examples */
