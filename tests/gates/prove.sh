@@ -9,7 +9,7 @@ compile() { # SED-EXPRESSION FILE: builds the generated header after the edit; t
     build/gen-contracts "$dir"/*.yaml >"$dir/contracts.h" 2>"$GATE_WORK/cc" || return 1
     printf '#include "contract.h"\n#include "contracts.h"\n' | cc -std=c11 -fsyntax-only -Ilib -I"$dir" -x c - 2>>"$GATE_WORK/cc"
 }
-in_7b() { echo "/^ *7b:/,/^ *14b:/s/\\($1:\\).*/\\1 $2/"; }
+in_7b() { printf '/^ *7b:/,/^ *14b:/s/\\(%s:\\).*/\\1 %s/\n' "$1" "$2"; }
 
 # The edit must break the build with the citation. Planted fault: the number that was there.
 refused() { # MODE KEY BAD GOOD MESSAGE
