@@ -69,9 +69,9 @@ $(O)/gen/verbs.h: bin/verbs scripts/gen-verbs
 	scripts/gen-verbs < $< > $@.tmp && mv $@.tmp $@
 
 # The generator runs on the build machine and turns lib/contracts/*.yaml into tables and _Static_asserts.
-$(O)/gen-contracts: lib/contracts/gen.c
+$(O)/gen-contracts: $(wildcard lib/contracts/*.[ch])
 	@mkdir -p $(@D)
-	$(CC) $(WARN) $(OPT) -D_GNU_SOURCE -o $@ $< -lyaml
+	$(CC) $(WARN) $(OPT) -D_GNU_SOURCE -o $@ $(filter %.c,$^) -lyaml
 $(O)/gen/contracts.h: $(O)/gen-contracts $(wildcard lib/contracts/*.yaml)
 	@mkdir -p $(@D)
 	$(O)/gen-contracts $(sort $(wildcard lib/contracts/*.yaml)) > $@.tmp && mv $@.tmp $@
