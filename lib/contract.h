@@ -15,16 +15,28 @@ struct apr_violation {
     const char *rule;   /* "F-DATA-QUALITY-002" */
     const char *tensor; /* or NULL */
     const char *text;   /* "3 NaN of 1048576 values; expected none" */
+    bool unsafe;        /* computing with it would read or write out of bounds: refused even with --skip-contract */
 };
 
 struct apr_verdict {
     struct apr_arena *arena; /* borrowed */
     struct apr_violation *at;
     size_t n, cap;
-    uint64_t n_tensors_checked;
+    uint64_t n_dropped; /* found beyond the number that is kept */
+    uint64_t n_unsafe;
+    uint64_t n_tensors_checked; /* whose data was judged */
     uint64_t n_tensors_failed;
 };
+
+/* Every rule id that a verdict may carry, for explain and for summaries. */
+struct apr_rule {
+    const char *id;      /* "F-DATA-QUALITY-002" */
+    const char *meaning; /* "no NaN and no infinite value" */
+};
+const struct apr_rule *apr_contract_rule_at(size_t i); /* NULL past the end */
 void apr_verdict_init(struct apr_verdict *v, struct apr_arena *arena);
+void apr_verdict_add(struct apr_verdict *v, const char *rule, const char *tensor, bool unsafe, const char *format, ...)
+    APR_PRINTF(5, 6);
 /* APR_ECONTRACT with "N violations in M tensors: RULE tensor: text; ..." (the first three), else APR_OK. */
 APR_MUST_USE enum apr_code apr_verdict_error(const struct apr_verdict *v, const char *file, struct apr_err *e);
 
@@ -36,6 +48,13 @@ void apr_contract_embed_row(const struct apr_tensor *t, uint64_t i_row, const fl
 APR_MUST_USE enum apr_code apr_contract_stats(const struct apr_model *m, const struct apr_tensor *t,
                                               const struct apr_kern *k, struct apr_pool *pool,
                                               struct apr_stats *s, struct apr_err *e);
+/* Statistics of one mapped tensor, and its verdict; a tensor whose structure is unsafe is left out (s->n = 0). */
+APR_MUST_USE enum apr_code apr_contract_scan_tensor(const struct apr_model *m, const struct apr_tensor *t,
+                                                    const struct apr_kern *k, struct apr_pool *pool,
+                                                    struct apr_stats *s, struct apr_verdict *v, struct apr_err *e);
+/* Every tensor, the structure having been judged into v. */
+APR_MUST_USE enum apr_code apr_contract_scan_data(const struct apr_model *m, const struct apr_kern *k,
+                                                  struct apr_pool *pool, struct apr_verdict *v, struct apr_err *e);
 /* Structure, then every tensor of a mapped model. */
 APR_MUST_USE enum apr_code apr_contract_scan(const struct apr_model *m, const struct apr_kern *k,
                                              struct apr_pool *pool, struct apr_verdict *v, struct apr_err *e);

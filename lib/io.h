@@ -42,6 +42,12 @@ APR_MUST_USE enum apr_code apr_src_map(struct apr_src *s, const uint8_t **p, str
 /* Turns a pipe into a seekable source by copying it, already peeked bytes included, to an unlinked
  * temporary file (TMPDIR); the position must be 0. No effect on a seekable source. */
 APR_MUST_USE enum apr_code apr_src_spool(struct apr_src *s, struct apr_err *e);
+/* Which file this is and which state of it: false for pipes, spooled copies and unlinked files. */
+struct apr_src_id {
+    uint64_t device, inode, n_bytes;
+    int64_t mtime_ns;
+};
+bool apr_src_identify(const struct apr_src *s, struct apr_src_id *id);
 /* From now on every byte consumed by read and skip also goes into a CRC-32 (zlib's). */
 void apr_src_crc_begin(struct apr_src *s);
 uint32_t apr_src_crc(const struct apr_src *s);

@@ -133,6 +133,16 @@ uint64_t apr_src_size(const struct apr_src *s)
 {
     return s->n_bytes;
 }
+bool apr_src_identify(const struct apr_src *s, struct apr_src_id *id)
+{
+    struct stat st;
+    if (!s->seekable || fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode) || st.st_nlink == 0) return false;
+    *id = (struct apr_src_id){.device = (uint64_t)st.st_dev,
+                              .inode = (uint64_t)st.st_ino,
+                              .n_bytes = (uint64_t)st.st_size,
+                              .mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
+    return true;
+}
 uint64_t apr_src_pos(const struct apr_src *s)
 {
     return s->pos;
