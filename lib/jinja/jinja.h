@@ -10,6 +10,7 @@
 #define APR_JINJA_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "../buf.h"

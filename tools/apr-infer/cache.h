@@ -1,0 +1,48 @@
+/* Key-value cache of one sequence, in pages of 16 positions.
+ *
+ * A block holds 16 positions of the whole model; inside it each (layer, KV head) has one page of keys and
+ * one of values, each [16, head_dim], F16 or (reference mode) F32. Blocks are allocated as the sequence
+ * grows, up to n_max positions, and stay with the cache until apr_cache_free. The cache owns its memory.
+ *
+ *     struct apr_cache c; TRY(apr_cache_init(&c, cfg, exact, n_ctx, e));
+ *     TRY(apr_cache_reserve(&c, c.n_pos + n, e)); ... c.n_pos += n; ... apr_cache_free(&c);
+ */
+#ifndef APR_INFER_CACHE_H
+#define APR_INFER_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "arena.h"
+#include "config.h"
+#include "err.h"
+
+#define APR_PAGE_POS 16u
+
+enum apr_cache_part { APR_CACHE_K = 0, APR_CACHE_V = 1 };
+
+struct apr_cache {
+    struct apr_arena arena; /* owns blocks and the table */
+    uint8_t **blocks;       /* [n_max / 16]; [n_blocks] are allocated */
+    size_t n_blocks;
+    size_t n_max; /* positions */
+    size_t n_pos; /* positions filled */
+    uint32_t n_layers, n_heads_kv, head_dim;
+    bool is_f32;
+    size_t page_bytes;  /* one page of keys, or of values */
+    size_t block_bytes; /* page_bytes * 2 * n_heads_kv * n_layers */
+};
+
+APR_MUST_USE enum apr_code apr_cache_init(struct apr_cache *c, const struct apr_config *cfg, bool is_f32,
+                                          size_t n_max, struct apr_err *e);
+void apr_cache_free(struct apr_cache *c);
+/* Pages for positions < n_pos exist afterwards. Beyond n_max: APR_EUSAGE naming both numbers. */
+APR_MUST_USE enum apr_code apr_cache_reserve(struct apr_cache *c, size_t n_pos, struct apr_err *e);
+/* Forgets positions >= n_pos; the memory is kept for the next ones. */
+void apr_cache_truncate(struct apr_cache *c, size_t n_pos);
+/* Page i_block of one head: [16, head_dim] values of 2 or 4 bytes. */
+void *apr_cache_page(const struct apr_cache *c, enum apr_cache_part part, uint32_t i_layer, uint32_t i_head,
+                     size_t i_block);
+
+#endif
