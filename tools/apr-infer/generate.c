@@ -1,0 +1,148 @@
+/* The generation loop. */
+#include "generate.h"
+
+#include <string.h>
+
+#define MAX_TEXT_BYTES (256u << 20)
+
+void apr_gen_init(struct apr_gen *g, const struct apr_gen_opts *o)
+{
+    *g = (struct apr_gen){.opts = *o, .finish = "length"};
+    apr_buf_init(&g->text, MAX_TEXT_BYTES);
+}
+
+void apr_gen_free(struct apr_gen *g)
+{
+    apr_ids_free(&g->ids);
+    apr_buf_free(&g->text);
+}
+
+size_t apr_stop_scan(const struct apr_strs *stops, const char *held, size_t n_held, bool last, bool *stopped)
+{
+    size_t n_free = n_held, at_stop = n_held + 1;
+    *stopped = false;
+    for (size_t i = 0; stops && i < stops->n; i++) {
+        size_t n_stop = strlen(stops->at[i]);
+        if (!n_stop) continue;
+        const char *found = memmem(held, n_held, stops->at[i], n_stop);
+        if (found && (size_t)(found - held) < at_stop) at_stop = (size_t)(found - held);
+        size_t n_most = n_stop - 1 < n_held ? n_stop - 1 : n_held;
+        for (size_t n = n_most; n && !last; n--) /* an end of the text that could become the stop string */
+            if (!memcmp(held + n_held - n, stops->at[i], n)) {
+                if (n_held - n < n_free) n_free = n_held - n;
+                break;
+            }
+    }
+    if (at_stop > n_held) return n_free;
+    *stopped = true;
+    return at_stop;
+}
+
+/* What one run of the loop carries along. */
+struct loop {
+    struct apr_session *s;
+    struct apr_gen *g;
+    apr_text_fn *emit;
+    void *ctx;
+    struct apr_utf8_gate gate;
+    struct apr_buf piece, held;
+};
+
+/* Takes the bytes of one more token (n 0 and last: the end) through the gate and the stop strings. */
+static enum apr_code pass_text(struct loop *l, bool last, bool *stopped, struct apr_err *e)
+{
+    TRY(apr_utf8_pass(&l->gate, l->piece.data, l->piece.n_bytes, last, &l->held, e));
+    l->piece.n_bytes = 0;
+    if (!l->held.n_bytes) return APR_OK;
+    const char *held = (const char *)l->held.data;
+    size_t n = apr_stop_scan(l->g->opts.stops, held, l->held.n_bytes, last, stopped);
+    if (n && l->emit) TRY(l->emit(l->ctx, held, n, e));
+    TRY(apr_buf_append(&l->g->text, held, n, e));
+    apr_buf_drop_front(&l->held, *stopped ? l->held.n_bytes : n);
+    return APR_OK;
+}
+
+static bool is_end(const struct apr_session *s, int32_t id)
+{
+    const struct apr_generation *g = &s->model->generation;
+    for (uint32_t i = 0; i < g->n_eos; i++)
+        if (g->eos_ids[i] == id) return true;
+    return false;
+}
+
+static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, float *logits, int64_t ns_start,
+                                 struct apr_err *e)
+{
+    struct apr_session *s = l->s;
+    struct apr_gen *g = l->g;
+    int64_t ns_first = 0;
+    bool stopped = false; /* by a stop string */
+    while (g->ids.n < g->opts.n_max) {
+        TRY(apr_forward_logits(&s->fwd, s->fwd.n_toks - 1, 1, logits, e));
+        int32_t id = apr_sampler_next(sampler, logits);
+        apr_sampler_accept(sampler, id);
+        TRY(apr_ids_push(&g->ids, id, e));
+        if (!ns_first) ns_first = apr_now_ns();
+        if (!g->opts.ignore_eos && is_end(s, id)) {
+            g->finish = "stop";
+            break;
+        }
+        if (s->tok) TRY(apr_tok_piece(s->tok, id, false, &l->piece, e));
+        TRY(pass_text(l, false, &stopped, e));
+        if (stopped) {
+            g->finish = "stop";
+            break;
+        }
+        if (g->ids.n == g->opts.n_max) break;
+        if (s->cache.n_pos == s->n_ctx) {
+            apr_note("the context of %zu positions is full", s->n_ctx);
+            break;
+        }
+        TRY(apr_forward_chunk(&s->fwd, &s->cache, &id, 1, e));
+    }
+    int64_t ns_end = apr_now_ns();
+    if (ns_first) g->decode_s = (double)(ns_end - ns_first) * 1e-9;
+    g->prompt_s = (double)((ns_first ? ns_first : ns_end) - ns_start) * 1e-9;
+    return stopped ? APR_OK : pass_text(l, true, &stopped, e);
+}
+
+static enum apr_code run_loop(struct loop *l, struct apr_sampler *sampler, const int32_t *ids, size_t n_ids,
+                              struct apr_arena *arena, struct apr_err *e)
+{
+    struct apr_session *s = l->s;
+    float *logits;
+    TRY(apr_session_fits(s, n_ids, 1, e));
+    TRY(apr_arena_try(arena, &logits, s->model->config.n_vocab, sizeof *logits, "logits", e));
+    for (size_t i = 0; i < n_ids; i++) apr_sampler_accept(sampler, ids[i]);
+    int64_t ns_start = apr_now_ns();
+    apr_cache_truncate(&s->cache, 0);
+    TRY(apr_forward_prompt(&s->fwd, &s->cache, ids, n_ids, e));
+    return decode_loop(l, sampler, logits, ns_start, e);
+}
+
+enum apr_code apr_generate(struct apr_session *s, struct apr_sampler *sampler, const int32_t *ids,
+                           size_t n_ids, struct apr_gen *g, apr_text_fn *emit, void *ctx, struct apr_err *e)
+{
+    if (!n_ids) return apr_fail(e, APR_EUSAGE, "the prompt has no tokens");
+    struct loop l = {.s = s, .g = g, .emit = emit, .ctx = ctx};
+    struct apr_arena arena;
+    apr_arena_init(&arena);
+    apr_buf_init(&l.piece, MAX_TEXT_BYTES);
+    apr_buf_init(&l.held, MAX_TEXT_BYTES);
+    g->n_prompt = n_ids;
+    enum apr_code code = run_loop(&l, sampler, ids, n_ids, &arena, e);
+    apr_buf_free(&l.held);
+    apr_buf_free(&l.piece);
+    apr_arena_free(&arena);
+    return code;
+}
+
+double apr_gen_prompt_rate(const struct apr_gen *g)
+{
+    return g->prompt_s > 0 ? (double)g->n_prompt / g->prompt_s : 0;
+}
+
+double apr_gen_decode_rate(const struct apr_gen *g)
+{
+    return g->decode_s > 0 && g->ids.n > 1 ? (double)(g->ids.n - 1) / g->decode_s : 0;
+}
