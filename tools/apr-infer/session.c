@@ -1,0 +1,81 @@
+/* Opening a model for computing, in the order that finds faults early: file, contract, tokenizer, weights. */
+#include "session.h"
+
+#include <inttypes.h>
+
+#include "load.h"
+
+#define MAX_THREADS 1024u
+#define MAX_BATCH   65536u
+#define MAX_CTX     (16u << 20)
+
+void apr_engine_defaults(struct apr_engine_opts *o)
+{
+    *o = (struct apr_engine_opts){.n_batch = 512};
+}
+
+static enum apr_code check_range(const char *name, uint64_t v, uint64_t min, uint64_t max, struct apr_err *e)
+{
+    if (v >= min && v <= max) return APR_OK;
+    return apr_fail(e, APR_EUSAGE, "%s: found %" PRIu64 ", expected %" PRIu64 " to %" PRIu64, name, v, min,
+                    max);
+}
+
+static enum apr_code open_parts(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
+                                const struct apr_ctx *ctx, struct apr_err *e)
+{
+    TRY(apr_kern_pick(&s->kern, e));
+    TRY(apr_load_model(path, APR_LOAD_RANDOM, &s->model, e));
+    const struct apr_model *m = s->model;
+    if (m->vocab_only) return apr_fail(e, APR_ELOAD, "%s: has a tokenizer but no weights", m->path);
+    s->pool = apr_pool_open((unsigned)o->n_threads);
+    TRY(apr_contract_check(s->model, s->kern, s->pool, !ctx->gated, &s->checked, e));
+    if (m->vocab.kind != APR_VOCAB_NONE) TRY(apr_tok_open(&s->tok, &m->vocab, m->path, e));
+    s->n_ctx = o->n_ctx ? (size_t)o->n_ctx : m->config.n_ctx_train;
+    if (m->config.n_ctx_train && s->n_ctx > m->config.n_ctx_train)
+        apr_warn("%s was trained for %" PRIu32 " positions, --ctx-size asks for %zu", m->name,
+                 m->config.n_ctx_train, s->n_ctx);
+    size_t n_batch = o->n_batch < s->n_ctx ? (size_t)o->n_batch : s->n_ctx;
+    TRY(apr_forward_open(&s->fwd, &s->checked, s->kern, s->pool, o->exact, n_batch, e));
+    return apr_cache_init(&s->cache, &m->config, o->exact, s->n_ctx, e);
+}
+
+enum apr_code apr_session_open(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
+                               const struct apr_ctx *ctx, struct apr_err *e)
+{
+    int64_t ns_start = apr_now_ns();
+    *s = (struct apr_session){0};
+    apr_arena_init(&s->fwd.arena);
+    apr_arena_init(&s->cache.arena);
+    TRY(check_range("--threads", o->n_threads, 0, MAX_THREADS, e));
+    TRY(check_range("--prefill-chunk", o->n_batch, 1, MAX_BATCH, e));
+    TRY(check_range("--ctx-size", o->n_ctx, 0, MAX_CTX, e));
+    enum apr_code code = open_parts(s, path, o, ctx, e);
+    if (code != APR_OK) apr_session_close(s);
+    s->load_s = (double)(apr_now_ns() - ns_start) * 1e-9;
+    return code;
+}
+
+void apr_session_close(struct apr_session *s)
+{
+    apr_cache_free(&s->cache);
+    apr_forward_close(&s->fwd);
+    apr_tok_close(s->tok);
+    if (s->pool) apr_pool_close(s->pool);
+    apr_model_close(s->model);
+    *s = (struct apr_session){0};
+}
+
+enum apr_code apr_session_tok(const struct apr_session *s, const struct apr_tok **tok, struct apr_err *e)
+{
+    *tok = s->tok;
+    if (s->tok) return APR_OK;
+    return apr_fail(e, APR_ELOAD, "%s: the model has no tokenizer; give token ids", s->model->path);
+}
+
+enum apr_code apr_session_fits(const struct apr_session *s, size_t n_toks, size_t n_spare, struct apr_err *e)
+{
+    if (n_toks <= s->n_ctx && n_spare <= s->n_ctx - n_toks) return APR_OK;
+    return apr_fail(e, APR_EUSAGE, "%zu tokens and room for %zu more do not fit the context of %zu positions",
+                    n_toks, n_spare, s->n_ctx);
+}

@@ -1,0 +1,52 @@
+/* A model ready to compute: loaded, judged by the contract, bound to kernels and threads, with its tokenizer.
+ *
+ * The one place where apr-infer opens a model; every verb begins here. The session owns what it opened.
+ *
+ *     struct apr_session s; TRY(apr_session_open(&s, &opts, ctx, e)); ... apr_session_close(&s);
+ */
+#ifndef APR_INFER_SESSION_H
+#define APR_INFER_SESSION_H
+
+#include "forward.h"
+#include "tok/tok.h"
+#include "tool.h"
+
+/* Options that every engine verb shares; put this into the verb's args and APR_ENGINE_OPTS into its rows. */
+struct apr_engine_opts {
+    uint64_t n_threads; /* 0 = the CPUs this process may use */
+    uint64_t n_batch;   /* tokens of a prefill chunk */
+    uint64_t n_ctx;     /* 0 = what the model was trained for */
+    bool exact;
+};
+#define APR_ENGINE_OPTS(type_)                                                                               \
+    APR_OPT(type_, engine.n_threads, "threads", 't', "N", "threads (default: the CPUs available)"),          \
+        APR_OPT(type_, engine.n_threads, "jobs", 'j', "N", "the same as --threads"),                         \
+        APR_OPT(type_, engine.n_batch, "prefill-chunk", 'b', "N", "tokens computed at once (default 512)"),  \
+        APR_OPT(type_, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),          \
+        APR_OPT(type_, engine.exact, "exact", 0, NULL, "reference mode: F32 activations and cache")
+void apr_engine_defaults(struct apr_engine_opts *o);
+
+struct apr_session {
+    struct apr_model *model; /* owned */
+    struct apr_checked_model checked;
+    const struct apr_kern *kern;
+    struct apr_pool *pool; /* owned */
+    struct apr_tok *tok;   /* owned; NULL when the model has no tokenizer */
+    struct apr_forward fwd;
+    struct apr_cache cache;
+    size_t n_ctx;
+    double load_s; /* opening in all */
+};
+
+APR_MUST_USE enum apr_code apr_session_open(struct apr_session *s, const char *path,
+                                            const struct apr_engine_opts *o, const struct apr_ctx *ctx,
+                                            struct apr_err *e);
+void apr_session_close(struct apr_session *s);
+/* The tokenizer, or APR_ELOAD that the model has none. */
+APR_MUST_USE enum apr_code apr_session_tok(const struct apr_session *s, const struct apr_tok **tok,
+                                           struct apr_err *e);
+/* n tokens fit the context with at least one position to spare for an answer (n_spare). */
+APR_MUST_USE enum apr_code apr_session_fits(const struct apr_session *s, size_t n_toks, size_t n_spare,
+                                            struct apr_err *e);
+
+#endif

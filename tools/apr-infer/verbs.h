@@ -1,0 +1,13 @@
+/* The verbs of apr-infer, one const struct each, defined in the file of the same name. */
+#ifndef APR_INFER_VERBS_H
+#define APR_INFER_VERBS_H
+
+#include "tool.h"
+
+extern const struct apr_verb verb_run;
+extern const struct apr_verb verb_logits;
+extern const struct apr_verb verb_eval;
+extern const struct apr_verb verb_check;
+extern const struct apr_verb verb_bench;
+
+#endif
