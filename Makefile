@@ -21,6 +21,9 @@ LIBS_apr-pull := -lcurl
 ISA_avx2   := -mavx2 -mfma -mf16c
 isa_flags   = $(foreach i,avx2,$(if $(findstring $(i),$(notdir $<)),$(ISA_$(i))))
 
+# Its vectors are passed by value between inlined functions only; gcc cannot be told so in the source.
+$(O)/lib/quant/fit_base.o: CFLAGS += -Wno-psabi
+
 TOOLS   := $(notdir $(wildcard tools/apr-*))
 # lib/contracts holds a program of the build machine, not library code.
 LIB_SRC := $(filter-out lib/contracts/%,$(wildcard lib/*.c lib/*/*.c))

@@ -1,5 +1,6 @@
 /* Q4_K: 8 sub-blocks of 32 with a 6-bit scale and a 6-bit minimum, 4 bits. */
 #include "blocks.h"
+#include "superblock.h"
 #include "types.h"
 
 void apr_q4_k_to_f32(const void *blocks, float *x, size_t n_elems)
@@ -14,5 +15,30 @@ void apr_q4_k_to_f32(const void *blocks, float *x, size_t n_elems)
             const uint8_t *q = b->qs + s / 2 * 32;
             for (int j = 0; j < 32; j++) x[32 * s + (unsigned)j] = dl * (float)(q[j] >> shift & 15) - ml;
         }
+    }
+}
+
+static const struct apr_fit_spec spec = {
+    .n_levels = 16, .first = -1, .step = 0.25F, .n_candidates = 8, .reach = 1, .max_scale = 63};
+
+static void pack(const struct apr_superblock *s, struct apr_block_q4_k *b)
+{
+    b->d = s->d;
+    b->dmin = s->dmin;
+    apr_q4_k_put_scales(s, b->scales);
+    for (int i = 0; i < 128; i++) {
+        int low = i / 32 * 64 + i % 32;
+        b->qs[i] = (uint8_t)(s->levels[low] | s->levels[low + 32] << 4);
+    }
+}
+
+void apr_q4_k_from_f32(const float *x, void *blocks, size_t n_elems, const float *weights)
+{
+    const struct apr_fit *fit = apr_fit_pick();
+    struct apr_block_q4_k *b = blocks;
+    for (size_t i = 0; i < n_elems; i += APR_QKK, b++) {
+        struct apr_superblock s;
+        apr_superblock_affine(&s, fit, &spec, 32, APR_FIT_LARGER, x + i, weights ? weights + i : NULL);
+        pack(&s, b);
     }
 }

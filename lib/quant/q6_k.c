@@ -1,5 +1,6 @@
 /* Q6_K: 16 sub-blocks of 16 with a signed 8-bit scale, 6 bits. */
 #include "blocks.h"
+#include "superblock.h"
 #include "types.h"
 
 void apr_q6_k_to_f32(const void *blocks, float *x, size_t n_elems)
@@ -17,5 +18,32 @@ void apr_q6_k_to_f32(const void *blocks, float *x, size_t n_elems)
                 x[16 * s + j] = dl * (float)(v - 32);
             }
         }
+    }
+}
+
+static const struct apr_fit_spec spec = {
+    .n_levels = 64, .first = -0.8F, .step = 0.4F, .n_candidates = 5, .reach = 2, .max_scale = 127};
+
+static void pack(const struct apr_superblock *s, struct apr_block_q6_k *b)
+{
+    b->d = s->d;
+    for (int j = 0; j < 16; j++) b->scales[j] = (int8_t)s->scales[j];
+    for (int i = 0; i < 64; i++) {
+        int h = i / 32, j = i % 32;
+        const uint8_t *l = s->levels + 128 * h + j;
+        b->ql[64 * h + j] = (uint8_t)((l[0] & 15U) | (l[64] & 15U) << 4);
+        b->ql[64 * h + 32 + j] = (uint8_t)((l[32] & 15U) | (l[96] & 15U) << 4);
+        b->qh[i] = (uint8_t)(l[0] >> 4 | l[32] >> 4 << 2 | l[64] >> 4 << 4 | l[96] >> 4 << 6);
+    }
+}
+
+void apr_q6_k_from_f32(const float *x, void *blocks, size_t n_elems, const float *weights)
+{
+    const struct apr_fit *fit = apr_fit_pick();
+    struct apr_block_q6_k *b = blocks;
+    for (size_t i = 0; i < n_elems; i += APR_QKK, b++) {
+        struct apr_superblock s;
+        apr_superblock_symmetric(&s, fit, &spec, 16, APR_FIT_PLAIN, x + i, weights ? weights + i : NULL);
+        pack(&s, b);
     }
 }
