@@ -107,6 +107,7 @@ static enum apr_code config_from_flat(struct apr_model *m, struct apr_err *e)
     static const char *const keys[] = {"architecture", "model.architecture", "model_type"};
     enum apr_code code;
     json_t *config;
+    m->family = NULL;
     for (size_t i = 0; i < 3 && !m->family; i++) {
         const char *arch = json_string_value(json_object_get(m->apr_meta, keys[i]));
         if (!arch || !*arch) continue;

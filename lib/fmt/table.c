@@ -7,7 +7,7 @@
 
 #include "../ckd.h"
 
-static const struct apr_fmt *const table[] = {&apr_fmt_safetensors, &apr_fmt_gguf};
+static const struct apr_fmt *const table[] = {&apr_fmt_safetensors, &apr_fmt_apr, &apr_fmt_gguf};
 
 const struct apr_fmt *apr_fmt_at(size_t i)
 {
