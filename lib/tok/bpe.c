@@ -42,7 +42,7 @@ static struct pair *slot(const struct bpe *b, int32_t left, int32_t right)
 
 static int32_t find_part(const struct apr_tok *t, const char *p, size_t n)
 {
-    return n > 0 && n <= UINT32_MAX ? apr_lookup_get(&t->by_text, p, n) : -1;
+    return n > 0 ? apr_lookup_get(&t->by_text, p, n) : -1;
 }
 
 static enum apr_code bad_merge(const struct apr_tok *t, uint64_t i, const char *why, struct apr_err *e)
@@ -76,7 +76,7 @@ static enum apr_code open_merges(struct apr_tok *t, struct bpe *b, struct apr_er
 {
     uint64_t n = t->v->n_merges, n_slots = 16;
     if (n >= INT32_MAX) return apr_fail(e, APR_EFORMAT, "%s: %" PRIu64 " merges", t->file, n);
-    while (n_slots < n * 2) n_slots *= 2;
+    while (n_slots < n + n / 2) n_slots *= 2;
     TRY(apr_arena_try(&t->arena, &b->pairs, n_slots, sizeof *b->pairs, "merge table", e));
     b->mask = n_slots - 1;
     struct apr_buf joined;
@@ -109,11 +109,10 @@ static enum apr_code open_by_bytes(struct apr_tok *t, struct bpe *b, struct apr_
 {
     const struct apr_vocab *v = t->v;
     if (!b->ignore_merges) return APR_OK;
-    TRY(apr_lookup_init(&b->by_bytes, &t->arena, v->n_toks, e));
+    TRY(apr_lookup_init(&b->by_bytes, t->raw, v->n_toks, &t->arena, e));
     for (uint32_t i = 0; i < v->n_toks; i++) {
         bool model = !v->types || v->types[i] == APR_TOK_NORMAL || v->types[i] == APR_TOK_BYTE;
-        if (model && t->raw[i].n_bytes > 0 && t->raw[i].n_bytes <= UINT32_MAX)
-            apr_lookup_put(&b->by_bytes, t->raw[i], (int32_t)i);
+        if (model && t->raw[i].n_bytes > 0) apr_lookup_put(&b->by_bytes, (int32_t)i);
     }
     return APR_OK;
 }

@@ -1,6 +1,6 @@
-/* Text -> id: an open-addressing table over strings that live elsewhere. Built once, then read-only.
+/* Text -> id: an open-addressing table over the strings of a vocabulary. Built once, then read-only.
  *
- *     TRY(apr_lookup_init(&l, arena, n_toks, e)); apr_lookup_put(&l, str, id); ... apr_lookup_get(&l, p, n)
+ *     TRY(apr_lookup_init(&l, texts, n_toks, arena, e)); apr_lookup_put(&l, id); ... apr_lookup_get(&l, p, n)
  */
 #ifndef APR_TOK_LOOKUP_H
 #define APR_TOK_LOOKUP_H
@@ -9,21 +9,21 @@
 #include "../kv.h"
 
 struct apr_lookup_slot {
-    const char *p;
-    uint32_t n_bytes;
     uint32_t hash;
-    int32_t id; /* -1: free */
+    uint32_t id_plus_1; /* 0: free */
 };
 
 struct apr_lookup {
+    const struct apr_str *texts;   /* borrowed: [n], by id */
     struct apr_lookup_slot *slots; /* in the arena */
     uint64_t mask;
 };
 
-APR_MUST_USE enum apr_code apr_lookup_init(struct apr_lookup *l, struct apr_arena *arena, uint64_t n,
-                                           struct apr_err *e);
-/* The id that the text has already, else -1 and the text is entered. At most n of init may be entered. */
-int32_t apr_lookup_put(struct apr_lookup *l, struct apr_str text, int32_t id);
+/* texts outlives the table. */
+APR_MUST_USE enum apr_code apr_lookup_init(struct apr_lookup *l, const struct apr_str *texts, uint32_t n,
+                                           struct apr_arena *arena, struct apr_err *e);
+/* The id that texts[id] has already, else -1 and it is entered. An id is entered at most once. */
+int32_t apr_lookup_put(struct apr_lookup *l, int32_t id);
 int32_t apr_lookup_get(const struct apr_lookup *l, const char *p, size_t n_bytes); /* -1: absent */
 
 #endif

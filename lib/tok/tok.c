@@ -19,21 +19,21 @@ static bool is_model_token(const struct apr_vocab *v, uint32_t i)
 static bool is_padding(const struct apr_vocab *v, uint32_t i)
 {
     char text[32];
+    if (!v->types || v->types[i] != APR_TOK_UNUSED) return false;
     int n = snprintf(text, sizeof text, "[PAD%" PRIu32 "]", i);
-    return v->types && v->types[i] == APR_TOK_UNUSED && v->toks[i].n_bytes == (size_t)n &&
-           memcmp(v->toks[i].p, text, (size_t)n) == 0;
+    return v->toks[i].n_bytes == (size_t)n && memcmp(v->toks[i].p, text, (size_t)n) == 0;
 }
 
 /* Tokens of the model first, so that a merge finds them and not an added token of the same text. */
 static enum apr_code fill_lookup(struct apr_tok *t, struct apr_err *e)
 {
     const struct apr_vocab *v = t->v;
-    TRY(apr_lookup_init(&t->by_text, &t->arena, v->n_toks, e));
+    TRY(apr_lookup_init(&t->by_text, v->toks, v->n_toks, &t->arena, e));
     for (int pass = 0; pass < 2; pass++) {
         for (uint32_t i = 0; i < v->n_toks; i++) {
-            if (v->toks[i].n_bytes == 0 || v->toks[i].n_bytes > UINT32_MAX) continue;
+            if (v->toks[i].n_bytes == 0) continue;
             if (is_model_token(v, i) != (pass == 0) || is_padding(v, i)) continue;
-            int32_t other = apr_lookup_put(&t->by_text, v->toks[i], (int32_t)i);
+            int32_t other = apr_lookup_put(&t->by_text, (int32_t)i);
             if (other < 0 || !v->hf || pass == 1)
                 continue; /* GGUF files may repeat a text: the first counts */
             char shown[80];
