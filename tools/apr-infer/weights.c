@@ -95,15 +95,9 @@ static enum apr_code bind_tensor(struct binder *b, const struct apr_tensor *t, u
         return apr_fail(e, APR_ELOAD,
                         "%s: tensor %s has type %s, which the engine cannot compute with; convert it",
                         b->m->path, t->name, apr_type_name(t->type));
-    uint64_t row_bytes;
-    TRY(apr_row_bytes(t->type, n_cols, &row_bytes, e));
-    *out = (struct apr_mat){.data = t->data,
-                            .mm = mm,
-                            .type = t->type,
-                            .n_rows = n_rows,
-                            .n_cols = n_cols,
-                            .row_bytes = row_bytes};
-    b->n_bytes += n_rows * row_bytes;
+    *out = (struct apr_mat){.mm = mm, .type = t->type, .n_rows = n_rows, .n_cols = n_cols};
+    TRY(bind_rows(b, t, out, e));
+    b->n_bytes += n_rows * out->row_bytes;
     return APR_OK;
 }
 

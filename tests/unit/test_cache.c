@@ -1,0 +1,69 @@
+/* The paged cache: pages do not overlap, growth keeps what is there, the limit is refused. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "../../tools/apr-infer/cache.h"
+
+static const struct apr_config cfg = {.n_layers = 3, .n_heads_kv = 2, .head_dim = 10};
+
+static void fill_and_compare(bool is_f32)
+{
+    struct apr_cache c;
+    struct apr_err e = {0};
+    assert_int_equal(apr_cache_init(&c, &cfg, is_f32, 100, &e), APR_OK);
+    size_t n_bytes = 16 * 10 * (is_f32 ? 4u : 2u);
+    assert_int_equal(c.page_bytes, n_bytes);
+    uint8_t tag = 1;
+    for (size_t n_pos = 1; n_pos <= 100; n_pos += 33)
+        assert_int_equal(apr_cache_reserve(&c, n_pos, &e), APR_OK);
+    assert_int_equal(c.n_blocks, 7);
+    for (int pass = 0; pass < 2; pass++, tag = 1) /* write every page, then find every byte again */
+        for (size_t b = 0; b < c.n_blocks; b++)
+            for (uint32_t l = 0; l < 3; l++)
+                for (uint32_t h = 0; h < 2; h++)
+                    for (int part = 0; part < 2; part++, tag++) {
+                        uint8_t *page = apr_cache_page(&c, (enum apr_cache_part)part, l, h, b);
+                        if (pass == 0) memset(page, tag, n_bytes);
+                        for (size_t i = 0; i < n_bytes; i++) assert_int_equal(page[i], tag);
+                    }
+    apr_cache_free(&c);
+}
+
+static void pages_are_apart(void **state)
+{
+    (void)state;
+    fill_and_compare(false);
+    fill_and_compare(true);
+}
+
+static void limits(void **state)
+{
+    (void)state;
+    struct apr_cache c;
+    struct apr_err e = {0};
+    assert_int_equal(apr_cache_init(&c, &cfg, false, 17, &e), APR_OK);
+    assert_int_equal(apr_cache_reserve(&c, 17, &e), APR_OK);
+    assert_int_equal(c.n_blocks, 2);
+    assert_int_equal(apr_cache_reserve(&c, 18, &e), APR_EUSAGE);
+    assert_string_equal(e.text, "18 tokens do not fit the context of 17");
+    c.n_pos = 17;
+    apr_cache_truncate(&c, 20);
+    assert_int_equal(c.n_pos, 17);
+    apr_cache_truncate(&c, 3);
+    assert_int_equal(c.n_pos, 3);
+    assert_int_equal(c.n_blocks, 2);
+    apr_cache_free(&c);
+
+    struct apr_config huge = {.n_layers = UINT32_MAX, .n_heads_kv = UINT32_MAX, .head_dim = UINT32_MAX};
+    assert_int_equal(apr_cache_init(&c, &huge, true, 16, &e), APR_ELOAD);
+    apr_cache_free(&c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(pages_are_apart), cmocka_unit_test(limits)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
