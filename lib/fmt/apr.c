@@ -98,7 +98,7 @@ static enum apr_code check_flags(const struct reader *r, struct apr_err *e)
     const uint8_t *p;
     size_t n;
     if (flags & APR_FLAG_COL_MAJOR)
-        return apr_fail(e, APR_ECONTRACT, "%s: byte 6: F-LAYOUT-001: column-major data, expected row-major",
+        return apr_fail(e, APR_EFORMAT, "%s: byte 6: F-LAYOUT-001: column-major data, expected row-major",
                         r->file);
     if (flags & APR_FLAG_ENCRYPTED)
         return apr_fail(e, APR_EUNAVAIL,
@@ -346,6 +346,7 @@ static enum apr_code check_tiling(struct reader *r, struct apr_err *e)
         at = apr_align64(at);
     }
     m->header.n_data_bytes = at - r->off_data;
+    m->vocab_only = m->n_tensors == 0;
     return APR_OK;
 }
 
@@ -390,6 +391,7 @@ static bool probe(const uint8_t *head, size_t n)
 const struct apr_fmt apr_fmt_apr = {
     .name = "apr",
     .aliases = "",
+    .title = "APR",
     .probe = probe,
     .open = open_file,
     .end_stream = apr_tail_stream,

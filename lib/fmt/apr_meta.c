@@ -37,6 +37,7 @@ static void put_config(const struct apr_model *m, json_t *meta)
     const struct apr_config *c = &m->config;
     if (!m->family) return;
     put_str(meta, "architecture", m->family->name);
+    if (!c->n_hidden) return; /* a vocabulary alone */
     put_uint(meta, "hidden_size", c->n_hidden);
     put_uint(meta, "num_layers", c->n_layers);
     put_uint(meta, "num_heads", c->n_heads);

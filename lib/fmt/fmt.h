@@ -46,6 +46,7 @@ struct apr_writer; /* private to lib/fmt */
 struct apr_fmt {
     const char *name;    /* "safetensors", "apr", "gguf" */
     const char *aliases; /* "st", space-separated */
+    const char *title;   /* for people: "SafeTensors", "APR", "GGUF" */
     /* head: the first n bytes of the file (n may be short at its end). */
     bool (*probe)(const uint8_t *head, size_t n);
     /* src is at position 0 and becomes the model's (also on failure). */

@@ -477,6 +477,7 @@ static bool probe(const uint8_t *head, size_t n)
 const struct apr_fmt apr_fmt_gguf = {
     .name = "gguf",
     .aliases = "",
+    .title = "GGUF",
     .probe = probe,
     .open = open_file,
     .end_stream = end_stream,

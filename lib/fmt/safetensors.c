@@ -293,6 +293,7 @@ static bool holds(enum apr_type type)
 const struct apr_fmt apr_fmt_safetensors = {
     .name = "safetensors",
     .aliases = "st",
+    .title = "SafeTensors",
     .probe = probe,
     .open = open_file,
     .end_stream = end_stream,
