@@ -17,24 +17,21 @@ static bool has_suffix(const char *s, const char *suffix)
     return n >= k && strcmp(s + n - k, suffix) == 0;
 }
 
-/* Content that no probe knows: the name may still say what was meant, which makes a better message. */
+/* Content that no probe knows. The name may say what was meant, which makes a better message. */
 static enum apr_code refuse(struct apr_src *src, const char *path, const uint8_t *head, size_t n,
                             struct apr_err *e)
 {
     enum apr_code code;
     const char *foreign = apr_fmt_foreign(head, n, &code);
     if (foreign) return apr_fail(e, code, "%s: this is %s", apr_src_name(src), foreign);
-    if (n == 0)
-        return apr_fail(e, APR_EFORMAT, "%s: byte 0: empty, expected SafeTensors, .apr or GGUF",
-                        apr_src_name(src));
-    if (n < 8 || has_suffix(path, ".safetensors"))
-        return apr_fail(
-            e, APR_EFORMAT,
-            "%s: byte 0: not a SafeTensors file: it ends or goes on without a header where one is expected",
-            apr_src_name(src));
+    if (n < 4)
+        return apr_fail(e, APR_EFORMAT, "%s: byte 0: %zu bytes, expected SafeTensors, .apr or GGUF",
+                        apr_src_name(src), n);
     return apr_fail(e, APR_EFORMAT,
-                    "%s: byte 0: begins with %02x %02x %02x %02x, expected SafeTensors, .apr or GGUF",
-                    apr_src_name(src), head[0], head[1], head[2], head[3]);
+                    "%s: byte 0: unknown format: begins with %02x %02x %02x %02x, expected %s",
+                    apr_src_name(src), head[0], head[1], head[2], head[3],
+                    has_suffix(path, ".safetensors") ? "the length of a SafeTensors header"
+                                                     : "SafeTensors, .apr or GGUF");
 }
 
 static enum apr_code load_file(struct apr_model *m, const char *path, enum apr_load_how how,

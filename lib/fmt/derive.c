@@ -2,6 +2,8 @@
 #include "derive.h"
 
 #include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../json.h"
@@ -46,6 +48,17 @@ static uint32_t n_vocab_of(const struct apr_model *m)
     return n <= MAX_VOCAB ? (uint32_t)n : 0;
 }
 
+/* 32-bit floats, told in the decimal that was meant: 1e-6 and not 9.99999997e-07, as config.json has it. */
+static double shortest(double v)
+{
+    char text[32];
+    for (int n_digits = 1; n_digits <= 9; n_digits++) {
+        (void)snprintf(text, sizeof text, "%.*g", n_digits, v);
+        if ((double)strtof(text, NULL) == v) return strtod(text, NULL);
+    }
+    return v;
+}
+
 static enum apr_code config_from_gguf(struct apr_model *m, struct apr_err *e)
 {
     const char *arch = NULL;
@@ -55,7 +68,10 @@ static enum apr_code config_from_gguf(struct apr_model *m, struct apr_err *e)
     if (!m->family || m->vocab_only) return APR_OK;
     m->config = (struct apr_config){.n_vocab = n_vocab_of(m)};
     m->config.tied = !apr_model_role(m, APR_ROLE_LM_HEAD, 0);
-    return m->family->from_gguf(&m->kvs, &m->config, file_of(m), e);
+    TRY(m->family->from_gguf(&m->kvs, &m->config, file_of(m), e));
+    m->config.rope_theta = shortest(m->config.rope_theta);
+    m->config.norm_eps = shortest(m->config.norm_eps);
+    return APR_OK;
 }
 
 /* Flat keys of .apr metadata and the names that the original's reader also took for them. */

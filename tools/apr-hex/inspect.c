@@ -8,6 +8,8 @@
 #include "show.h"
 #include "verbs.h"
 
+#define LONG_TEXT_BYTES 200
+
 struct inspect_args {
     bool vocab, filters, weights, provenance;
 };
@@ -52,15 +54,15 @@ static void show_apr_header(const struct apr_model *m, struct apr_out *o)
     apr_out_end(o);
 }
 
-static void show_head(const struct apr_model *m, const char *path, struct apr_out *o)
+static void show_head(const struct apr_model *m, bool json, struct apr_out *o)
 {
     char format[64];
-    apr_out_str(o, "file", path);
+    apr_out_str(o, "file", m->path);
     apr_out_bool(o, "valid", true);
     apr_out_str(o, "format", show_format(m, format, sizeof format));
     if (m->apr_meta) show_apr_header(m, o);
     apr_out_bytes(o, "size_bytes", show_file_bytes(m));
-    apr_out_u64(o, "file_size", show_file_bytes(m));
+    if (json) apr_out_u64(o, "file_size", show_file_bytes(m)); /* the same, under the original's key */
     apr_out_u64(o, "n_files", m->n_files);
     apr_out_u64(o, "tensor_count", m->n_tensors);
     apr_out_u64(o, "total_params", n_params(m));
@@ -89,14 +91,26 @@ static void show_kv_number(struct apr_out *o, const struct apr_kv *kv)
     apr_out_str(o, kv->key.p, text);
 }
 
+/* On a terminal a chat template or a licence would hide the rest: there long text is cut. */
+static void show_text(struct apr_out *o, const char *key, const char *s, size_t n, bool json)
+{
+    char text[160];
+    if (json || n <= LONG_TEXT_BYTES) {
+        apr_out_strn(o, key, s, n);
+    } else {
+        (void)snprintf(text, sizeof text, "%zu bytes, see --json", n);
+        apr_out_str(o, key, text);
+    }
+}
+
 /* Keys of a GGUF, each as a string; an array as its length and type. */
-static void show_kvs(const struct apr_model *m, struct apr_out *o)
+static void show_kvs(const struct apr_model *m, bool json, struct apr_out *o)
 {
     for (size_t i = 0; i < m->kvs.n; i++) {
         const struct apr_kv *kv = &m->kvs.at[i];
         char text[96];
         if (kv->type == APR_KV_STR) {
-            apr_out_strn(o, kv->key.p, kv->v.s.p, kv->v.s.n_bytes);
+            show_text(o, kv->key.p, kv->v.s.p, kv->v.s.n_bytes, json);
         } else if (kv->type == APR_KV_ARRAY) {
             (void)snprintf(text, sizeof text, "%" PRIu64 " x %s", kv->v.a.n, apr_kv_type_name(kv->elem_type));
             apr_out_str(o, kv->key.p, text);
@@ -107,7 +121,7 @@ static void show_kvs(const struct apr_model *m, struct apr_out *o)
 }
 
 /* The original's list of keys, as far as they are set. */
-static void show_apr_metadata(const struct apr_model *m, struct apr_out *o)
+static void show_apr_metadata(const struct apr_model *m, bool json, struct apr_out *o)
 {
     static const char *const keys[] = {"model_type",
                                        "name",
@@ -141,7 +155,10 @@ static void show_apr_metadata(const struct apr_model *m, struct apr_out *o)
     const json_t *recipe = json_object_get(json_object_get(m->apr_meta, "apr"), "quantization");
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         const json_t *v = json_object_get(m->apr_meta, keys[i]);
-        if (v && !json_is_null(v)) show_json(o, keys[i], v);
+        if (json_is_string(v))
+            show_text(o, keys[i], json_string_value(v), json_string_length(v), json);
+        else if (v && !json_is_null(v))
+            show_json(o, keys[i], v);
     }
     if (recipe) show_json(o, "recipe", recipe);
 }
@@ -165,13 +182,13 @@ static void show_config(const struct apr_model *m, struct apr_out *o)
     apr_out_end(o);
 }
 
-static void show_metadata(const struct apr_model *m, struct apr_out *o)
+static void show_metadata(const struct apr_model *m, bool json, struct apr_out *o)
 {
     apr_out_obj(o, "metadata");
     if (m->apr_meta)
-        show_apr_metadata(m, o);
+        show_apr_metadata(m, json, o);
     else if (m->has_kvs)
-        show_kvs(m, o);
+        show_kvs(m, json, o);
     else if (m->st_metadata)
         for (void *i = json_object_iter(m->st_metadata); i; i = json_object_iter_next(m->st_metadata, i))
             show_json(o, json_object_iter_key(i), json_object_iter_value(i));
@@ -256,9 +273,9 @@ static enum apr_code report(const struct inspect_args *args, const struct apr_mo
                             const struct apr_ctx *ctx, struct apr_err *e)
 {
     struct apr_out *o = apr_out_open(stdout, ctx->g->json, "apr.inspect/1");
-    show_head(m, m->path, o);
+    show_head(m, ctx->g->json, o);
     show_config(m, o);
-    show_metadata(m, o);
+    show_metadata(m, ctx->g->json, o);
     if (args->vocab) show_vocab(m, o);
     if (args->filters) show_filters(m, o);
     if (args->weights) {
