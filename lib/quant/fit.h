@@ -6,7 +6,7 @@
  * scale, which the checks of every reader refuse.
  *
  *     const struct apr_fit *fit = apr_fit_pick();
- *     fit->load(&g, x, weights, 32, energy);
+ *     fit->load(&g, x, weights, 32, APR_FIT_LARGER);
  *     fit->affine(&g, &spec, scale, min);
  */
 #ifndef APR_QUANT_FIT_H
@@ -30,7 +30,7 @@ struct apr_group {
  * imatrix). */
 enum apr_fit_weight {
     APR_FIT_PLAIN,  /* q */
-    APR_FIT_LARGER, /* r + |x|; with imatrix q * sqrt(r2 + x * x), r2 given by the caller */
+    APR_FIT_LARGER, /* r + |x|; with imatrix q * sqrt(2 r^2 + x^2) */
 };
 
 /* x = scale * l - min with l in 0 .. n_levels - 1, or (symmetric) x = scale * l with l in -half .. half - 1.
@@ -40,6 +40,8 @@ struct apr_fit_spec {
     bool any_min;      /* min may be negative (a block with a half for its minimum) */
     float first, step; /* candidates: the range is stretched to n_levels - 1 + first + k * step levels */
     int n_candidates;
+    int n_more;    /* more candidates where importance weights may ask for a range far from the data's */
+    int n_refits;  /* then levels and scale are fitted to each other so often */
     int reach;     /* neighbours of a quantized scale that refine tries on either side */
     int max_scale; /* refine: scales and mins are 0 .. max_scale, or -max_scale - 1 .. max_scale */
 };
@@ -48,7 +50,7 @@ struct apr_fit {
     const char *name;
     /* x: 8 sub-blocks of n_elems values, one after the other; weights: NULL or importance of each value. */
     void (*load)(struct apr_group *g, const float *x, const float *weights, uint32_t n_elems,
-                 enum apr_fit_weight kind, float r2);
+                 enum apr_fit_weight kind);
     /* scale >= 0, min >= 0 unless any_min. */
     void (*affine)(const struct apr_group *g, const struct apr_fit_spec *spec, float *scale, float *min);
     /* scale[j], min[j]: in and out, multiples of d and dmin: the neighbour of least error. */
@@ -68,6 +70,8 @@ struct apr_fit {
 
 extern const struct apr_fit apr_fit_base, apr_fit_avx2;
 
+/* Is every value below APR_FIT_MAX in magnitude? */
+bool apr_fit_in_range(const float *x, size_t n_elems);
 /* The best that this CPU runs; APR_KERN=scalar takes fit_base. The bytes are the same. */
 const struct apr_fit *apr_fit_pick(void);
 

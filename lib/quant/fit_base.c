@@ -34,6 +34,13 @@ static inline v8 v8_sqrt(v8 a)
 #define FIT_TEXT "scalar"
 #include "fit_body.h"
 
+bool apr_fit_in_range(const float *x, size_t n_elems)
+{
+    float max_abs = 0;
+    for (size_t i = 0; i < n_elems; i++) max_abs = fabsf(x[i]) > max_abs ? fabsf(x[i]) : max_abs;
+    return max_abs < APR_FIT_MAX;
+}
+
 const struct apr_fit *apr_fit_pick(void)
 {
     const char *forced = getenv("APR_KERN");

@@ -40,7 +40,7 @@ static inline v8 inverse(v8 a)
 }
 
 static void load(struct apr_group *g, const float *x, const float *weights, uint32_t n_elems,
-                 enum apr_fit_weight kind, float r2)
+                 enum apr_fit_weight kind)
 {
     g->n_elems = n_elems;
     v8 sum = v8_of(0);
@@ -51,14 +51,14 @@ static void load(struct apr_group *g, const float *x, const float *weights, uint
         *(v8 *)g->x[i] = v;
         sum += v * v;
     }
-    v8 root = v8_sqrt(sum / (float)n_elems);
+    v8 mean = sum / (float)n_elems, root = v8_sqrt(mean);
     for (uint32_t i = 0; i < n_elems; i++) {
         v8 v = v8_at(g->x[i]), w = v8_of(1);
         if (weights) {
             const float *p = weights + i;
             uint32_t n = n_elems;
             w = (v8){p[0], p[n], p[2 * n], p[3 * n], p[4 * n], p[5 * n], p[6 * n], p[7 * n]};
-            if (kind == APR_FIT_LARGER) w = w * v8_sqrt(r2 + v * v);
+            if (kind == APR_FIT_LARGER) w = w * v8_sqrt(2.0F * mean + v * v);
         } else if (kind == APR_FIT_LARGER) {
             w = root + v8_abs(v);
         }
@@ -87,8 +87,10 @@ static void affine(const struct apr_group *g, const struct apr_fit_spec *spec, f
     }
     float top = (float)(spec->n_levels - 1);
     v8 inv_range = inverse(high - low), best_a = (high - low) / top, best_b = v8_of(0), best = v8_of(-1);
-    for (int c = 0; c < spec->n_candidates; c++) {
-        v8 inv = (top + spec->first + (float)c * spec->step) * inv_range, offset = best_b * inv;
+    for (int c = 0; c < spec->n_candidates + spec->n_refits; c++) {
+        v8 inv = c < spec->n_candidates ? (top + spec->first + (float)c * spec->step) * inv_range
+                                        : inverse(best_a);
+        v8 offset = best_b * inv;
         v8 sl = v8_of(0), sll = v8_of(0), syl = v8_of(0);
         for (uint32_t i = 0; i < n; i++) {
             v8 l = v8_round(v8_min(v8_max(y[i] * inv - offset, v8_of(0)), v8_of(top)));
@@ -177,8 +179,10 @@ static void symmetric(const struct apr_group *g, const struct apr_fit_spec *spec
     float half = (float)(spec->n_levels / 2);
     v8 low = v8_of(-half), high = v8_of(half - 1), inv_extreme = inverse(extreme);
     v8 best_a = extreme / -half, best = v8_of(0);
-    for (int c = 0; c < spec->n_candidates; c++) {
-        v8 inv = -(half + spec->first + (float)c * spec->step) * inv_extreme, sll = v8_of(0), sxl = v8_of(0);
+    for (int c = 0; c < spec->n_candidates + spec->n_refits; c++) {
+        v8 inv = c < spec->n_candidates ? -(half + spec->first + (float)c * spec->step) * inv_extreme
+                                        : inverse(best_a);
+        v8 sll = v8_of(0), sxl = v8_of(0);
         for (uint32_t i = 0; i < n; i++) {
             v8 l = level(v8_at(g->x[i]), inv, low, high);
             sll += v8_at(g->w[i]) * l * l;

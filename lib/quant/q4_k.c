@@ -18,8 +18,14 @@ void apr_q4_k_to_f32(const void *blocks, float *x, size_t n_elems)
     }
 }
 
-static const struct apr_fit_spec spec = {
-    .n_levels = 16, .first = -1, .step = 0.25F, .n_candidates = 8, .reach = 1, .max_scale = 63};
+static const struct apr_fit_spec spec = {.n_levels = 16,
+                                         .first = -1.0F,
+                                         .step = 0.25F,
+                                         .n_candidates = 8,
+                                         .n_more = 4,
+                                         .n_refits = 1,
+                                         .reach = 1,
+                                         .max_scale = 63};
 
 static void pack(const struct apr_superblock *s, struct apr_block_q4_k *b)
 {

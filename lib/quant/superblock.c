@@ -9,29 +9,20 @@
 enum { MAX_GROUPS = 2 };
 static const uint16_t infinite = 0x7c00;
 
-bool apr_fit_in_range(const float *x, size_t n_elems)
-{
-    float max_abs = 0;
-    for (size_t i = 0; i < n_elems; i++) max_abs = fabsf(x[i]) > max_abs ? fabsf(x[i]) : max_abs;
-    return max_abs < APR_FIT_MAX;
-}
-
 static void set_infinite(struct apr_superblock *s)
 {
     memset(s, 0, sizeof *s);
     s->d = infinite;
 }
 
-/* Loads all sub-blocks, eight to a group. The r2 of imatrix weights is GGML's: twice the mean square. */
+/* Loads all sub-blocks, eight to a group. */
 static uint32_t load_groups(struct apr_group *g, const struct apr_fit *fit, uint32_t n_elems,
                             enum apr_fit_weight kind, const float *x, const float *weights)
 {
     uint32_t n_groups = APR_QKK / (APR_FIT_LANES * n_elems);
-    float sum = 0;
-    for (int i = 0; weights && i < APR_QKK; i++) sum += x[i] * x[i];
     for (uint32_t k = 0; k < n_groups; k++) {
         uint32_t at = k * APR_FIT_LANES * n_elems;
-        fit->load(&g[k], x + at, weights ? weights + at : NULL, n_elems, kind, 2 * sum / APR_QKK);
+        fit->load(&g[k], x + at, weights ? weights + at : NULL, n_elems, kind);
     }
     return n_groups;
 }
@@ -54,7 +45,9 @@ void apr_superblock_affine(struct apr_superblock *s, const struct apr_fit *fit,
     struct apr_group g[MAX_GROUPS];
     _Alignas(32) float scale[16], min[16];
     uint32_t n_groups = load_groups(g, fit, n_elems, kind, x, weights), n_subs = n_groups * APR_FIT_LANES;
-    for (uint32_t k = 0; k < n_groups; k++) fit->affine(&g[k], spec, scale + 8 * k, min + 8 * k);
+    struct apr_fit_spec wide = *spec;
+    wide.n_candidates += weights ? spec->n_more : 0;
+    for (uint32_t k = 0; k < n_groups; k++) fit->affine(&g[k], &wide, scale + 8 * k, min + 8 * k);
 
     float max_scale = 0, max_min = 0;
     for (uint32_t j = 0; j < n_subs; j++) {

@@ -26,7 +26,5 @@ void apr_superblock_symmetric(struct apr_superblock *s, const struct apr_fit *fi
                               const float *x, const float *weights);
 /* The packed 6-bit scales and mins of Q4_K and Q5_K: the reverse of apr_q4_k_scale_min. */
 void apr_q4_k_put_scales(const struct apr_superblock *s, uint8_t *packed);
-/* Is every value below APR_FIT_MAX in magnitude? */
-bool apr_fit_in_range(const float *x, size_t n_elems);
 
 #endif

@@ -14,6 +14,8 @@ apr_to_f32_fn apr_native_q4_to_f32, apr_native_q8_row_to_f32;
 
 apr_from_f32_fn apr_f32_from_f32, apr_f16_from_f32, apr_bf16_from_f32;
 apr_from_f32_fn apr_native_q4_from_f32, apr_native_q8_row_from_f32;
+apr_from_f32_fn apr_q4_0_from_f32, apr_q4_1_from_f32, apr_q5_0_from_f32, apr_q5_1_from_f32, apr_q2_k_from_f32,
+    apr_q3_k_from_f32;
 apr_from_f32_fn apr_q8_0_from_f32, apr_q4_k_from_f32, apr_q5_k_from_f32, apr_q6_k_from_f32;
 
 #endif

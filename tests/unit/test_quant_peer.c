@@ -119,7 +119,7 @@ static void no_tensor_is_worse_than_llama_cpp(void **state)
 {
     (void)state;
     static const char *const names[] = {"demo-Q8_0",   "demo-Q6_K", "demo-Q5_K_M", "demo-Q4_K_M",
-                                        };
+                                        "demo-Q3_K_M", "demo-Q2_K", "demo-Q4_0"};
     struct file source;
     if (!file_open(&source, "demo-bf16")) {
         file_close(&source);

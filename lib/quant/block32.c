@@ -1,0 +1,64 @@
+/* Blocks of 32 values. */
+#include "block32.h"
+
+#include <string.h>
+
+#include "quant.h"
+
+static const uint16_t infinite = 0x7c00;
+
+size_t apr_block32_next(size_t n_elems)
+{
+    size_t n = n_elems / APR_QK;
+    return n < APR_FIT_LANES ? n : APR_FIT_LANES;
+}
+
+/* Fills a group; lanes without a block, and those with a value that no scale can hold, are zeros. */
+static void load_lanes(struct apr_group *g, const struct apr_fit *fit, size_t n_blocks, const float *x,
+                       const float *weights, bool *bad)
+{
+    float values[APR_FIT_LANES * APR_QK] = {0}, importance[APR_FIT_LANES * APR_QK] = {0};
+    for (size_t j = 0; j < APR_FIT_LANES; j++) {
+        bad[j] = j < n_blocks && !apr_fit_in_range(x + j * APR_QK, APR_QK);
+        if (j >= n_blocks || bad[j]) continue;
+        memcpy(values + j * APR_QK, x + j * APR_QK, APR_QK * sizeof *x);
+        if (weights) memcpy(importance + j * APR_QK, weights + j * APR_QK, APR_QK * sizeof *x);
+    }
+    fit->load(g, values, weights ? importance : NULL, APR_QK, APR_FIT_LARGER);
+}
+
+/* Rounds scales to halves; a lane that cannot be stored gets an infinite one and levels of zeros. */
+static void round_scales(const bool *bad, float *scale, uint16_t *d)
+{
+    for (int j = 0; j < APR_FIT_LANES; j++) {
+        d[j] = bad[j] ? infinite : apr_f32_to_f16(scale[j]);
+        scale[j] = (d[j] & 0x7fffU) == infinite ? 0 : apr_f16_to_f32(d[j]);
+    }
+}
+
+void apr_block32_affine(struct apr_blocks32 *s, const struct apr_fit *fit, const struct apr_fit_spec *spec,
+                        size_t n_blocks, const float *x, const float *weights)
+{
+    struct apr_group g;
+    bool bad[APR_FIT_LANES];
+    _Alignas(32) float scale[APR_FIT_LANES], min[APR_FIT_LANES];
+    load_lanes(&g, fit, n_blocks, x, weights, bad);
+    fit->affine(&g, spec, scale, min);
+    round_scales(bad, scale, s->d);
+    for (int j = 0; j < APR_FIT_LANES; j++) min[j] = -min[j]; /* stored as the value of level 0 */
+    round_scales(bad, min, s->m);
+    for (int j = 0; j < APR_FIT_LANES; j++) min[j] = -min[j];
+    fit->affine_levels(&g, spec, scale, min, s->levels[0]);
+}
+
+void apr_block32_symmetric(struct apr_blocks32 *s, const struct apr_fit *fit, const struct apr_fit_spec *spec,
+                           size_t n_blocks, const float *x, const float *weights)
+{
+    struct apr_group g;
+    bool bad[APR_FIT_LANES];
+    _Alignas(32) float scale[APR_FIT_LANES];
+    load_lanes(&g, fit, n_blocks, x, weights, bad);
+    fit->symmetric(&g, spec, scale);
+    round_scales(bad, scale, s->d);
+    fit->symmetric_levels(&g, spec, scale, s->levels[0]);
+}
