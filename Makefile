@@ -90,6 +90,13 @@ $(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(O)/libapr.a
 	clang $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(O)/libapr.a $(LIBS)
 
 gen: $(GEN)
+# Programs that measure; they print and never judge.
+BENCHES := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/bench_*.c))
+$(BENCHES): $(O)/bench/%: $(O)/tests/bench/%.o $(O)/libapr.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $< $(O)/libapr.a $(LIBS)
+bench: $(BENCHES)
+
 units: $(UNITS)
 check: all units
 	O=$(O) BINDIR=$(BINDIR) scripts/run-tests
@@ -102,6 +109,6 @@ lint:
 clean:
 	rm -rf build build-* bin/apr-*
 
-.PHONY: all gen units check unit cli lint clean FORCE
+.PHONY: all gen bench units check unit cli lint clean FORCE
 .SECONDARY:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

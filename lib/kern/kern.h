@@ -124,5 +124,6 @@ APR_MUST_USE enum apr_code apr_kern_pick(const struct apr_kern **k, struct apr_e
 const struct apr_kern *apr_kern_at(size_t i);
 
 extern const struct apr_kern apr_kern_scalar;
+extern const struct apr_kern apr_kern_avx2;
 
 #endif

@@ -4,11 +4,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "avx2.h"
+
 #define MAX_TABLES 8
 
 static bool always(void)
 {
     return true;
+}
+
+static bool has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
 }
 
 /* Slowest first: the last usable row is the default. */
@@ -17,14 +24,16 @@ static const struct {
     bool (*usable)(void);
 } tables[] = {
     {&apr_kern_scalar, always},
+    {&apr_kern_avx2, has_avx2},
 };
 #define N_TABLES (sizeof tables / sizeof tables[0])
 _Static_assert(N_TABLES <= MAX_TABLES, "names must fit");
 
-/* Room for the widest row that any table keeps: see the scratch of the files in this folder. */
+/* A row of floats (scalar_plain.c; avx2_block*.c need less), or the slices of avx2_plain.c. */
 size_t apr_kern_scratch_bytes(size_t n_cols)
 {
-    return (n_cols + 15) / 16 * 16 * sizeof(float);
+    size_t row_bytes = (n_cols + 15) / 16 * 16 * sizeof(float);
+    return row_bytes > APR_AVX2_PLAIN_BYTES ? row_bytes : APR_AVX2_PLAIN_BYTES;
 }
 
 const struct apr_kern *apr_kern_at(size_t i)

@@ -1,0 +1,248 @@
+/* One vector at a time: activations to int8, norms, gates, softmax, statistics. */
+#include "avx2.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "avx2_vec.h"
+#include "exp.h"
+#include "scalar.h"
+
+/* The steps of apr_scalar_exp, eight at a time. */
+APR_INLINE __m256 exp8(__m256 x)
+{
+    const __m256 magic = _mm256_set1_ps(APR_EXP_MAGIC);
+    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(APR_EXP_LOG2E), magic);
+    __m256 n = _mm256_sub_ps(t, magic);
+    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-APR_EXP_LN2_HI), x);
+    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-APR_EXP_LN2_LO), r);
+    __m256 p = _mm256_fmadd_ps(r, _mm256_set1_ps(APR_EXP_P4), _mm256_set1_ps(APR_EXP_P3));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(APR_EXP_P2));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(APR_EXP_P1));
+    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(APR_EXP_P0));
+    p = _mm256_add_ps(_mm256_set1_ps(1), _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r));
+    __m256i bits = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23));
+    __m256 y = _mm256_castsi256_ps(bits);
+    y = _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(APR_EXP_MIN), _CMP_LT_OQ), y);
+    y = _mm256_blendv_ps(y, _mm256_set1_ps(INFINITY),
+                         _mm256_cmp_ps(x, _mm256_set1_ps(APR_EXP_MAX), _CMP_GT_OQ));
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
+
+APR_INLINE uint32_t max_lane(__m256i v)
+{
+    __m128i a = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    a = _mm_max_epi32(a, _mm_shuffle_epi32(a, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_max_epi32(a, _mm_shuffle_epi32(a, 0xb1)));
+}
+
+/* Bits of the largest |x| of n values: they order as the values do, NaN above infinity. */
+APR_INLINE uint32_t amax_bits(const float *x, size_t n)
+{
+    const __m256i abs = _mm256_set1_epi32(0x7fffffff);
+    __m256i a = _mm256_setzero_si256(), b = a;
+    for (size_t i = 0; i < n; i += 16) {
+        a = _mm256_max_epi32(a, _mm256_and_si256(apr_load(x + i), abs));
+        b = _mm256_max_epi32(b, _mm256_and_si256(apr_load(x + i + 8), abs));
+    }
+    return max_lane(_mm256_max_epi32(a, b));
+}
+
+/* As act_scale of scalar_elem.c. */
+APR_INLINE float act_scale(uint32_t amax, float *d)
+{
+    float a;
+    memcpy(&a, &amax, sizeof a);
+    if (amax >= 0x7f800000U) {
+        *d = NAN;
+        return 0;
+    }
+    *d = a >= 0x1p-100f ? a / 127 : 0;
+    return a >= 0x1p-100f ? 127 / a : 0;
+}
+
+/* 32 values to bytes; 0 where factor is 0, whatever x is */
+APR_INLINE __m256i to_q32(const float *x, float factor)
+{
+    if (factor == 0) return _mm256_setzero_si256();
+    __m256 f = _mm256_set1_ps(factor);
+    __m256i v[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) v[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), f));
+    __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(v[0], v[1]), _mm256_packs_epi32(v[2], v[3]));
+    return _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+}
+
+/* Lane i: sum of bytes 4 i .. 4 i + 3 */
+APR_INLINE __m256i sums_of_4(__m256i q)
+{
+    return _mm256_madd_epi16(_mm256_maddubs_epi16(_mm256_set1_epi8(1), q), _mm256_set1_epi16(1));
+}
+
+void apr_avx2_to_act32(const float *x, struct apr_act32 *a, size_t n)
+{
+    for (; n >= 32; n -= 32, x += 32, a++) {
+        __m256i q = to_q32(x, act_scale(amax_bits(x, 32), &a->d));
+        _mm256_storeu_si256((__m256i *)(void *)a->q, q);
+        __m256i sums = sums_of_4(q);
+        __m128i s = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+        s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+        a->sum = _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+    }
+}
+
+void apr_avx2_to_act256(const float *x, struct apr_act256 *a, size_t n)
+{
+    for (; n >= 256; n -= 256, x += 256, a++) {
+        float factor = act_scale(amax_bits(x, 256), &a->d);
+        __m256i s[8];
+        for (int g = 0; g < 8; g++) {
+            __m256i q = to_q32(x + 32 * g, factor);
+            _mm256_storeu_si256((__m256i *)(void *)(a->q + 32 * g), q);
+            s[g] = sums_of_4(q); /* low half: sub-block 2 g, high half: 2 g + 1 */
+        }
+        __m256i s03 = _mm256_hadd_epi32(_mm256_hadd_epi32(s[0], s[1]), _mm256_hadd_epi32(s[2], s[3]));
+        __m256i s47 = _mm256_hadd_epi32(_mm256_hadd_epi32(s[4], s[5]), _mm256_hadd_epi32(s[6], s[7]));
+        __m256i by_parity = _mm256_packs_epi32(s03, s47); /* low half: even sub-blocks */
+        __m128i even = _mm256_castsi256_si128(by_parity), odd = _mm256_extracti128_si256(by_parity, 1);
+        _mm_storeu_si128((__m128i *)(void *)a->sums, _mm_unpacklo_epi16(even, odd));
+        _mm_storeu_si128((__m128i *)(void *)(a->sums + 8), _mm_unpackhi_epi16(even, odd));
+        memset(a->unused, 0, sizeof a->unused);
+    }
+}
+
+void apr_avx2_rmsnorm(const float *x, const float *w, float eps, float *y, size_t n)
+{
+    __m256d low = _mm256_setzero_pd(), high = low;
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m256d a = _mm256_cvtps_pd(_mm_loadu_ps(x + k)), b = _mm256_cvtps_pd(_mm_loadu_ps(x + k + 4));
+        low = _mm256_fmadd_pd(a, a, low);
+        high = _mm256_fmadd_pd(b, b, high);
+    }
+    double lane[8];
+    _mm256_storeu_pd(lane, low);
+    _mm256_storeu_pd(lane + 4, high);
+    for (; k < n; k++) lane[k % 8] += (double)x[k] * (double)x[k];
+    float s = (float)(1 / sqrt(apr_scalar_tree_f64(lane) / (double)n + (double)eps));
+    for (k = 0; k + 8 <= n; k += 8) {
+        __m256 v = _mm256_mul_ps(_mm256_loadu_ps(x + k), _mm256_set1_ps(s));
+        _mm256_storeu_ps(y + k, _mm256_mul_ps(v, _mm256_loadu_ps(w + k)));
+    }
+    for (; k < n; k++) y[k] = x[k] * s * w[k];
+}
+
+void apr_avx2_add(float *y, const float *x, size_t n)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        _mm256_storeu_ps(y + k, _mm256_add_ps(_mm256_loadu_ps(y + k), _mm256_loadu_ps(x + k)));
+    }
+    for (; k < n; k++) y[k] += x[k];
+}
+
+void apr_avx2_silu_mul(const float *gate, const float *up, float *y, size_t n)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m256 g = _mm256_loadu_ps(gate + k);
+        __m256 e = exp8(_mm256_xor_ps(g, _mm256_set1_ps(-0.0f)));
+        __m256 v = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1), e));
+        _mm256_storeu_ps(y + k, _mm256_mul_ps(v, _mm256_loadu_ps(up + k)));
+    }
+    apr_scalar_silu_mul(gate + k, up + k, y + k, n - k);
+}
+
+void apr_avx2_rope_half(float *x, const float *cos, const float *sin, size_t n)
+{
+    size_t half = n / 2, i = 0;
+    for (; i + 8 <= half; i += 8) {
+        __m256 a = _mm256_loadu_ps(x + i), b = _mm256_loadu_ps(x + i + half);
+        __m256 c = _mm256_loadu_ps(cos + i), s = _mm256_loadu_ps(sin + i);
+        _mm256_storeu_ps(x + i, _mm256_fmsub_ps(a, c, _mm256_mul_ps(b, s)));
+        _mm256_storeu_ps(x + i + half, _mm256_fmadd_ps(b, c, _mm256_mul_ps(a, s)));
+    }
+    for (; i < half; i++) {
+        float a = x[i], b = x[i + half];
+        x[i] = fmaf(a, cos[i], -(b * sin[i]));
+        x[i + half] = fmaf(b, cos[i], a * sin[i]);
+    }
+}
+
+/* The largest of n values; *n_nan is not 0 where one is NaN. */
+static float max_of(const float *x, size_t n, bool *any_nan)
+{
+    __m256 m[4], nan = _mm256_setzero_ps();
+    for (int i = 0; i < 4; i++) m[i] = _mm256_set1_ps(-INFINITY);
+    size_t k = 0;
+    for (; k + 32 <= n; k += 32) {
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            __m256 v = _mm256_loadu_ps(x + k + 8 * i);
+            m[i] = _mm256_max_ps(v, m[i]);
+            nan = _mm256_or_ps(nan, _mm256_cmp_ps(v, v, _CMP_UNORD_Q));
+        }
+    }
+    float lane[8];
+    _mm256_storeu_ps(lane, _mm256_max_ps(_mm256_max_ps(m[0], m[1]), _mm256_max_ps(m[2], m[3])));
+    float max = -INFINITY;
+    *any_nan = _mm256_movemask_ps(nan) != 0;
+    for (int i = 0; i < 8; i++) max = lane[i] > max ? lane[i] : max;
+    for (; k < n; k++) {
+        max = x[k] > max ? x[k] : max;
+        *any_nan = *any_nan || x[k] != x[k];
+    }
+    return max;
+}
+
+void apr_avx2_softmax(float *x, size_t n)
+{
+    bool any_nan;
+    float max = max_of(x, n, &any_nan);
+    if (max == -INFINITY) max = 0;
+    __m256 sums = _mm256_setzero_ps();
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m256 e = exp8(_mm256_sub_ps(_mm256_loadu_ps(x + k), _mm256_set1_ps(max)));
+        _mm256_storeu_ps(x + k, e);
+        sums = _mm256_add_ps(sums, e);
+    }
+    float lane[8];
+    _mm256_storeu_ps(lane, sums);
+    for (; k < n; k++) {
+        x[k] = apr_scalar_exp(x[k] - max);
+        lane[k % 8] += x[k];
+    }
+    float sum = apr_scalar_tree(lane);
+    if (sum == 0) return;
+    for (k = 0; k + 8 <= n; k += 8) {
+        _mm256_storeu_ps(x + k, _mm256_div_ps(_mm256_loadu_ps(x + k), _mm256_set1_ps(sum)));
+    }
+    for (; k < n; k++) x[k] /= sum;
+}
+
+float apr_avx2_max(const float *x, size_t n, size_t *i_max)
+{
+    bool any_nan;
+    float max = max_of(x, n, &any_nan);
+    *i_max = any_nan ? n : 0;
+    if (any_nan) return NAN;
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m256 eq = _mm256_cmp_ps(_mm256_loadu_ps(x + k), _mm256_set1_ps(max), _CMP_EQ_OQ);
+        if (_mm256_movemask_ps(eq)) break;
+    }
+    while (k < n && x[k] != max) k++;
+    *i_max = k < n ? k : 0;
+    return k < n ? x[k] : max;
+}
+
+void apr_avx2_f32_to_f16(const float *x, uint16_t *y, size_t n)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m128i h = _mm256_cvtps_ph(_mm256_loadu_ps(x + k), _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        _mm_storeu_si128((__m128i *)(void *)(y + k), h);
+    }
+    for (; k < n; k++) y[k] = apr_f32_to_f16(x[k]);
+}

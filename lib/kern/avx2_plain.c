@@ -1,0 +1,265 @@
+/* Weights as numbers times f32 activations: 8 lanes, lane = k mod 8, one tree (kern.h).
+ *
+ * One token: 4 rows at once straight from the weights, bound by memory. More tokens: slices of 4 rows are
+ * widened to f32 once for up to 48 tokens and multiplied in tiles of 4 rows x 3 tokens (12 accumulators,
+ * 7 loads for 12 fused operations); accumulators rest in scratch between slices, unrounded. */
+#include "avx2.h"
+
+#include <string.h>
+
+#include "../quant/blocks.h"
+#include "../quant/types.h"
+#include "avx2_vec.h"
+
+#define N_ROWS  4
+#define N_SLICE 512 /* multiple of every block */
+#define N_GROUP 48  /* tokens that share a widened slice */
+
+/* scratch of a thread: 8 KiB of weights, 6 KiB of accumulators */
+struct slices {
+    float wide[N_ROWS][N_SLICE];
+    float acc[N_GROUP][N_ROWS][8];
+};
+_Static_assert(sizeof(struct slices) <= APR_AVX2_PLAIN_BYTES, "pick.c counts on it");
+
+/* n values from column k0 on of a row */
+typedef void slice_fn(const uint8_t *row, size_t k0, float *x, size_t n);
+
+/* acc[t][r] += w[r] * x[t] over n columns; n is a multiple of 8 unless this is the end of the row. */
+APR_INLINE void tile(const float *const *w, const float *const *x, size_t n, int n_toks,
+                     float (*acc)[N_ROWS][8])
+{
+    __m256 a[3][N_ROWS];
+#pragma GCC unroll 3
+    for (int t = 0; t < n_toks; t++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < N_ROWS; r++) a[t][r] = _mm256_loadu_ps(acc[t][r]);
+    }
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m256 xv[3];
+#pragma GCC unroll 3
+        for (int t = 0; t < n_toks; t++) xv[t] = _mm256_loadu_ps(x[t] + k);
+#pragma GCC unroll 4
+        for (int r = 0; r < N_ROWS; r++) {
+            __m256 wv = _mm256_loadu_ps(w[r] + k);
+#pragma GCC unroll 3
+            for (int t = 0; t < n_toks; t++) a[t][r] = _mm256_fmadd_ps(wv, xv[t], a[t][r]);
+        }
+    }
+    __m256i mask = apr_avx2_mask(n - k);
+#pragma GCC unroll 3
+    for (int t = 0; t < n_toks; t++) {
+#pragma GCC unroll 4
+        for (int r = 0; r < N_ROWS; r++) {
+            if (k < n) { /* lanes past the end keep their bits, the sign of a zero too */
+                __m256 xv = _mm256_maskload_ps(x[t] + k, mask), wv = _mm256_maskload_ps(w[r] + k, mask);
+                a[t][r] =
+                    _mm256_blendv_ps(a[t][r], _mm256_fmadd_ps(wv, xv, a[t][r]), _mm256_castsi256_ps(mask));
+            }
+            _mm256_storeu_ps(acc[t][r], a[t][r]);
+        }
+    }
+}
+
+static void tile3(const float *const *w, const float *const *x, size_t n, float (*acc)[N_ROWS][8])
+{
+    tile(w, x, n, 3, acc);
+}
+
+static void tile2(const float *const *w, const float *const *x, size_t n, float (*acc)[N_ROWS][8])
+{
+    tile(w, x, n, 2, acc);
+}
+
+static void tile1(const float *const *w, const float *const *x, size_t n, float (*acc)[N_ROWS][8])
+{
+    tile(w, x, n, 1, acc);
+}
+
+/* One group of 4 rows (their pointers may repeat) and n_toks <= N_GROUP tokens; y: [n_toks, 4] */
+static void slices_by_toks(slice_fn *slice, const uint8_t *const *rows, size_t n_cols, const uint8_t *x,
+                           size_t x_row_bytes, size_t n_toks, float (*y)[N_ROWS], struct slices *s)
+{
+    memset(s->acc, 0, n_toks * sizeof s->acc[0]);
+    for (size_t k0 = 0; k0 < n_cols; k0 += N_SLICE) {
+        size_t n = n_cols - k0 < N_SLICE ? n_cols - k0 : N_SLICE;
+        const float *w[N_ROWS], *xs[3];
+        for (int r = 0; r < N_ROWS; r++) {
+            slice(rows[r], k0, s->wide[r], n);
+            w[r] = s->wide[r];
+        }
+        for (size_t t = 0; t < n_toks; t += 3) {
+            size_t left = n_toks - t < 3 ? n_toks - t : 3;
+            for (size_t i = 0; i < left; i++)
+                xs[i] = (const float *)(const void *)(x + (t + i) * x_row_bytes) + k0;
+            if (left == 3) tile3(w, xs, n, s->acc + t);
+            if (left == 2) tile2(w, xs, n, s->acc + t);
+            if (left == 1) tile1(w, xs, n, s->acc + t);
+        }
+    }
+    for (size_t t = 0; t < n_toks; t++) {
+        const float(*a)[8] = s->acc[t];
+        _mm_storeu_ps(y[t], apr_avx2_trees(_mm256_loadu_ps(a[0]), _mm256_loadu_ps(a[1]),
+                                           _mm256_loadu_ps(a[2]), _mm256_loadu_ps(a[3])));
+    }
+}
+
+static void by_slices(slice_fn *slice, const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,
+                      const void *x, size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride,
+                      void *scratch)
+{
+    float lane[N_GROUP][N_ROWS];
+    for (size_t r = 0; r < n_rows; r += N_ROWS) {
+        const uint8_t *rows[N_ROWS];
+        size_t n = n_rows - r < N_ROWS ? n_rows - r : N_ROWS;
+        for (size_t j = 0; j < N_ROWS; j++)
+            rows[j] = (const uint8_t *)w + (r + (j < n ? j : n - 1)) * w_row_bytes;
+        for (size_t t0 = 0; t0 < n_toks; t0 += N_GROUP) {
+            size_t n_group = n_toks - t0 < N_GROUP ? n_toks - t0 : N_GROUP;
+            slices_by_toks(slice, rows, n_cols, (const uint8_t *)x + t0 * x_row_bytes, x_row_bytes, n_group,
+                           lane, scratch);
+            for (size_t t = 0; t < n_group; t++)
+                memcpy(y + (t0 + t) * y_stride + r, lane[t], n * sizeof **lane);
+        }
+    }
+}
+
+#define SLICE(lower, block_elems, block_bytes, to_f32)                                                       \
+    static void slice_##lower(const uint8_t *row, size_t k0, float *x, size_t n)                             \
+    {                                                                                                        \
+        to_f32(row + k0 / (block_elems) * (block_bytes), x, n);                                              \
+    }
+#define BY_SLICES(name, lower)                                                                               \
+    void name(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,                \
+              size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch)                   \
+    {                                                                                                        \
+        by_slices(slice_##lower, w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride,        \
+                  scratch);                                                                                  \
+    }
+
+/* The number of an APR-native Q8 row is (float)q * scale, and 0 where the scale is no number. */
+static void slice_native_q8(const uint8_t *row, size_t k0, float *x, size_t n)
+{
+    uint8_t part[sizeof(struct apr_head_native_q8) + N_SLICE];
+    memcpy(part, row, sizeof(struct apr_head_native_q8));
+    memcpy(part + sizeof(struct apr_head_native_q8), row + sizeof(struct apr_head_native_q8) + k0, n);
+    apr_native_q8_row_to_f32(part, x, n);
+}
+
+SLICE(f32, 1, 4, apr_f32_to_f32)
+SLICE(f16, 1, 2, apr_avx2_f16_row_to_f32)
+SLICE(bf16, 1, 2, apr_avx2_bf16_row_to_f32)
+SLICE(f64, 1, 8, apr_f64_to_f32)
+SLICE(i8, 1, 1, apr_i8_to_f32)
+SLICE(native_q4, APR_QK, sizeof(struct apr_block_native_q4), apr_native_q4_to_f32)
+SLICE(q4_0, APR_QK, sizeof(struct apr_block_q4_0), apr_avx2_q4_0_to_f32)
+SLICE(q4_1, APR_QK, sizeof(struct apr_block_q4_1), apr_avx2_q4_1_to_f32)
+SLICE(q5_0, APR_QK, sizeof(struct apr_block_q5_0), apr_avx2_q5_0_to_f32)
+SLICE(q5_1, APR_QK, sizeof(struct apr_block_q5_1), apr_avx2_q5_1_to_f32)
+SLICE(q8_0, APR_QK, sizeof(struct apr_block_q8_0), apr_avx2_q8_0_to_f32)
+SLICE(q2_k, APR_QKK, sizeof(struct apr_block_q2_k), apr_avx2_q2_k_to_f32)
+SLICE(q3_k, APR_QKK, sizeof(struct apr_block_q3_k), apr_avx2_q3_k_to_f32)
+SLICE(q4_k, APR_QKK, sizeof(struct apr_block_q4_k), apr_avx2_q4_k_to_f32)
+SLICE(q5_k, APR_QKK, sizeof(struct apr_block_q5_k), apr_avx2_q5_k_to_f32)
+SLICE(q6_k, APR_QKK, sizeof(struct apr_block_q6_k), apr_avx2_q6_k_to_f32)
+
+BY_SLICES(apr_avx2_f64, f64)
+BY_SLICES(apr_avx2_i8, i8)
+BY_SLICES(apr_avx2_native_q4, native_q4)
+BY_SLICES(apr_avx2_native_q8, native_q8)
+BY_SLICES(apr_avx2_exact_q4_0, q4_0)
+BY_SLICES(apr_avx2_exact_q4_1, q4_1)
+BY_SLICES(apr_avx2_exact_q5_0, q5_0)
+BY_SLICES(apr_avx2_exact_q5_1, q5_1)
+BY_SLICES(apr_avx2_exact_q8_0, q8_0)
+BY_SLICES(apr_avx2_exact_q2_k, q2_k)
+BY_SLICES(apr_avx2_exact_q3_k, q3_k)
+BY_SLICES(apr_avx2_exact_q4_k, q4_k)
+BY_SLICES(apr_avx2_exact_q5_k, q5_k)
+BY_SLICES(apr_avx2_exact_q6_k, q6_k)
+
+/* One token, straight from the weights. */
+
+typedef __m256 load8_fn(const uint8_t *p); /* 8 values */
+
+APR_INLINE __m256 load8_f32(const uint8_t *p)
+{
+    return _mm256_loadu_ps((const float *)(const void *)p);
+}
+
+APR_INLINE __m256 load8_f16(const uint8_t *p)
+{
+    return _mm256_cvtph_ps(apr_load128(p));
+}
+
+APR_INLINE __m256 load8_bf16(const uint8_t *p)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(apr_load128(p)), 16));
+}
+
+APR_INLINE __m128 four_rows(load8_fn *load8, slice_fn *slice, size_t elem_bytes, const uint8_t *const *rows,
+                            size_t n_cols, const float *x)
+{
+    __m256 a[N_ROWS];
+#pragma GCC unroll 4
+    for (int r = 0; r < N_ROWS; r++) a[r] = _mm256_setzero_ps();
+    size_t k = 0;
+    for (; k + 8 <= n_cols; k += 8) {
+        __m256 xv = _mm256_loadu_ps(x + k);
+#pragma GCC unroll 4
+        for (int r = 0; r < N_ROWS; r++) a[r] = _mm256_fmadd_ps(load8(rows[r] + k * elem_bytes), xv, a[r]);
+    }
+    if (k < n_cols) {
+        __m256i mask = apr_avx2_mask(n_cols - k);
+        __m256 xv = _mm256_maskload_ps(x + k, mask);
+#pragma GCC unroll 4
+        for (int r = 0; r < N_ROWS; r++) {
+            float tail[8] = {0};
+            slice(rows[r], k, tail, n_cols - k);
+            a[r] = _mm256_blendv_ps(a[r], _mm256_fmadd_ps(_mm256_loadu_ps(tail), xv, a[r]),
+                                    _mm256_castsi256_ps(mask));
+        }
+    }
+    return apr_avx2_trees(a[0], a[1], a[2], a[3]);
+}
+
+APR_INLINE void one_token(load8_fn *load8, slice_fn *slice, size_t elem_bytes, const uint8_t *w,
+                          size_t w_row_bytes, size_t n_rows, size_t n_cols, const float *x, float *y)
+{
+    for (size_t r = 0; r < n_rows; r += N_ROWS) {
+        const uint8_t *rows[N_ROWS];
+        size_t n = n_rows - r < N_ROWS ? n_rows - r : N_ROWS;
+        for (size_t j = 0; j < N_ROWS; j++) rows[j] = w + (r + (j < n ? j : n - 1)) * w_row_bytes;
+        float lane[N_ROWS];
+        _mm_storeu_ps(lane, four_rows(load8, slice, elem_bytes, rows, n_cols, x));
+        memcpy(y + r, lane, n * sizeof *lane);
+    }
+}
+
+#define PLAIN(lower, elem_bytes)                                                                             \
+    void apr_avx2_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,    \
+                          size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch)       \
+    {                                                                                                        \
+        if (n_toks == 1) {                                                                                   \
+            one_token(load8_##lower, slice_##lower, elem_bytes, w, w_row_bytes, n_rows, n_cols, x, y);       \
+            return;                                                                                          \
+        }                                                                                                    \
+        by_slices(slice_##lower, w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride,        \
+                  scratch);                                                                                  \
+    }
+
+PLAIN(f32, 4)
+PLAIN(f16, 2)
+PLAIN(bf16, 2)
+
+#define WIDEN(name, lower, one)                                                                              \
+    void name(const void *blocks, float *x, size_t n_elems)                                                  \
+    {                                                                                                        \
+        const uint8_t *p = blocks;                                                                           \
+        for (; n_elems >= 8; n_elems -= 8, p += 16, x += 8) _mm256_storeu_ps(x, load8_##lower(p));           \
+        one(p, x, n_elems);                                                                                  \
+    }
+
+WIDEN(apr_avx2_f16_row_to_f32, f16, apr_f16_row_to_f32)
+WIDEN(apr_avx2_bf16_row_to_f32, bf16, apr_bf16_row_to_f32)

@@ -1,0 +1,62 @@
+/* Small vector helpers of the AVX2 files: reductions in the fixed order and the shapes of integer tiles.
+ *
+ * Only for files compiled with -mavx2 -mfma -mf16c. No state, no ownership.
+ *
+ *     __m256i lanes = apr_avx2_sums(v); // lane i = sum of v[i]
+ */
+#ifndef APR_KERN_AVX2_VEC_H
+#define APR_KERN_AVX2_VEC_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#include "../quant/quant.h"
+
+#define APR_INLINE static inline __attribute__((always_inline))
+
+APR_INLINE __m256i apr_load(const void *p)
+{
+    return _mm256_loadu_si256((const __m256i *)p);
+}
+
+APR_INLINE __m128i apr_load128(const void *p)
+{
+    return _mm_loadu_si128((const __m128i *)p);
+}
+
+/* Lane i of the result is the sum of the 8 lanes of v[i]. */
+APR_INLINE __m256i apr_avx2_sums(const __m256i v[8])
+{
+    __m256i v03 = _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+    __m256i v47 = _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
+    return _mm256_add_epi32(_mm256_permute2x128_si256(v03, v47, 0x20),
+                            _mm256_permute2x128_si256(v03, v47, 0x31));
+}
+
+/* The tree of kern.h: ((0+4)+(2+6)) + ((1+5)+(3+7)). */
+APR_INLINE float apr_avx2_tree(__m256 v)
+{
+    __m128 a = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    __m128 b = _mm_add_ps(a, _mm_movehl_ps(a, a));
+    return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
+
+/* The tree of each of four vectors. */
+APR_INLINE __m128 apr_avx2_trees(__m256 v0, __m256 v1, __m256 v2, __m256 v3)
+{
+    __m128 a0 = _mm_add_ps(_mm256_castps256_ps128(v0), _mm256_extractf128_ps(v0, 1));
+    __m128 a1 = _mm_add_ps(_mm256_castps256_ps128(v1), _mm256_extractf128_ps(v1, 1));
+    __m128 a2 = _mm_add_ps(_mm256_castps256_ps128(v2), _mm256_extractf128_ps(v2, 1));
+    __m128 a3 = _mm_add_ps(_mm256_castps256_ps128(v3), _mm256_extractf128_ps(v3, 1));
+    __m128 b01 = _mm_add_ps(_mm_unpacklo_ps(a0, a1), _mm_unpackhi_ps(a0, a1));
+    __m128 b23 = _mm_add_ps(_mm_unpacklo_ps(a2, a3), _mm_unpackhi_ps(a2, a3));
+    return _mm_add_ps(_mm_movelh_ps(b01, b23), _mm_movehl_ps(b23, b01));
+}
+
+/* Lanes k < n are all ones. n <= 8 */
+APR_INLINE __m256i apr_avx2_mask(size_t n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+
+#endif

@@ -1,0 +1,210 @@
+/* Speed of every kernel of every table: GB/s of weights at one token, GMAC/s for more, and the vector
+ * slots. Prints a line per kernel and never judges: the machine may be shared.
+ *
+ *     bench_kern [TABLE [TYPE]]     best of several short runs, one thread
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "kern/kern.h"
+
+#define STREAM_BYTES ((size_t)160 << 20) /* weights for one token: more than any cache */
+#define TILE_ROWS    64                  /* weights for several tokens: a thread's chunk, in cache */
+#define N_COLS       1536
+#define MAX_TOKS     128
+
+static double now_s(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static uint32_t random_u32(void)
+{
+    static uint64_t state = 88172645463325252U;
+    state = state * 6364136223846793005U + 1442695040888963407U;
+    return (uint32_t)(state >> 32);
+}
+
+static void *must_alloc(size_t n_bytes)
+{
+    void *p = aligned_alloc(64, (n_bytes + 63) / 64 * 64);
+    if (!p) {
+        (void)fprintf(stderr, "bench_kern: no memory for %zu bytes\n", n_bytes);
+        exit(6);
+    }
+    return p;
+}
+
+/* Random weights; every 16-bit word is made a small half or bfloat so that no scale is NaN or huge. */
+static void fill_weights(uint8_t *w, size_t n_bytes)
+{
+    for (size_t i = 0; i + 2 <= n_bytes; i += 2) {
+        uint16_t v = (uint16_t)(random_u32() & 0xbfffU);
+        memcpy(w + i, &v, sizeof v);
+    }
+}
+
+struct setup {
+    const struct apr_kern *kern;
+    uint8_t *weights;
+    float *x;  /* [MAX_TOKS, N_COLS] */
+    void *act; /* the same in the layout that the kernel wants */
+    float *y;  /* [MAX_TOKS, rows] */
+    void *scratch;
+};
+
+static size_t act_bytes(enum apr_act act)
+{
+    if (act == APR_ACT_Q8_32) return N_COLS / 32 * sizeof(struct apr_act32);
+    if (act == APR_ACT_Q8_256) return N_COLS / 256 * sizeof(struct apr_act256);
+    return N_COLS * sizeof(float);
+}
+
+static void make_act(const struct setup *s, enum apr_act act)
+{
+    for (size_t t = 0; t < MAX_TOKS; t++) {
+        uint8_t *a = (uint8_t *)s->act + t * act_bytes(act);
+        const float *x = s->x + t * N_COLS;
+        if (act == APR_ACT_Q8_32) s->kern->to_act32(x, (void *)a, N_COLS);
+        if (act == APR_ACT_Q8_256) s->kern->to_act256(x, (void *)a, N_COLS);
+        if (act == APR_ACT_F32) memcpy(a, x, N_COLS * sizeof *x);
+    }
+}
+
+static double best_s(const struct setup *s, apr_matmul_fn *fn, enum apr_act act, size_t row_bytes,
+                     size_t n_rows, size_t n_toks)
+{
+    double best = INFINITY, begin = now_s();
+    for (int i = 0; i < 20 && (i < 2 || now_s() - begin < 0.15); i++) {
+        double t = now_s();
+        fn(s->weights, row_bytes, n_rows, N_COLS, s->act, act_bytes(act), n_toks, s->y, n_rows, s->scratch);
+        t = now_s() - t;
+        best = t < best ? t : best;
+    }
+    return best;
+}
+
+static void bench_matmul(const struct setup *s, const struct apr_quant *q, bool exact)
+{
+    const struct apr_matmul *m = &s->kern->matmul[q->type];
+    apr_matmul_fn *fn = exact ? m->exact : m->fast;
+    enum apr_act act = exact ? APR_ACT_F32 : m->act;
+    size_t row_bytes = N_COLS / q->block_elems * q->block_bytes, n_rows = STREAM_BYTES / row_bytes;
+    bool slow = strcmp(s->kern->name, "scalar") == 0;
+    make_act(s, act);
+    if (slow) n_rows /= 64;
+    double sec = best_s(s, fn, act, row_bytes, n_rows, 1);
+    (void)printf("%-6s %-6s %-5s %6.2f GB/s | GMAC/s by tokens:", s->kern->name, q->name,
+                 exact ? "exact" : "fast", (double)(n_rows * row_bytes) / sec * 1e-9);
+    static const size_t toks[] = {1, 2, 4, 8, 32, 128};
+    for (size_t i = 0; i < sizeof toks / sizeof toks[0] && !(slow && i > 2); i++) {
+        sec = best_s(s, fn, act, row_bytes, TILE_ROWS, toks[i]);
+        (void)printf(" %zu: %.1f", toks[i], (double)(TILE_ROWS * N_COLS * toks[i]) / sec * 1e-9);
+    }
+    (void)printf("\n");
+    (void)fflush(stdout);
+}
+
+static void report(const struct setup *s, const char *what, double n, double sec, const char *unit)
+{
+    (void)printf("%-6s %-16s %8.2f %s\n", s->kern->name, what, n / sec * 1e-9, unit);
+    (void)fflush(stdout);
+}
+
+#define BENCH(what, n, unit, call)                                                                           \
+    do {                                                                                                     \
+        double best = INFINITY, begin = now_s();                                                             \
+        for (int run = 0; run < 40 && (run < 2 || now_s() - begin < 0.1); run++) {                           \
+            double t0 = now_s();                                                                             \
+            for (int rep = 0; rep < 16; rep++) call;                                                         \
+            double t1 = (now_s() - t0) / 16;                                                                 \
+            best = t1 < best ? t1 : best;                                                                    \
+        }                                                                                                    \
+        report(s, what, n, best, unit);                                                                      \
+    } while (0)
+
+static void bench_vectors(const struct setup *s)
+{
+    const struct apr_kern *k = s->kern;
+    const size_t n = N_COLS * 16; /* 96 KiB of f32 */
+    float *x = s->x, *y = s->y, *z = s->x + n;
+    struct apr_stats stats;
+    size_t i_max;
+    apr_stats_init(&stats);
+    BENCH("to_act32", (double)n, "G values/s", k->to_act32(x, s->act, n));
+    BENCH("to_act256", (double)n, "G values/s", k->to_act256(x, s->act, n));
+    BENCH("rmsnorm", (double)n, "G values/s", k->rmsnorm(x, z, 1e-5f, y, n));
+    BENCH("silu_mul", (double)n, "G values/s", k->silu_mul(x, z, y, n));
+    BENCH("softmax", (double)n, "G values/s", k->softmax(y, n));
+    BENCH("max", (double)n, "G values/s", (void)k->max(x, n, &i_max));
+    BENCH("f32_to_f16", (double)n, "G values/s", k->f32_to_f16(x, s->act, n));
+    BENCH("stats", (double)n * 4, "GB/s", k->stats(x, n, &stats));
+    /* a cache of 4096 positions of 128, from memory or L2, 6 query heads */
+    const size_t n_pos = 4096, n_dim = 128, n_q = 6;
+    uint16_t *cache = (uint16_t *)s->weights;
+    double macs = (double)(n_pos * n_dim * n_q);
+    BENCH("attn_scores_f16", macs, "GMAC/s",
+          k->attn_scores_f16(x, n_q, cache, n_dim, n_pos, n_dim, 0.1f, y, n_pos));
+    BENCH("attn_values_f16", macs, "GMAC/s",
+          k->attn_values_f16(y, n_pos, n_q, cache, n_dim, n_pos, n_dim, x));
+    BENCH("attn_scores_f32", macs, "GMAC/s",
+          k->attn_scores_f32(x, n_q, (float *)s->weights, n_dim, n_pos, n_dim, 0.1f, y, n_pos));
+    BENCH("attn_values_f32", macs, "GMAC/s",
+          k->attn_values_f32(y, n_pos, n_q, (float *)s->weights, n_dim, n_pos, n_dim, x));
+}
+
+static void bench_read(const struct setup *s)
+{
+    double best = INFINITY;
+    volatile uint64_t sink = 0;
+    for (int run = 0; run < 4; run++) {
+        double t = now_s();
+        uint64_t sum[4] = {0};
+        const uint64_t *p = (const void *)s->weights;
+        for (size_t i = 0; i < STREAM_BYTES / 8; i += 8) {
+            sum[0] += p[i] ^ p[i + 1];
+            sum[1] += p[i + 2] ^ p[i + 3];
+            sum[2] += p[i + 4] ^ p[i + 5];
+            sum[3] += p[i + 6] ^ p[i + 7];
+        }
+        sink = sink + sum[0] + sum[1] + sum[2] + sum[3];
+        t = now_s() - t;
+        best = t < best ? t : best;
+    }
+    (void)printf("plain read of %zu MiB: %.2f GB/s\n", STREAM_BYTES >> 20,
+                 (double)STREAM_BYTES / best * 1e-9);
+}
+
+int main(int argc, char **argv)
+{
+    struct setup s = {.weights = must_alloc(STREAM_BYTES),
+                      .x = must_alloc(MAX_TOKS * N_COLS * sizeof(float)),
+                      .act = must_alloc(MAX_TOKS * N_COLS * sizeof(float)),
+                      .y = must_alloc(STREAM_BYTES / 64 * sizeof(float)),
+                      .scratch = must_alloc(apr_kern_scratch_bytes(N_COLS))};
+    fill_weights(s.weights, STREAM_BYTES);
+    for (size_t i = 0; i < MAX_TOKS * N_COLS; i++) s.x[i] = (float)(random_u32() >> 8) * 0x1p-23f - 1;
+    bench_read(&s);
+    for (size_t i = 0; (s.kern = apr_kern_at(i)) != NULL; i++) {
+        if (argc > 1 && strcmp(argv[1], s.kern->name) != 0) continue;
+        const struct apr_quant *q;
+        for (size_t j = 0; (q = apr_quant_at(j)) != NULL; j++) {
+            if (argc > 2 && strcmp(argv[2], q->name) != 0) continue;
+            if (!s.kern->matmul[q->type].fast || q->type == APR_NATIVE_Q8) continue;
+            bench_matmul(&s, q, false);
+            if (s.kern->matmul[q->type].fast != s.kern->matmul[q->type].exact) bench_matmul(&s, q, true);
+        }
+        if (argc <= 2) bench_vectors(&s);
+    }
+    free(s.weights);
+    free(s.x);
+    free(s.act);
+    free(s.y);
+    free(s.scratch);
+    return 0;
+}
