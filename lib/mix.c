@@ -310,27 +310,31 @@ static enum apr_type output_type(const struct apr_recipe *r, uint64_t n_cols)
     return APR_Q6_K;
 }
 
-/* A list of tensors of one class in llama-quantize's order; a tensor's place is its running number. */
+/* The tensors of one class in llama-quantize's order; a tensor's place is its running number. */
+struct rank {
+    const char *name;
+    struct apr_mix_tensor *tensor;
+};
 struct ranks {
-    struct apr_mix_tensor **at; /* arena */
+    struct rank *at; /* arena */
     size_t n;
 };
 
 static int by_order(const void *a, const void *b)
 {
-    return apr_mix_order((*(struct apr_mix_tensor *const *)a)->gguf_name,
-                         (*(struct apr_mix_tensor *const *)b)->gguf_name);
+    const struct rank *ra = a, *rb = b;
+    return apr_mix_order(ra->name, rb->name);
 }
 
 static enum apr_code ranks_make(struct ranks *ranks, struct apr_arena *arena, enum class class,
                                 struct apr_mix_tensor *t, size_t n, struct apr_err *e)
 {
     *ranks = (struct ranks){0};
-    TRY(apr_arena_try(arena, &ranks->at, n, sizeof ranks->at[0], "order of tensors", e));
+    TRY(apr_arena_try(arena, &ranks->at, n, sizeof *ranks->at, "order of tensors", e));
     for (size_t i = 0; i < n; i++) {
-        if (class_of(t[i].gguf_name) == class) ranks->at[ranks->n++] = &t[i];
+        if (class_of(t[i].gguf_name) == class) ranks->at[ranks->n++] = (struct rank){t[i].gguf_name, &t[i]};
     }
-    if (ranks->n > 1) qsort(ranks->at, ranks->n, sizeof ranks->at[0], by_order);
+    if (ranks->n > 1) qsort(ranks->at, ranks->n, sizeof *ranks->at, by_order);
     return APR_OK;
 }
 
@@ -340,7 +344,7 @@ static enum apr_code set_ffn_down(const struct apr_recipe *r, const struct apr_m
     /* Only tensors that quantization touches are counted. */
     uint64_t i_down = 0;
     for (size_t k = 0; k < ranks->n; k++) {
-        struct apr_mix_tensor *t = ranks->at[k];
+        struct apr_mix_tensor *t = ranks->at[k].tensor;
         if (!apr_mix_eligible(t->gguf_name, t->n_dims)) continue;
         uint64_t i = i_down++;
         if (m->n_experts > 1) {
@@ -363,7 +367,7 @@ static void set_attn_v(const struct apr_recipe *r, const struct apr_mix_model *m
     /* The total counts every tensor of the class, the running number only those that quantization touches. */
     uint64_t i_value = 0;
     for (size_t k = 0; k < ranks->n; k++) {
-        struct apr_mix_tensor *t = ranks->at[k];
+        struct apr_mix_tensor *t = ranks->at[k].tensor;
         if (apr_mix_eligible(t->gguf_name, t->n_dims)) t->wanted = attn_v_type(r, m, i_value++, ranks->n);
     }
 }

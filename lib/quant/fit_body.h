@@ -176,7 +176,7 @@ static void symmetric(const struct apr_group *g, const struct apr_fit_spec *spec
     }
     v8 wx[APR_FIT_ELEMS];
     for (uint32_t i = 0; i < n; i++) wx[i] = v8_at(g->w[i]) * v8_at(g->x[i]);
-    float half = (float)(spec->n_levels / 2);
+    float half = 0.5F * (float)spec->n_levels;
     v8 low = v8_of(-half), high = v8_of(half - 1), inv_extreme = inverse(extreme);
     v8 best_a = extreme / -half, best = v8_of(0);
     for (int c = 0; c < spec->n_candidates + spec->n_refits; c++) {
@@ -209,7 +209,7 @@ static inline v8 symmetric_error(const struct apr_group *g, v8 a, v8 low, v8 hig
 static void symmetric_refine(const struct apr_group *g, const struct apr_fit_spec *spec, float d,
                              int32_t *scale)
 {
-    float half = (float)(spec->n_levels / 2), limit = (float)spec->max_scale;
+    float half = 0.5F * (float)spec->n_levels, limit = (float)spec->max_scale;
     v8 low = v8_of(-half), high = v8_of(half - 1);
     v8 scale_0 = __builtin_convertvector(*(m8 *)scale, v8), best_s = scale_0;
     v8 best = symmetric_error(g, d * scale_0, low, high);
@@ -227,7 +227,7 @@ static void symmetric_refine(const struct apr_group *g, const struct apr_fit_spe
 static void symmetric_levels(const struct apr_group *g, const struct apr_fit_spec *spec, const float *scale,
                              uint8_t *levels)
 {
-    float half = (float)(spec->n_levels / 2);
+    float half = 0.5F * (float)spec->n_levels;
     v8 inv = inverse(v8_at(scale));
     for (uint32_t i = 0; i < g->n_elems; i++) {
         v8 l = level(v8_at(g->x[i]), inv, v8_of(-half), v8_of(half - 1));

@@ -15,17 +15,18 @@
 /* Types of other engines' files: their sizes are known, their values are not computed. */
 #define CARRIED(id, name_, elems, bytes)                                                                     \
     {                                                                                                        \
-        .type = (enum apr_type)(id), .name = name_, .block_elems = elems, .block_bytes = bytes,              \
+        .type = (enum apr_type)(id), .name = (name_), .block_elems = (elems), .block_bytes = (bytes),        \
         .is_quantized = true                                                                                 \
     }
 #define PLAIN(id, name_, bytes, to, from)                                                                    \
     {                                                                                                        \
-        .type = id, .name = name_, .block_elems = 1, .block_bytes = bytes, .to_f32 = to, .from_f32 = from    \
+        .type = (id), .name = (name_), .block_elems = 1, .block_bytes = (bytes), .to_f32 = (to),             \
+        .from_f32 = (from)                                                                                   \
     }
 #define COMPUTED(id, name_, elems, struct_, to, from)                                                        \
     {                                                                                                        \
-        .type = id, .name = name_, .block_elems = elems, .block_bytes = BLOCK(struct_),                      \
-        .is_quantized = true, .to_f32 = to, .from_f32 = from                                                 \
+        .type = (id), .name = (name_), .block_elems = (elems), .block_bytes = BLOCK(struct_),                \
+        .is_quantized = true, .to_f32 = (to), .from_f32 = (from)                                             \
     }
 
 static const struct apr_quant table[] = {

@@ -35,33 +35,52 @@ struct sheet {
     char want[MAX_TENSORS][MAX_RECIPES + 1];
 };
 
+/* Cuts the next word off a line; "" at its end. */
+static char *next_word(char **line)
+{
+    char *word = *line + strspn(*line, " \n");
+    *line = word + strcspn(word, " \n");
+    if (**line) *(*line)++ = '\0';
+    return word;
+}
+
+static uint32_t next_number(char **line)
+{
+    char *end, *word = next_word(line);
+    unsigned long n = strtoul(word, &end, 10);
+    assert_true(end > word && *end == '\0');
+    return (uint32_t)n;
+}
+
 static void sheet_read(struct sheet *s, const char *name)
 {
-    char path[256], line[512];
+    char path[256], line[512], *at = line;
     snprintf(path, sizeof path, "tests/data/mix/%s.txt", name);
     FILE *f = fopen(path, "r");
     assert_non_null(f);
     memset(s, 0, sizeof *s);
     assert_non_null(fgets(line, sizeof line, f));
-    assert_int_equal(sscanf(line, "model %31s %u %u %u %u", s->arch, &s->model.n_layers, &s->model.n_heads,
-                            &s->model.n_heads_kv, &s->model.n_experts),
-                     5);
-    s->model.gguf_arch = s->arch;
-    assert_non_null(fgets(line, sizeof line, f));
-    int at = (int)strlen("recipes"), n_read;
-    for (; sscanf(line + at, " %23s%n", s->recipes[s->n_recipes], &n_read) == 1; at += n_read) s->n_recipes++;
-    while (fgets(line, sizeof line, f)) {
+    assert_string_equal(next_word(&at), "model");
+    snprintf(s->arch, sizeof s->arch, "%s", next_word(&at));
+    s->model = (struct apr_mix_model){.gguf_arch = s->arch};
+    s->model.n_layers = next_number(&at);
+    s->model.n_heads = next_number(&at);
+    s->model.n_heads_kv = next_number(&at);
+    s->model.n_experts = next_number(&at);
+    at = fgets(line, sizeof line, f);
+    assert_non_null(at);
+    assert_string_equal(next_word(&at), "recipes");
+    for (char *w; *(w = next_word(&at));) snprintf(s->recipes[s->n_recipes++], sizeof s->recipes[0], "%s", w);
+    for (; (at = fgets(line, sizeof line, f)) != NULL; s->n++) {
         struct apr_mix_tensor *t = &s->t[s->n];
-        unsigned long long n_cols;
-        char src;
-        assert_int_equal(
-            sscanf(line, "%63s %u %llu %c %32s", s->names[s->n], &t->n_dims, &n_cols, &src, s->want[s->n]),
-            5);
+        snprintf(s->names[s->n], sizeof s->names[0], "%s", next_word(&at));
         t->gguf_name = s->names[s->n];
-        t->n_cols = n_cols;
-        t->src = type_of_letter(src);
+        t->n_dims = next_number(&at);
+        t->n_cols = next_number(&at);
+        t->src = type_of_letter(*next_word(&at));
+        snprintf(s->want[s->n], sizeof s->want[0], "%s", next_word(&at));
+        assert_int_equal(strlen(s->want[s->n]), s->n_recipes);
         assert_int_equal(apr_mix_base_type(t->gguf_name, t->n_dims, APR_BF16), t->src);
-        s->n++;
     }
     fclose(f);
     assert_true(s->n > 10 && s->n_recipes > 20);

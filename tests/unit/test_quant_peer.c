@@ -25,10 +25,10 @@ static bool file_open(struct file *f, const char *name)
     const char *shared = getenv("APR_SHARED");
     char path[512];
     json_error_t error;
-    snprintf(path, sizeof path, "%s/fixtures/gguf/%s.json", shared ? shared : "../shared", name);
+    shared = shared ? shared : "../shared";
+    snprintf(path, sizeof path, "%s/fixtures/gguf/%s.json", shared, name);
     f->manifest = json_load_file(path, 0, &error);
-    path[strlen(path) - 4] = '\0';
-    strcat(path, "gguf");
+    snprintf(path, sizeof path, "%s/fixtures/gguf/%s.gguf", shared, name);
     f->data = fopen(path, "rb");
     if (!f->manifest || !f->data) return false;
     f->off_data = (uint64_t)json_integer_value(json_object_get(f->manifest, "data_offset"));
@@ -43,10 +43,9 @@ static void file_close(struct file *f)
 
 static json_t *tensor_named(const struct file *f, const char *name)
 {
-    size_t i;
-    json_t *t;
-    json_array_foreach(json_object_get(f->manifest, "tensors"), i, t)
-    {
+    const json_t *tensors = json_object_get(f->manifest, "tensors");
+    for (size_t i = 0; i < json_array_size(tensors); i++) {
+        json_t *t = json_array_get(tensors, i);
         if (strcmp(json_string_value(json_object_get(t, "name")), name) == 0) return t;
     }
     fail_msg("no tensor %s", name);
@@ -130,10 +129,10 @@ static void no_tensor_is_worse_than_llama_cpp(void **state)
         struct file peer;
         struct totals sum = {0};
         assert_true(file_open(&peer, names[i]));
-        size_t k;
-        json_t *t;
-        json_array_foreach(json_object_get(peer.manifest, "tensors"), k, t)
-            check_tensor(&source, &peer, t, &sum);
+        const json_t *tensors = json_object_get(peer.manifest, "tensors");
+        for (size_t k = 0; k < json_array_size(tensors); k++) {
+            check_tensor(&source, &peer, json_array_get(tensors, k), &sum);
+        }
         file_close(&peer);
         print_message("%s: %zu tensors, squared error %.4f of llama.cpp's, worst tensor %.4f\n", names[i],
                       sum.n_tensors, sum.ours / sum.theirs, sum.worst);
