@@ -212,7 +212,9 @@ static enum apr_code get_kv(const struct apr_model *m, const char *key, double *
                             struct apr_err *e)
 {
     *has = apr_kvs_find(&m->kvs, key) != NULL;
-    return apr_kv_get_f64(&m->kvs, key, v, file_of(m), e);
+    TRY(apr_kv_get_f64(&m->kvs, key, v, file_of(m), e));
+    *v = shortest(*v);
+    return APR_OK;
 }
 
 static enum apr_code generation_from_gguf(struct apr_model *m, struct apr_err *e)
