@@ -103,11 +103,9 @@ struct job { /* one apr_tok_encode */
     struct apr_err *e;
 };
 
-typedef enum apr_code text_fn(struct job *j, const uint8_t *p, size_t n);
-
 /* Added tokens become ids, the text between them goes on to f. */
 static enum apr_code between(struct job *j, const struct apr_added *added, const uint8_t *p, size_t n,
-                             text_fn *f)
+                             enum apr_code (*f)(struct job *j, const uint8_t *p, size_t n))
 {
     size_t done = 0, at = 0;
     struct apr_added_hit hit;
