@@ -36,13 +36,6 @@ static uint32_t u32_at(const uint8_t *p)
     return u;
 }
 
-static uint16_t u16_at(const uint8_t *p)
-{
-    uint16_t u;
-    memcpy(&u, p, sizeof u);
-    return u;
-}
-
 /* 16 bytes in sub-block order to scales.by_group */
 APR_INLINE __m256i by_group(__m128i bytes)
 {
@@ -157,7 +150,6 @@ APR_INLINE void tile_row(const struct ktype k, const uint8_t *block, const struc
         q[g] = k.group(block, g);
         scale[g] = spread(s.by_group, g);
     }
-#pragma GCC unroll 1
     for (int t = 0; t < n_toks; t++) {
         const struct apr_act256 *a = act[t] + i_block;
         __m256i v = _mm256_setzero_si256();
@@ -175,17 +167,6 @@ APR_INLINE void tile_row(const struct ktype k, const uint8_t *block, const struc
     }
 }
 
-/* f16 at byte off of the block of every row, as the factors of the 8 lanes */
-APR_INLINE __m256 factors(const uint8_t *const *row, size_t off, int n_toks)
-{
-    uint16_t h[8];
-    for (int j = 0; j < 8 / n_toks; j++) h[j] = u16_at(row[j] + off);
-#define LANE(l) (short)h[(l) / n_toks]
-    return _mm256_cvtph_ps(
-        _mm_setr_epi16(LANE(0), LANE(1), LANE(2), LANE(3), LANE(4), LANE(5), LANE(6), LANE(7)));
-#undef LANE
-}
-
 /* One tile: 8 / n_toks rows; dy: [n_blocks, 8] scales of the activations by lane, only for n_toks > 1 */
 APR_INLINE __m256 tile(const struct ktype k, const uint8_t *const *rows, size_t ahead_bytes,
                        const struct apr_act256 *const *act, const float *dy, size_t n_blocks, int n_toks)
@@ -194,7 +175,6 @@ APR_INLINE __m256 tile(const struct ktype k, const uint8_t *const *rows, size_t 
     for (size_t i = 0; i < n_blocks; i++) {
         const uint8_t *block[8];
         __m256i sum[8], sum_min[8];
-#pragma GCC unroll 1
         for (int j = 0; j < 8 / n_toks; j++) {
             block[j] = rows[j] + i * k.block_bytes;
             if (n_toks == 1) {
@@ -206,10 +186,10 @@ APR_INLINE __m256 tile(const struct ktype k, const uint8_t *const *rows, size_t 
         }
         __m256 dyi = n_toks == 1 ? _mm256_set1_ps(act[0][i].d) : _mm256_loadu_ps(dy + 8 * i);
         if (k.has_min) {
-            __m256 dmin = _mm256_mul_ps(factors(block, k.off_dmin, n_toks), dyi);
+            __m256 dmin = _mm256_mul_ps(apr_avx2_halves(block, k.off_dmin, n_toks), dyi);
             acc = _mm256_fnmadd_ps(dmin, _mm256_cvtepi32_ps(apr_avx2_sums(sum_min)), acc);
         }
-        __m256 d = _mm256_mul_ps(factors(block, k.off_d, n_toks), dyi);
+        __m256 d = _mm256_mul_ps(apr_avx2_halves(block, k.off_d, n_toks), dyi);
         acc = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(apr_avx2_sums(sum)), acc);
     }
     return acc;
@@ -243,8 +223,8 @@ APR_INLINE void tiles(const struct ktype k, const struct apr_avx2_tiles *a, int 
 APR_INLINE void widen(const struct ktype k, const uint8_t *block, float *x, size_t n_elems)
 {
     for (size_t i = 0; i < n_elems / APR_QKK; i++, block += k.block_bytes, x += APR_QKK) {
-        float d = _cvtsh_ss(u16_at(block + k.off_d)),
-              dmin = k.has_min ? _cvtsh_ss(u16_at(block + k.off_dmin)) : 0;
+        float d = _cvtsh_ss(apr_u16_at(block + k.off_d)),
+              dmin = k.has_min ? _cvtsh_ss(apr_u16_at(block + k.off_dmin)) : 0;
         struct scales s = k.scales(block);
         int16_t scale[16], min[16];
         _mm256_storeu_si256((__m256i *)(void *)scale, s.by_group);

@@ -73,14 +73,6 @@ APR_INLINE __m256i products(const struct type32 k, __m256i q, __m256i a)
     return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
 }
 
-APR_INLINE __m256 factors(const uint8_t *const *block, size_t off, int n_toks)
-{
-    uint16_t h[8];
-    for (int l = 0; l < 8; l++) memcpy(&h[l], block[l / n_toks] + off, sizeof h[l]);
-    return _mm256_cvtph_ps(_mm_setr_epi16((short)h[0], (short)h[1], (short)h[2], (short)h[3], (short)h[4],
-                                          (short)h[5], (short)h[6], (short)h[7]));
-}
-
 /* What the 8 lanes need of the activations of one block. */
 struct lanes {
     float d[8];
@@ -95,26 +87,26 @@ APR_INLINE __m256 tile(const struct type32 k, const uint8_t *const *rows, size_t
     __m256 acc = _mm256_setzero_ps();
     for (size_t i = 0; i < n_blocks; i++) {
         const uint8_t *block[8];
-        __m256i part[8];
+        __m256i part[8], q = _mm256_setzero_si256();
 #pragma GCC unroll 8
-        for (int j = 0; j < 8 / n_toks; j++) {
-            block[j] = rows[j] + i * k.block_bytes;
-            if (n_toks == 1) _mm_prefetch((const char *)block[j] + ahead_bytes, _MM_HINT_T0);
-            __m256i q = k.quants(block[j]);
-#pragma GCC unroll 8
-            for (int t = 0; t < n_toks; t++) {
-                part[j * n_toks + t] = products(k, q, apr_load(act[t][i].q));
+        for (int l = 0; l < 8; l++) {
+            int j = l / n_toks, t = l % n_toks;
+            if (t == 0) {
+                block[j] = rows[j] + i * k.block_bytes;
+                if (n_toks == 1) _mm_prefetch((const char *)block[j] + ahead_bytes, _MM_HINT_T0);
+                q = k.quants(block[j]);
             }
+            part[l] = products(k, q, apr_load(act[t][i].q));
         }
         __m256 dy = n_toks == 1 ? _mm256_set1_ps(act[0][i].d) : _mm256_loadu_ps(lanes[i].d);
         __m256i sum_act = n_toks == 1 ? _mm256_set1_epi32(act[0][i].sum) : apr_load(lanes[i].sum);
         __m256i sum = apr_avx2_sums(part);
         if (k.offset_log2) sum = _mm256_sub_epi32(sum, _mm256_slli_epi32(sum_act, k.offset_log2));
         if (k.has_m) {
-            __m256 m = _mm256_mul_ps(factors(block, k.off_m, n_toks), dy);
+            __m256 m = _mm256_mul_ps(apr_avx2_halves(block, k.off_m, n_toks), dy);
             acc = _mm256_fmadd_ps(m, _mm256_cvtepi32_ps(sum_act), acc);
         }
-        __m256 d = _mm256_mul_ps(factors(block, k.off_d, n_toks), dy);
+        __m256 d = _mm256_mul_ps(apr_avx2_halves(block, k.off_d, n_toks), dy);
         acc = _mm256_fmadd_ps(d, _mm256_cvtepi32_ps(sum), acc);
     }
     return acc;

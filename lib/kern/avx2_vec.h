@@ -8,7 +8,9 @@
 #define APR_KERN_AVX2_VEC_H
 
 #include <immintrin.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "../quant/quant.h"
 
@@ -22,6 +24,24 @@ APR_INLINE __m256i apr_load(const void *p)
 APR_INLINE __m128i apr_load128(const void *p)
 {
     return _mm_loadu_si128((const __m128i *)p);
+}
+
+APR_INLINE uint16_t apr_u16_at(const uint8_t *p)
+{
+    uint16_t u;
+    memcpy(&u, p, sizeof u);
+    return u;
+}
+
+/* The f16 at byte off of the block of every row of a tile, widened, lane = row * n_toks + token. Put together
+ * in integer registers: eight small stores and one large load would wait for each other. */
+APR_INLINE __m256 apr_avx2_halves(const uint8_t *const *block, size_t off, int n_toks)
+{
+    uint64_t h[2] = {0};
+    if (n_toks == 8) return _mm256_cvtph_ps(_mm_set1_epi16((short)apr_u16_at(block[0] + off)));
+#pragma GCC unroll 8
+    for (int l = 0; l < 8; l++) h[l / 4] |= (uint64_t)apr_u16_at(block[l / n_toks] + off) << l % 4 * 16;
+    return _mm256_cvtph_ps(_mm_set_epi64x((int64_t)h[1], (int64_t)h[0]));
 }
 
 /* Lane i of the result is the sum of the 8 lanes of v[i]. */
