@@ -82,6 +82,7 @@ setup() {
     expect 2 'no token id' "$demo" --decode 99999999999
     expect 2 'expected one of' "$demo"
     expect 2 'expected one of' "$demo" text -f file
+    expect 2 'tokenizer.json says' "$demo" text --pre gpt-2
     expect 2 'add-special' "$demo" --decode 1 --add-special
     expect 2 'no-such-option' "$demo" text --no-such-option
     expect 3 'no/such/folder' no/such/folder text
@@ -105,4 +106,8 @@ setup() {
     [ "$("$apr" tokenize - 'Hello, world!' < "$shared/fixtures/gguf/demo-Q8_0.gguf")" = '1758 11 1782 0' ]
     [ "$("$apr" tokenize "$shared/fixtures/vocab/ggml-vocab-qwen2.gguf" 'Hello world')" = '9707 1879' ]
     [ "$("$apr" tokenize "$shared/fixtures/vocab/ggml-vocab-llama-bpe.gguf" --add-special 'Hello world')" = '128000 9906 1917' ]
+    [ "$("$apr" tokenize "$shared/fixtures/vocab/ggml-vocab-qwen2.gguf" --pre gpt-2 ' 33')" = '220 18 18' ]
+    run "$apr" tokenize "$shared/fixtures/vocab/ggml-vocab-qwen2.gguf" --pre no-such x
+    [ "$status" -eq 6 ]
+    [[ $output == *'unknown pre-tokenizer "no-such"'* ]]
 }

@@ -66,7 +66,7 @@ static void check_entry(const struct apr_tok *t, size_t i, const json_t *entry)
     apr_buf_init(&out, 1 << 20);
     ok(apr_tok_decode(t, ids.at, ids.n, true, &out, &e), &e);
     if (out.n_bytes != json_string_length(decoded) ||
-        (out.n_bytes && memcmp(out.data, json_string_value(decoded), out.n_bytes)))
+        (out.n_bytes && memcmp(out.data, json_string_value(decoded), out.n_bytes) != 0))
         fail_msg("entry %zu: other text: %s", i, (const char *)out.data);
     apr_buf_free(&out);
     apr_ids_free(&ids);

@@ -169,7 +169,7 @@ static void test_vocabs(void **state)
 static void same_strings(const char *what, uint64_t n, const struct apr_str *a, const struct apr_str *b)
 {
     for (uint64_t i = 0; i < n; i++)
-        if (a[i].n_bytes != b[i].n_bytes || (a[i].n_bytes && memcmp(a[i].p, b[i].p, a[i].n_bytes)))
+        if (a[i].n_bytes != b[i].n_bytes || (a[i].n_bytes && memcmp(a[i].p, b[i].p, a[i].n_bytes) != 0))
             fail_msg("%s %zu: \"%.*s\", the converter has \"%.*s\"", what, (size_t)i, (int)a[i].n_bytes,
                      a[i].p, (int)b[i].n_bytes, b[i].p);
 }

@@ -9,7 +9,7 @@
 #include "verbs.h"
 
 struct tokenize_args {
-    const char *file, *decode;
+    const char *file, *decode, *pre;
     bool no_special, add_special;
 };
 
@@ -22,6 +22,8 @@ static const struct apr_opt opts[] = {
             "add what the tokenizer puts around a text: BOS, EOS, CLS, SEP"),
     APR_OPT(struct tokenize_args, decode, "decode", 'd', "IDS",
             "print the text of IDS (1,2,3); - reads them from standard input"),
+    APR_OPT(struct tokenize_args, pre, "pre", 0, "NAME",
+            "split words as pre-tokenizer NAME does, for a GGUF that names none or another"),
 };
 
 /* Numbers between blanks and commas. */
@@ -95,14 +97,23 @@ static enum apr_code encode(const struct tokenize_args *a, const struct apr_tok 
     return code;
 }
 
+static enum apr_code choose_pre(const struct tokenize_args *a, struct apr_vocab *v, struct apr_err *e)
+{
+    if (a->pre && v->hf)
+        return apr_fail(e, APR_EUSAGE, "--pre: tokenizer.json says how this model splits words");
+    if (a->pre) v->pre = a->pre;
+    return APR_OK;
+}
+
 static enum apr_code with_model(const struct tokenize_args *a, const struct apr_buf *input,
                                 const struct apr_ctx *ctx, struct apr_err *e)
 {
     const char *path = ctx->operands->at[0];
     struct apr_model *m;
-    struct apr_tok *t;
+    struct apr_tok *t = NULL;
     TRY(apr_load_vocab(path, &m, e));
-    enum apr_code code = apr_tok_open(&t, &m->vocab, path, e);
+    enum apr_code code = choose_pre(a, &m->vocab, e);
+    if (code == APR_OK) code = apr_tok_open(&t, &m->vocab, path, e);
     if (code == APR_OK) code = a->decode ? decode(a, t, input, ctx, e) : encode(a, t, input, ctx, e);
     apr_tok_close(t);
     apr_model_close(m);
