@@ -167,8 +167,9 @@ APR_INLINE void tile_row(const struct ktype k, const uint8_t *block, const struc
     }
 }
 
-/* One tile: 8 / n_toks rows; dy: [n_blocks, 8] scales of the activations by lane, only for n_toks > 1 */
-APR_INLINE __m256 tile(const struct ktype k, const uint8_t *const *rows, size_t ahead_bytes,
+/* One tile: 8 / n_toks rows; next: the row behind them; dy: [n_blocks, 8] scales of the activations by lane,
+ * only for n_toks > 1 */
+APR_INLINE __m256 tile(const struct ktype k, const uint8_t *const *rows, const uint8_t *next,
                        const struct apr_act256 *const *act, const float *dy, size_t n_blocks, int n_toks)
 {
     __m256 acc = _mm256_setzero_ps();
@@ -177,11 +178,7 @@ APR_INLINE __m256 tile(const struct ktype k, const uint8_t *const *rows, size_t 
         __m256i sum[8], sum_min[8];
         for (int j = 0; j < 8 / n_toks; j++) {
             block[j] = rows[j] + i * k.block_bytes;
-            if (n_toks == 1) {
-                for (size_t b = 0; b < k.block_bytes; b += 64) {
-                    _mm_prefetch((const char *)block[j] + ahead_bytes + b, _MM_HINT_T0);
-                }
-            }
+            if (n_toks == 1) apr_avx2_prefetch(next, (8 * i + (size_t)j) * k.block_bytes, k.block_bytes);
             tile_row(k, block[j], act, i, n_toks, sum + j * n_toks, sum_min + j * n_toks);
         }
         __m256 dyi = n_toks == 1 ? _mm256_set1_ps(act[0][i].d) : _mm256_loadu_ps(dy + 8 * i);
@@ -210,7 +207,8 @@ APR_INLINE void tiles(const struct ktype k, const struct apr_avx2_tiles *a, int 
         size_t n = a->n_rows - r < n_tile ? a->n_rows - r : n_tile;
         for (size_t j = 0; j < n_tile; j++) rows[j] = a->w + (r + (j < n ? j : n - 1)) * a->w_row_bytes;
         float lane[8];
-        _mm256_storeu_ps(lane, tile(k, rows, n_tile * a->w_row_bytes, act, dy, a->n_blocks, n_toks));
+        _mm256_storeu_ps(lane,
+                         tile(k, rows, rows[0] + n_tile * a->w_row_bytes, act, dy, a->n_blocks, n_toks));
         for (size_t j = 0; j < n; j++) {
             for (size_t t = 0; t < (size_t)n_toks; t++) {
                 a->y[t * a->y_stride + r + j] = lane[j * (size_t)n_toks + t];

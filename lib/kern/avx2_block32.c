@@ -79,21 +79,21 @@ struct lanes {
     int32_t sum[8];
 };
 
-/* One tile: 8 / n_toks rows; lanes: [n_blocks], only for n_toks > 1 */
-APR_INLINE __m256 tile(const struct type32 k, const uint8_t *const *rows, size_t ahead_bytes,
+/* One tile: 8 / n_toks rows; next: the row behind them; lanes: [n_blocks], only for n_toks > 1 */
+APR_INLINE __m256 tile(const struct type32 k, const uint8_t *const *rows, const uint8_t *next,
                        const struct apr_act32 *const *act, const struct lanes *lanes, size_t n_blocks,
                        int n_toks)
 {
     __m256 acc = _mm256_setzero_ps();
     for (size_t i = 0; i < n_blocks; i++) {
         const uint8_t *block[8];
+        if (n_toks == 1) apr_avx2_prefetch(next, 8 * i * k.block_bytes, 8 * k.block_bytes);
         __m256i part[8], q = _mm256_setzero_si256();
 #pragma GCC unroll 8
         for (int l = 0; l < 8; l++) {
             int j = l / n_toks, t = l % n_toks;
             if (t == 0) {
                 block[j] = rows[j] + i * k.block_bytes;
-                if (n_toks == 1) _mm_prefetch((const char *)block[j] + ahead_bytes, _MM_HINT_T0);
                 q = k.quants(block[j]);
             }
             part[l] = products(k, q, apr_load(act[t][i].q));
@@ -130,7 +130,8 @@ APR_INLINE void tiles(const struct type32 k, const struct apr_avx2_tiles *a, int
         size_t n = a->n_rows - r < n_tile ? a->n_rows - r : n_tile;
         for (size_t j = 0; j < n_tile; j++) rows[j] = a->w + (r + (j < n ? j : n - 1)) * a->w_row_bytes;
         float lane[8];
-        _mm256_storeu_ps(lane, tile(k, rows, n_tile * a->w_row_bytes, act, lanes, a->n_blocks, n_toks));
+        _mm256_storeu_ps(lane,
+                         tile(k, rows, rows[0] + n_tile * a->w_row_bytes, act, lanes, a->n_blocks, n_toks));
         for (size_t j = 0; j < n; j++) {
             for (size_t t = 0; t < (size_t)n_toks; t++) {
                 a->y[t * a->y_stride + r + j] = lane[j * (size_t)n_toks + t];

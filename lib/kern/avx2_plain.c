@@ -199,7 +199,7 @@ APR_INLINE __m256 load8_bf16(const uint8_t *p)
 }
 
 APR_INLINE __m128 four_rows(load8_fn *load8, slice_fn *slice, size_t elem_bytes, const uint8_t *const *rows,
-                            size_t n_cols, const float *x)
+                            const uint8_t *next, size_t n_cols, const float *x)
 {
     __m256 a[N_ROWS];
 #pragma GCC unroll 4
@@ -207,6 +207,7 @@ APR_INLINE __m128 four_rows(load8_fn *load8, slice_fn *slice, size_t elem_bytes,
     size_t k = 0;
     for (; k + 8 <= n_cols; k += 8) {
         __m256 xv = _mm256_loadu_ps(x + k);
+        apr_avx2_prefetch(next, N_ROWS * k * elem_bytes, N_ROWS * 8 * elem_bytes);
 #pragma GCC unroll 4
         for (int r = 0; r < N_ROWS; r++) a[r] = _mm256_fmadd_ps(load8(rows[r] + k * elem_bytes), xv, a[r]);
     }
@@ -232,7 +233,8 @@ APR_INLINE void one_token(load8_fn *load8, slice_fn *slice, size_t elem_bytes, c
         size_t n = n_rows - r < N_ROWS ? n_rows - r : N_ROWS;
         for (size_t j = 0; j < N_ROWS; j++) rows[j] = w + (r + (j < n ? j : n - 1)) * w_row_bytes;
         float lane[N_ROWS];
-        _mm_storeu_ps(lane, four_rows(load8, slice, elem_bytes, rows, n_cols, x));
+        _mm_storeu_ps(lane,
+                      four_rows(load8, slice, elem_bytes, rows, rows[0] + N_ROWS * w_row_bytes, n_cols, x));
         memcpy(y + r, lane, n * sizeof *lane);
     }
 }

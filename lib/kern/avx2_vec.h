@@ -44,6 +44,16 @@ APR_INLINE __m256 apr_avx2_halves(const uint8_t *const *block, size_t off, int n
     return _mm256_cvtph_ps(_mm_set_epi64x((int64_t)h[1], (int64_t)h[0]));
 }
 
+/* Fetches n_bytes from off on into the second cache. Decode walks the rows of a tile side by side, which the
+ * hardware prefetcher does not follow; the next tile is fetched in the order of memory instead. An address
+ * past the end is harmless: a prefetch never faults. */
+APR_INLINE void apr_avx2_prefetch(const uint8_t *next, size_t off, size_t n_bytes)
+{
+    for (size_t b = 0; b < n_bytes; b += 64) {
+        _mm_prefetch((const char *)((uintptr_t)next + off + b), _MM_HINT_T1);
+    }
+}
+
 /* Lane i of the result is the sum of the 8 lanes of v[i]. */
 APR_INLINE __m256i apr_avx2_sums(const __m256i v[8])
 {
