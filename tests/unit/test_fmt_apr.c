@@ -1,0 +1,505 @@
+/* .apr: files as the original wrote them, byte layout of ours, metadata there and back, the text scanner. */
+#include "tiny.h"
+
+#include "fmt/apr.h"
+#include "fmt/apr_text.h"
+#include "hash.h"
+#include "log.h"
+
+/* ---- files of the original ---------------------------------------------------------------------------- */
+
+struct entry {
+    const char *name;
+    uint8_t id;
+    uint32_t n_dims;
+    uint64_t dims[3], off, n_bytes;
+};
+
+struct old_file {
+    const char *meta;
+    const struct entry *entries;
+    uint32_t n_entries;
+    uint16_t flags;
+    bool no_footer, is_cut_short; /* is_cut_short: without the padding of the last tensor, too */
+};
+
+static void pad64(struct apr_buf *b)
+{
+    while (b->n_bytes % 64) tiny_put(b, "", 1);
+}
+
+static void set_uint(struct apr_buf *b, size_t at, uint64_t v, size_t n)
+{
+    for (size_t i = 0; i < n; i++) b->data[at + i] = (uint8_t)(v >> 8 * i);
+}
+
+static void seal_header(struct apr_buf *b)
+{
+    uint32_t crc = apr_crc32(0, b->data, 40);
+    crc = apr_crc32(crc, b->data + 44, 20);
+    set_uint(b, 40, crc, 4);
+}
+
+static void old_file(struct apr_buf *b, const struct old_file *f)
+{
+    uint64_t off_index, off_data, end = 0, least = 0;
+    apr_buf_init(b, 1 << 20);
+    tiny_put(b, "APR\0\2\0", 6);
+    for (int i = 6; i < 64; i++) tiny_put(b, "", 1);
+    tiny_put(b, f->meta, strlen(f->meta));
+    pad64(b);
+    off_index = b->n_bytes;
+    for (uint32_t i = 0; i < f->n_entries; i++) {
+        const struct entry *t = &f->entries[i];
+        tiny_uint(b, strlen(t->name), 2);
+        tiny_put(b, t->name, strlen(t->name));
+        tiny_uint(b, t->id, 1);
+        tiny_uint(b, t->n_dims, 1);
+        for (uint32_t k = 0; k < t->n_dims; k++) tiny_uint(b, t->dims[k], 8);
+        tiny_uint(b, t->off, 8);
+        tiny_uint(b, t->n_bytes, 8);
+        if (t->off + t->n_bytes > least) least = t->off + t->n_bytes;
+    }
+    pad64(b);
+    off_data = b->n_bytes;
+    end = f->is_cut_short ? least : apr_align64(least);
+    for (uint64_t i = 0; i < end; i++) tiny_put(b, "", 1);
+    set_uint(b, 6, f->flags, 2);
+    set_uint(b, 8, f->n_entries, 4);
+    set_uint(b, 12, 64, 8);
+    set_uint(b, 20, strlen(f->meta), 4);
+    set_uint(b, 24, off_index, 8);
+    set_uint(b, 32, off_data, 8);
+    seal_header(b);
+    if (!f->no_footer) tiny_uint(b, apr_crc32(0, b->data, b->n_bytes), 4);
+}
+
+static enum apr_code load_old(const struct old_file *f, bool as_pipe, struct apr_model **m, struct apr_err *e)
+{
+    struct apr_buf b;
+    old_file(&b, f);
+    enum apr_code code = tiny_open(b.data, b.n_bytes, as_pipe, m, e);
+    apr_buf_free(&b);
+    return code;
+}
+
+/* Ids 2 to 9 mean two things; the size tells which. Rows of Q4_K may be padded, or blocks run across rows. */
+static void dtypes(void **state)
+{
+    static const struct {
+        struct entry t;
+        int type; /* -1: refused */
+        enum apr_packing packing;
+    } cases[] = {
+        {{"t", 0, 1, {32}, 0, 128}, APR_F32, APR_ROWS},
+        {{"t", 1, 1, {32}, 0, 64}, APR_F16, APR_ROWS},
+        {{"t", 2, 1, {32}, 0, 64}, APR_BF16, APR_ROWS},
+        {{"t", 2, 1, {32}, 0, 18}, APR_Q4_0, APR_ROWS},
+        {{"t", 3, 1, {32}, 0, 256}, APR_F64, APR_ROWS},
+        {{"t", 3, 1, {32}, 0, 20}, APR_Q4_1, APR_ROWS},
+        {{"t", 4, 1, {32}, 0, 128}, APR_I32, APR_ROWS},
+        {{"t", 5, 1, {32}, 0, 256}, APR_I64, APR_ROWS},
+        {{"t", 6, 1, {32}, 0, 32}, APR_I8, APR_ROWS},
+        {{"t", 6, 1, {32}, 0, 22}, APR_Q5_0, APR_ROWS},
+        {{"t", 7, 1, {32}, 0, 32}, APR_U8, APR_ROWS},
+        {{"t", 7, 1, {32}, 0, 24}, APR_Q5_1, APR_ROWS},
+        {{"t", 8, 1, {33}, 0, 36}, APR_NATIVE_Q4, APR_ROWS},
+        {{"t", 8, 1, {32}, 0, 34}, APR_Q8_0, APR_ROWS},
+        {{"t", 9, 1, {33}, 0, 37}, APR_NATIVE_Q8, APR_ROWS},
+        {{"t", 9, 1, {64}, 0, 72}, APR_Q8_1, APR_ROWS},
+        {{"t", 12, 2, {2, 256}, 0, 288}, APR_Q4_K, APR_ROWS},
+        {{"t", 12, 2, {4, 300}, 0, 4 * 288}, APR_Q4_K, APR_ROWS_PADDED},
+        {{"t", 12, 2, {4, 300}, 0, 5 * 144}, APR_Q4_K, APR_FLAT},
+        {{"t", 14, 2, {4, 300}, 0, 4 * 420}, APR_Q6_K, APR_ROWS_PADDED},
+        {{"t", 30, 1, {32}, 0, 64}, APR_BF16, APR_ROWS},
+        {{"t", 128, 1, {32}, 0, 18}, APR_NATIVE_Q4, APR_ROWS},
+        {{"t", 129, 1, {32}, 0, 36}, APR_NATIVE_Q8, APR_ROWS},
+        {{"t", 0, 1, {32}, 0, 127}, -1, APR_ROWS},
+        {{"t", 2, 1, {32}, 0, 63}, -1, APR_ROWS},
+        {{"t", 10, 1, {32}, 0, 83}, -1, APR_ROWS},
+        {{"t", 99, 1, {32}, 0, 32}, -1, APR_ROWS},
+        {{"t", 130, 1, {32}, 0, 32}, -1, APR_ROWS},
+        {{"t", 0, 3, {1u << 31, 1u << 31, 1u << 31}, 0, 0}, -1, APR_ROWS},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct old_file f = {.meta = "{}", .entries = &cases[i].t, .n_entries = 1, .flags = 0x0400};
+        struct apr_model *m;
+        struct apr_err e;
+        enum apr_code code = load_old(&f, false, &m, &e);
+        if (cases[i].type < 0) {
+            if (code != APR_EFORMAT) fail_msg("case %zu: status %d", i, code);
+            continue;
+        }
+        if (code != APR_OK) fail_msg("case %zu: %s", i, e.text);
+        assert_int_equal(m->tensors[0].type, cases[i].type);
+        assert_int_equal(m->tensors[0].packing, cases[i].packing);
+        assert_int_equal(m->tensors[0].n_bytes, cases[i].t.n_bytes);
+        apr_model_close(m);
+    }
+}
+
+static const struct entry two[] = {{"a", 0, 1, {4}, 64, 16},
+                                   {"b", 0, 1, {4}, 0, 16}}; /* data against index order */
+
+#define OLD_META                                                                                             \
+    "{\"model_type\":\"Qwen2\",\"name\":null,\"architecture\":\"qwen2\",\"hidden_dim\":64,\"num_layers\":"   \
+    "null,"                                                                                                  \
+    "\"n_layers\":2,\"num_heads\":4,\"num_kv_heads\":2,\"vocab_size\":3,\"chat_template\":null,\"rope_"      \
+    "theta\":1e6,"                                                                                           \
+    "\"chat_template\":\"T\",\"tokenizer.vocabulary\":[\"a\",\"\\u00e9\\ud83d\\ude00\",\"<|im_end|>\"],"     \
+    "\"tokenizer.merges\":[],\"tokenizer.eos_token_id\":2,\"tokenizer.model\":\"gpt2\"}"
+
+/* Null keys, a key twice (the last counts), aliases, data out of index order. */
+static void as_the_original_wrote(void **state)
+{
+    struct old_file f = {.meta = OLD_META, .entries = two, .n_entries = 2, .flags = 0x0400};
+    struct apr_model *m;
+    (void)state;
+    OK(load_old(&f, false, &m, &tiny_err));
+    assert_string_equal(m->vocab.chat_template, "T");
+    assert_string_equal(m->family->name, "qwen2");
+    assert_int_equal(m->config.n_hidden, 64);
+    assert_int_equal(m->config.n_layers, 2);
+    assert_int_equal(m->config.n_inter, 256); /* 4 x hidden where nothing is said */
+    assert_true(m->config.tied);              /* no lm_head among the tensors */
+    assert_int_equal(m->vocab.n_toks, 3);
+    assert_string_equal(m->vocab.toks[1].p, "\xc3\xa9\xf0\x9f\x98\x80");
+    assert_int_equal(m->vocab.types[2], APR_TOK_CONTROL);
+    assert_int_equal(m->vocab.kind, APR_VOCAB_BPE);
+    assert_string_equal(m->vocab.pre, "qwen2");
+    assert_int_equal(m->generation.eos_ids[0], 2);
+    assert_string_equal(m->tensors[0].name, "a");
+    assert_true(m->tensors[0].off_file == m->tensors[1].off_file + 64);
+    assert_true(m->header.has_footer);
+    OK(m->fmt->verify(m, &tiny_err));
+    apr_model_close(m);
+    OK(load_old(&f, true, &m, &tiny_err)); /* a stream is in data order */
+    assert_string_equal(m->tensors[0].name, "b");
+    OK(apr_model_end(m, &tiny_err));
+    apr_model_close(m);
+}
+
+static void missing_footer(void **state)
+{
+    struct old_file f = {.meta = "{}", .entries = two, .n_entries = 2, .flags = 0x0400, .no_footer = true};
+    struct apr_model *m;
+    struct apr_err e;
+    (void)state;
+    OK(load_old(&f, false, &m, &tiny_err));
+    assert_false(m->header.has_footer);
+    apr_model_close(m);
+    f.is_cut_short = true;
+    OK(load_old(&f, false, &m, &tiny_err));
+    apr_model_close(m);
+    OK(load_old(&f, true, &m, &tiny_err)); /* a stream must end properly */
+    assert_int_equal(apr_model_end(m, &e), APR_EFORMAT);
+    apr_model_close(m);
+    f.meta = "{\"apr\":{}}"; /* ours: then it was cut */
+    assert_int_equal(load_old(&f, false, &m, &e), APR_EFORMAT);
+}
+
+static void header_rules(void **state)
+{
+    static const struct {
+        size_t at;
+        uint64_t v;
+        size_t n;
+        enum apr_code code;
+        const char *says;
+    } cases[] = {
+        {3, '2', 1, APR_OK, ""},
+        {3, '1', 1, APR_ELOAD, "version 1"},
+        {3, 'N', 1, APR_ELOAD, "version 1"},
+        {4, 3, 1, APR_ELOAD, "version 3"},
+        {6, 0, 2, APR_OK, ""}, /* no layout bit: row-major */
+        {6, 0x0c00, 2, APR_EFORMAT, "column-major"},
+        {6, 0x0404, 2, APR_EUNAVAIL, "encrypted"},
+        {6, 0x0408, 2, APR_OK, ""}, /* signed: read */
+        {6, 0x0401, 2, APR_OK, ""}, /* the bit alone: the original compresses nothing */
+        {8, 3, 4, APR_EFORMAT, ""},
+        {8, UINT32_MAX, 4, APR_EFORMAT, "tensors"},
+        {12, 128, 8, APR_EFORMAT, "metadata at"},
+        {20, 1, 4, APR_EFORMAT, ""},
+        {20, UINT32_MAX, 4, APR_ELOAD, "metadata"},
+        {24, 64, 8, APR_EFORMAT, "index at"},
+        {24, UINT64_MAX - 63, 8, APR_EFORMAT, "index at"},
+        {32, 0, 8, APR_EFORMAT, "data at"},
+        {32, 1u << 20, 8, APR_EFORMAT, ""},
+        {32, UINT64_MAX - 63, 8, APR_EFORMAT, "data at"},
+        {50, 1, 1, APR_EFORMAT, "reserved"},
+    };
+    struct old_file f = {.meta = "{}", .entries = two, .n_entries = 2, .flags = 0x0400, .no_footer = true};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct apr_buf b;
+        struct apr_model *m;
+        struct apr_err e = {0};
+        old_file(&b, &f);
+        set_uint(&b, cases[i].at, cases[i].v, cases[i].n);
+        seal_header(&b);
+        enum apr_code code = tiny_open(b.data, b.n_bytes, false, &m, &e);
+        if (code == APR_OK) apr_model_close(m);
+        if (code != cases[i].code || !strstr(e.text, cases[i].says))
+            fail_msg("case %zu: %d %s", i, code, e.text);
+        code = tiny_open(b.data, b.n_bytes, true, &m, &e);
+        if (code == APR_OK) apr_model_close(m);
+        assert_int_equal(code, cases[i].code);
+        apr_buf_free(&b);
+    }
+}
+
+static void compressed(void **state)
+{
+    struct old_file f = {.meta = "{}", .entries = two, .n_entries = 2, .flags = 0x0402};
+    struct apr_buf b;
+    struct apr_model *m;
+    struct apr_err e;
+    (void)state;
+    old_file(&b, &f);
+    b.data[64] = 0x28; /* a zstd frame's first byte */
+    assert_int_equal(tiny_open(b.data, b.n_bytes, false, &m, &e), APR_ELOAD);
+    assert_non_null(strstr(e.text, "ZSTD"));
+    apr_buf_free(&b);
+}
+
+static void index_rules(void **state)
+{
+    static const struct {
+        struct entry t[2];
+        const char *says;
+    } cases[] = {
+        {{{"b", 0, 1, {4}, 0, 16}, {"a", 0, 1, {4}, 64, 16}}, "sorted"},
+        {{{"a", 0, 1, {4}, 0, 16}, {"a", 0, 1, {4}, 64, 16}}, "two tensors"},
+        {{{"a", 0, 1, {4}, 0, 16}, {"b", 0, 1, {4}, 0, 16}}, "expected"},    /* overlap */
+        {{{"a", 0, 1, {4}, 0, 16}, {"b", 0, 1, {4}, 128, 16}}, "expected"},  /* gap */
+        {{{"a", 0, 1, {4}, 64, 16}, {"b", 0, 1, {4}, 128, 16}}, "expected"}, /* first not at 0 */
+        {{{"a", 0, 1, {4}, 0, 16}, {"b", 0, 1, {4}, 16, 16}}, "multiple of 64"},
+        {{{"", 0, 1, {4}, 0, 16}, {"b", 0, 1, {4}, 64, 16}}, "name"},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct old_file f = {.meta = "{}", .entries = cases[i].t, .n_entries = 2, .flags = 0x0400};
+        struct apr_model *m;
+        struct apr_err e;
+        enum apr_code code = load_old(&f, false, &m, &e);
+        if (code != APR_EFORMAT || !strstr(e.text, cases[i].says))
+            fail_msg("case %zu: %d %s", i, code, e.text);
+    }
+}
+
+/* ---- ours --------------------------------------------------------------------------------------------- */
+
+static void layout(void **state)
+{
+    struct apr_buf b;
+    struct apr_model *m;
+    (void)state;
+    tiny_apr(&b);
+    assert_memory_equal(b.data, "APR\0\2\0\0\4\3\0\0\0\100\0\0\0\0\0\0\0",
+                        20); /* flags 0x0400, 3 tensors, metadata at 64 */
+    assert_int_equal(b.data[64], '{');
+    OK(tiny_open(b.data, b.n_bytes, false, &m, &tiny_err));
+    assert_int_equal(m->header.off_data % 64, 0);
+    for (int i = 0; i < 3; i++) assert_int_equal(m->tensors[i].off_file % 64, 0);
+    assert_non_null(m->trailer);
+    assert_int_equal(json_integer_value(json_object_get(m->apr_meta, "total_size")), m->header.n_data_bytes);
+    assert_int_equal(json_object_size(json_object_get(m->apr_meta, "tensor_shapes")), 3);
+    assert_memory_equal(b.data + b.n_bytes - 8, "APRT", 4);
+    apr_model_close(m);
+    apr_buf_free(&b);
+}
+
+static void same_str(const struct apr_str *a, const struct apr_str *b)
+{
+    assert_int_equal(a->n_bytes, b->n_bytes);
+    assert_memory_equal(a->p, b->p, a->n_bytes);
+}
+
+static void vocabulary_there_and_back(void **state)
+{
+    struct apr_buf b;
+    struct apr_model *m;
+    struct apr_vocab v;
+    (void)state;
+    tiny_vocab(&v);
+    tiny_apr(&b);
+    for (int as_pipe = 0; as_pipe < 2; as_pipe++) {
+        OK(tiny_open(b.data, b.n_bytes, as_pipe, &m, &tiny_err));
+        assert_int_equal(m->vocab.n_toks, v.n_toks);
+        for (uint32_t i = 0; i < v.n_toks; i++) same_str(&m->vocab.toks[i], &v.toks[i]);
+        for (uint64_t i = 0; i < v.n_merges; i++) same_str(&m->vocab.merges[i], &v.merges[i]);
+        assert_memory_equal(m->vocab.types, v.types, sizeof tiny_types);
+        assert_int_equal(m->vocab.kind, v.kind);
+        assert_string_equal(m->vocab.pre, v.pre);
+        assert_string_equal(m->vocab.chat_template, v.chat_template);
+        assert_int_equal(m->vocab.eos_id, 5);
+        assert_int_equal(m->vocab.bos_id, APR_ID_NONE);
+        assert_int_equal(m->vocab.add_bos, 0);
+        assert_int_equal(m->vocab.add_eos, -1);
+        assert_int_equal(m->vocab.n_special_order, 1);
+        assert_string_equal(m->vocab.special_order[0], "eos");
+        apr_model_close(m);
+    }
+    apr_buf_free(&b);
+}
+
+static json_t *meta_of(const char *path, struct apr_model **m)
+{
+    json_t *meta;
+    OK(apr_load_model(path, APR_LOAD_STREAM, m, &tiny_err));
+    OK(apr_meta_build(*m, &meta, &tiny_err));
+    return meta;
+}
+
+/* The demonstration model: metadata built from the .apr equals metadata built from the folder; numbers of the
+ * flat keys are the folder's. */
+static void metadata_of_a_folder(void **state)
+{
+    struct apr_model *m, *again;
+    json_t *meta = meta_of("tests/data/apr-demo-8M-Instruct", &m), *meta_again;
+    struct tiny_plan t;
+    struct apr_buf b;
+    (void)state;
+    assert_int_equal(json_integer_value(json_object_get(meta, "hidden_size")), 256);
+    assert_string_equal(json_string_value(json_object_get(meta, "model_type")), "Qwen2");
+    assert_string_equal(json_string_value(json_object_get(meta, "license")), "mit");
+    tiny_plan(&t, apr_fmt_named("apr"), false);
+    t.p.meta = meta;
+    t.p.vocab = &m->vocab;
+    tiny_write(apr_fmt_named("apr"), &t.p, NULL, &b);
+    OK(tiny_open(b.data, b.n_bytes, false, &again, &tiny_err));
+    OK(apr_meta_build(again, &meta_again, &tiny_err));
+    json_object_set(meta_again, "param_count", json_object_get(meta, "param_count")); /* other tensors here */
+    if (!json_equal(meta, meta_again))
+        fail_msg("from the folder %s\nfrom the .apr %s", json_dumps(meta, JSON_COMPACT),
+                 json_dumps(meta_again, JSON_COMPACT));
+    assert_true(json_equal(m->vocab.hf, again->vocab.hf));
+    assert_int_equal(again->vocab.n_toks, m->vocab.n_toks);
+    assert_memory_equal(&again->generation, &m->generation, sizeof m->generation);
+    json_decref(meta);
+    json_decref(meta_again);
+    apr_model_close(m);
+    apr_model_close(again);
+    apr_buf_free(&b);
+}
+
+/* ---- the scanner -------------------------------------------------------------------------------------- */
+
+static enum apr_code cut(const char *text, struct apr_text *out, struct apr_arena *a, struct apr_err *e)
+{
+    char *copy = apr_arena_strdup(a, text);
+    return apr_text_cut(copy, strlen(text), 64, "test", a, out, e);
+}
+
+static void scanner(void **state)
+{
+    static const char *const good[] = {
+        "{}",
+        " { } ",
+        "{\"a\":1}",
+        "{\"a\":{\"b\":[1,\"]}\\\"\"]},\"tokenizer.merges\":null}",
+        "{\"tokenizer.token_type\":[ 1 , -2,2147483647 "
+        "],\"tokenizer.scores\":[0,-1.5,1e3,-0.0,12345678901234567890,1.5E-3]}",
+        "{\"tokenizer.vocabulary\":[\"\\u0000\\/\\b\"]}",
+    };
+    static const char *const bad[] = {
+        "",
+        "[]",
+        "{",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{\"a\":1,}",
+        "{\"a\":1 \"b\":2}",
+        "{a:1}",
+        "{}x",
+        "{\"tokenizer.vocabulary\":[\"a\",]}",
+        "{\"tokenizer.vocabulary\":[\"a\"",
+        "{\"tokenizer.vocabulary\":[\"a]}",
+        "{\"tokenizer.vocabulary\":[1]}",
+        "{\"tokenizer.vocabulary\":\"a\"}",
+        "{\"tokenizer.vocabulary\":[\"\\ud800\"]}",
+        "{\"tokenizer.vocabulary\":[\"\\udc00\"]}",
+        "{\"tokenizer.vocabulary\":[\"\\ud800\\u0041\"]}",
+        "{\"tokenizer.vocabulary\":[\"\\x\"]}",
+        "{\"tokenizer.vocabulary\":[\"\\u00g0\"]}",
+        "{\"tokenizer.vocabulary\":[\"\n\"]}",
+        "{\"tokenizer.vocabulary\":[\"\xff\"]}",
+        "{\"tokenizer.vocabulary\":[\"\xed\xa0\x80\"]}",
+        "{\"a\\u0000b\":1}",
+        "{\"tokenizer.token_type\":[2147483648]}",
+        "{\"tokenizer.token_type\":[1.0]}",
+        "{\"tokenizer.token_type\":[-]}",
+        "{\"tokenizer.scores\":[1e999]}",
+        "{\"tokenizer.scores\":[-]}",
+        "{\"tokenizer.scores\":[--1]}",
+        "{\"tokenizer.scores\":[1.2.3]}",
+        "{\"tokenizer.scores\":[]x}",
+        "{\"a\":{\"b\":1,\"b\":2}}",
+        "{\"a\":nan}",
+        "{\"a\":\"\\",
+    };
+    struct apr_arena a;
+    struct apr_text out;
+    struct apr_err e;
+    (void)state;
+    apr_arena_init(&a);
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++) {
+        if (cut(good[i], &out, &a, &e) != APR_OK) fail_msg("%s: %s", good[i], e.text);
+        json_decref(out.root);
+    }
+    assert_int_equal(out.toks[0].n_bytes, 3);
+    assert_memory_equal(out.toks[0].p, "\0/\b", 3);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        if (cut(bad[i], &out, &a, &e) != APR_EFORMAT) fail_msg("%s: accepted", bad[i]);
+        assert_null(out.root);
+    }
+    OK(cut(good[4], &out, &a, &tiny_err));
+    assert_int_equal(out.types[1], -2);
+    assert_true(out.scores[1] == -1.5F && out.scores[2] == 1000.0F &&
+                out.scores[4] == 12345678901234567890.0F);
+    json_decref(out.root);
+    apr_arena_free(&a);
+}
+
+/* Scores of SentencePiece models come back bit for bit. */
+static void scores_there_and_back(void **state)
+{
+    struct apr_vocab v;
+    struct apr_buf b;
+    struct apr_arena a;
+    struct apr_text out;
+    float scores[6] = {0.1F, -1e-7F, 3.4028235e38F, -12345.678F, 1.17549435e-38F, 16777217.0F};
+    (void)state;
+    tiny_vocab(&v);
+    v.scores = scores;
+    apr_arena_init(&a);
+    apr_buf_init(&b, 1 << 16);
+    OK(apr_text_put(&v, &b, &tiny_err));
+    b.data[0] = '{'; /* instead of the comma */
+    tiny_put(&b, "}", 1);
+    OK(apr_text_cut((char *)b.data, b.n_bytes, 0, "test", &a, &out, &tiny_err));
+    assert_memory_equal(out.scores, scores, sizeof scores);
+    json_decref(out.root);
+    apr_buf_free(&b);
+    apr_arena_free(&a);
+}
+
+int main(void)
+{
+    apr_log_set(APR_LOG_QUIET, "test");
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(dtypes),
+        cmocka_unit_test(as_the_original_wrote),
+        cmocka_unit_test(missing_footer),
+        cmocka_unit_test(header_rules),
+        cmocka_unit_test(compressed),
+        cmocka_unit_test(index_rules),
+        cmocka_unit_test(layout),
+        cmocka_unit_test(vocabulary_there_and_back),
+        cmocka_unit_test(metadata_of_a_folder),
+        cmocka_unit_test(scanner),
+        cmocka_unit_test(scores_there_and_back),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
