@@ -13,12 +13,6 @@ void apr_q8_0_to_f32(const void *blocks, float *x, size_t n_elems)
     }
 }
 
-/* To the nearest integer, halves away from zero, for |x| < 2^22: roundf without the call. */
-static int round_away(float x)
-{
-    return (int)(x + copysignf(0x1.fffffep-2f, x));
-}
-
 /* Importance weights do not change Q8_0: the scale is fixed by the largest value. */
 void apr_q8_0_from_f32(const float *x, void *blocks, size_t n_elems, const float *weights)
 {
@@ -30,6 +24,6 @@ void apr_q8_0_from_f32(const float *x, void *blocks, size_t n_elems, const float
         float d = max_abs / 127, inv = 1 / d;
         if (isinf(inv)) inv = 0; /* zeros, and values far below what a half can scale */
         b->d = apr_f32_to_f16(d);
-        for (int j = 0; j < APR_QK; j++) b->qs[j] = (int8_t)round_away(x[j] * inv);
+        for (int j = 0; j < APR_QK; j++) b->qs[j] = (int8_t)apr_round_away(x[j] * inv);
     }
 }

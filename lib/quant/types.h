@@ -18,4 +18,10 @@ apr_from_f32_fn apr_q4_0_from_f32, apr_q4_1_from_f32, apr_q5_0_from_f32, apr_q5_
     apr_q3_k_from_f32;
 apr_from_f32_fn apr_q8_0_from_f32, apr_q4_k_from_f32, apr_q5_k_from_f32, apr_q6_k_from_f32;
 
+/* To the nearest integer, halves away from zero, for |x| < 2^22: roundf without the call. */
+static inline int apr_round_away(float x)
+{
+    return (int)(x + __builtin_copysignf(0x1.fffffep-2F, x));
+}
+
 #endif

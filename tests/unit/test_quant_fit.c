@@ -17,13 +17,13 @@
 
 enum { N = 1024, MAX_BYTES = N * 4 + 4 };
 
-static uint64_t state_ = 88172645463325252U;
+static uint64_t seed = 88172645463325252U;
 
 static uint64_t next_random(void) /* xorshift64 */
 {
-    state_ ^= state_ << 13;
-    state_ ^= state_ >> 7;
-    return state_ ^= state_ << 17;
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    return seed ^= seed << 17;
 }
 
 static double uniform(void)
@@ -206,6 +206,57 @@ static void importance_weights_pay(void **state)
     }
 }
 
+/* Rows from integers and exactly rounded operations only, so that every machine makes the same ones. */
+static void exact_row(int kind, float *x, float *weights)
+{
+    for (size_t i = 0; i < N; i++) {
+        int64_t sum = 0; /* of twelve uniform numbers less its mean: nearly normal */
+        for (int k = 0; k < 12; k++) sum += (int64_t)(next_random() >> 44);
+        double v = (double)(sum - 6 * 0x100000) * 0x1p-20, u = (double)(next_random() >> 44) * 0x1p-20;
+        if (kind == 1) v = v / (u + 0x1p-6); /* heavy tails */
+        if (kind == 2) v = u * 2 - 1;
+        x[i] = apr_bf16_to_f32(apr_f32_to_bf16((float)(v * 0.02)));
+        weights[i] = (float)(1 + (next_random() >> 60)) * (float)(1 + (next_random() >> 61));
+    }
+}
+
+/* Lines of "TYPE KIND WITH_WEIGHTS ERROR": llama.cpp's (weighted) squared error on 64 such rows, seeded
+ * alike. */
+static void random_rows_are_not_worse_than_llama_cpp(void **state)
+{
+    (void)state;
+    FILE *f = fopen("tests/data/quant/peer-errors.txt", "r");
+    assert_non_null(f);
+    static float x[N], y[N], weights[N];
+    static uint8_t blocks[MAX_BYTES];
+    char line[128];
+    size_t n_lines = 0;
+    for (; fgets(line, sizeof line, f); n_lines++) {
+        char *at = strchr(line, ' ');
+        assert_non_null(at);
+        *at++ = '\0';
+        const struct apr_quant *q = apr_quant_named(line);
+        assert_non_null(q);
+        int kind = (int)strtol(at, &at, 10), with = (int)strtol(at, &at, 10);
+        double theirs = strtod(at, NULL), ours = 0;
+        seed = 88172645463325252U + (uint64_t)kind;
+        for (int row = 0; row < 64; row++) {
+            exact_row(kind, x, weights);
+            q->from_f32(x, blocks, N, with ? weights : NULL);
+            q->to_f32(blocks, y, N);
+            for (size_t i = 0; i < N; i++) {
+                double off = (double)x[i] - (double)y[i];
+                ours += (with ? (double)weights[i] : 1) * off * off;
+            }
+        }
+        assert_true(ours > 0.3 * theirs); /* the rows are the same ones */
+        if (ours > theirs * (1 + 1e-6))
+            fail_msg("%s, rows %d, weights %d: %g, %g", q->name, kind, with, ours, theirs);
+    }
+    fclose(f);
+    assert_int_equal(n_lines, 60);
+}
+
 /* What fits the levels exactly is kept; what no half can scale becomes infinite, never a wrong number. */
 static void extremes(void **state)
 {
@@ -241,6 +292,7 @@ int main(void)
         cmocka_unit_test(blocks_do_not_depend_on_their_neighbours),
         cmocka_unit_test(errors_fit_the_bits),
         cmocka_unit_test(importance_weights_pay),
+        cmocka_unit_test(random_rows_are_not_worse_than_llama_cpp),
         cmocka_unit_test(extremes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
