@@ -4,12 +4,12 @@
 #include <inttypes.h>
 #include <utf8proc.h>
 
+#include "lookup.h"
 #include "utf8.h"
 
 static struct apr_trie_edge *edge(const struct apr_added *a, uint32_t node, uint8_t byte)
 {
-    uint64_t h = ((uint64_t)node << 8 | byte) * 0x9e3779b97f4a7c15u;
-    for (uint64_t i = h >> 32;; i++) {
+    for (uint64_t i = apr_lookup_mix((uint64_t)node << 8 | byte, a->seed);; i++) {
         struct apr_trie_edge *x = &a->edges[i & a->mask];
         if (x->child == 0 || (x->node == node && x->byte == byte)) return x;
     }
@@ -32,6 +32,7 @@ enum apr_code apr_added_open(struct apr_added *a, struct apr_added_tok *toks, ui
     TRY(apr_arena_try(arena, &a->edges, n_slots, sizeof *a->edges, "added tokens", e));
     TRY(apr_arena_try(arena, &a->tok_of, n_bytes + 1, sizeof *a->tok_of, "added tokens", e));
     a->mask = n_slots - 1;
+    a->seed = apr_lookup_seed();
     for (uint64_t i = 0; i <= n_bytes; i++) a->tok_of[i] = -1;
     uint32_t n_nodes = 1;
     for (uint32_t i = 0; i < n_toks; i++) {

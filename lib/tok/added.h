@@ -30,7 +30,7 @@ struct apr_added {
         uint32_t node, child; /* child 0: free (the root is nobody's child) */
         uint8_t byte;
     } * edges;
-    uint64_t mask;
+    uint64_t mask, seed;
     int32_t *tok_of; /* [n_nodes] index into toks, or -1 */
     bool first[256]; /* bytes that begin a token */
 };

@@ -19,7 +19,7 @@ struct pair { /* slot of the merge table */
 
 struct bpe {
     struct pair *pairs; /* [mask + 1] */
-    uint64_t mask;
+    uint64_t mask, seed;
     int32_t byte_id[256]; /* -1: the vocabulary lacks the byte */
     int32_t unk_id;       /* -1: such bytes vanish, as in tokenizers */
     bool fuse_unk;
@@ -32,7 +32,7 @@ enum { SHORT_WORD = 48 };
 static struct pair *slot(const struct bpe *b, int32_t left, int32_t right)
 {
     uint64_t key = (uint64_t)(uint32_t)left << 32 | (uint32_t)right;
-    for (uint64_t i = key * 0x9e3779b97f4a7c15u >> 20;; i++) {
+    for (uint64_t i = apr_lookup_mix(key, b->seed);; i++) {
         struct pair *p = &b->pairs[i & b->mask];
         if (p->rank == 0 || (p->left == left && p->right == right)) return p;
     }
@@ -79,6 +79,7 @@ static enum apr_code open_merges(struct apr_tok *t, struct bpe *b, struct apr_er
     while (n_slots < n + n / 2) n_slots *= 2;
     TRY(apr_arena_try(&t->arena, &b->pairs, n_slots, sizeof *b->pairs, "merge table", e));
     b->mask = n_slots - 1;
+    b->seed = apr_lookup_seed();
     struct apr_buf joined;
     apr_buf_init(&joined, SIZE_MAX);
     enum apr_code code = APR_OK;

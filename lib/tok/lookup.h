@@ -17,7 +17,19 @@ struct apr_lookup {
     const struct apr_str *texts;   /* borrowed: [n], by id */
     struct apr_lookup_slot *slots; /* in the arena */
     uint64_t mask;
+    uint64_t seed;
 };
+
+/* Hash tables over a file's contents are seeded at random: no file can be made whose entries all collide. The
+ * seed changes places in a table, never a result. */
+uint64_t apr_lookup_seed(void);
+/* The finalizer of MurmurHash3, which reaches every bit. */
+static inline uint64_t apr_lookup_mix(uint64_t key, uint64_t seed)
+{
+    key = (key ^ seed ^ (key ^ seed) >> 33) * 0xff51afd7ed558ccdu;
+    key = (key ^ key >> 33) * 0xc4ceb9fe1a85ec53u;
+    return key ^ key >> 33;
+}
 
 /* texts outlives the table. */
 APR_MUST_USE enum apr_code apr_lookup_init(struct apr_lookup *l, const struct apr_str *texts, uint32_t n,
