@@ -48,22 +48,6 @@ static const char *verdict_of(double ppl)
     return "garbage";
 }
 
-static enum apr_code read_ids(const struct eval_args *a, const struct apr_ctx *ctx,
-                              const struct apr_session *s, struct apr_ids *ids, struct apr_err *e)
-{
-    const struct apr_tok *tok;
-    struct apr_prompt_from from = {.model = ctx->operands->at[0], .text = a->text, .file = a->file};
-    struct apr_buf text;
-    TRY(apr_session_tok(s, &tok, e));
-    apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
-    enum apr_code code = apr_prompt_read(&from, &text, e);
-    if (code == APR_OK && text.n_bytes)
-        code = apr_tok_encode(tok, (const char *)text.data, text.n_bytes, APR_TOK_PARSE_SPECIAL, ids, e);
-    apr_buf_free(&text);
-    if (code == APR_OK && a->n_max && ids->n > a->n_max) ids->n = (size_t)a->n_max;
-    return code;
-}
-
 static enum apr_code report(const struct eval_args *a, const struct apr_ctx *ctx, const struct apr_session *s,
                             const struct apr_ids *ids, const struct apr_ppl *p, struct apr_err *e)
 {
@@ -105,19 +89,36 @@ static enum apr_code check_args(const struct eval_args *a, struct apr_err *e)
     return APR_OK;
 }
 
-static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
+static enum apr_code with_model(const struct eval_args *a, const struct apr_ctx *ctx,
+                                const struct apr_buf *text, struct apr_err *e)
 {
-    struct eval_args *a = args_;
-    TRY(check_args(a, e));
     struct apr_session s;
     struct apr_ids ids = {0};
     struct apr_ppl p;
+    const struct apr_tok *tok;
     TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
-    enum apr_code code = read_ids(a, ctx, &s, &ids, e);
+    enum apr_code code = apr_session_tok(&s, &tok, e);
+    if (code == APR_OK)
+        code = apr_tok_encode(tok, (const char *)text->data, text->n_bytes, APR_TOK_PARSE_SPECIAL, &ids, e);
+    if (a->n_max && ids.n > a->n_max) ids.n = (size_t)a->n_max;
     if (code == APR_OK) code = apr_ppl_run(&p, &s, ids.at, ids.n, (size_t)a->window, e);
     if (code == APR_OK) code = report(a, ctx, &s, &ids, &p, e);
     apr_ids_free(&ids);
     apr_session_close(&s);
+    return code;
+}
+
+static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
+{
+    const struct eval_args *a = args_;
+    TRY(check_args(a, e));
+    struct apr_prompt_from from = {.model = ctx->operands->at[0], .text = a->text, .file = a->file};
+    struct apr_buf text;
+    apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
+    enum apr_code code = apr_prompt_read(&from, &text, e);
+    if (code == APR_OK && !text.n_bytes) code = apr_fail(e, APR_EUSAGE, "the text is empty");
+    if (code == APR_OK) code = with_model(a, ctx, &text, e);
+    apr_buf_free(&text);
     return code;
 }
 

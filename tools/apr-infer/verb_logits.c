@@ -42,23 +42,15 @@ static enum apr_code parse_ids(const char *list, struct apr_ids *ids, struct apr
     return code;
 }
 
-static enum apr_code prompt_ids(const struct logits_args *a, const struct apr_ctx *ctx,
-                                const struct apr_session *s, struct apr_ids *ids, struct apr_err *e)
+static enum apr_code read_prompt(const struct logits_args *a, const struct apr_ctx *ctx, struct apr_ids *ids,
+                                 struct apr_buf *text, struct apr_err *e)
 {
-    if (a->ids) {
-        if (a->prompt || a->prompt_file) return apr_fail(e, APR_EUSAGE, "more than one prompt was given");
-        return parse_ids(a->ids, ids, e);
-    }
-    const struct apr_tok *tok;
+    if (a->ids && (a->prompt || a->prompt_file))
+        return apr_fail(e, APR_EUSAGE, "more than one prompt was given");
+    if (a->ids) return parse_ids(a->ids, ids, e);
     struct apr_prompt_from from = {.model = ctx->operands->at[0], .text = a->prompt, .file = a->prompt_file};
-    struct apr_buf text;
-    TRY(apr_session_tok(s, &tok, e));
-    apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
-    enum apr_code code = apr_prompt_read(&from, &text, e);
-    if (code == APR_OK && text.n_bytes)
-        code = apr_tok_encode(tok, (const char *)text.data, text.n_bytes, APR_TOK_PARSE_SPECIAL, ids, e);
-    apr_buf_free(&text);
-    return code;
+    TRY(apr_prompt_read(&from, text, e));
+    return text->n_bytes ? APR_OK : apr_fail(e, APR_EUSAGE, "the prompt is empty");
 }
 
 struct rows_out {
@@ -77,11 +69,15 @@ static enum apr_code write_rows(void *ctx, size_t i_tok, size_t n_rows, const fl
     return apr_sink_failed(out->sink) ? apr_fail(e, APR_EIO, "the output cannot be written") : APR_OK;
 }
 
-static enum apr_code compute(const struct logits_args *a, struct apr_session *s, const struct apr_ids *ids,
-                             struct apr_err *e)
+static enum apr_code compute(const struct logits_args *a, struct apr_session *s, const struct apr_buf *text,
+                             struct apr_ids *ids, struct apr_err *e)
 {
     struct rows_out out = {.n_vocab = s->model->config.n_vocab};
-    if (!ids->n) return apr_fail(e, APR_EUSAGE, "the prompt has no tokens");
+    if (text->n_bytes) {
+        const struct apr_tok *tok;
+        TRY(apr_session_tok(s, &tok, e));
+        TRY(apr_tok_encode(tok, (const char *)text->data, text->n_bytes, APR_TOK_PARSE_SPECIAL, ids, e));
+    }
     TRY(apr_session_fits(s, ids->n, 0, e));
     TRY(apr_sink_open(&out.sink, a->output, a->force, e));
     enum apr_code code = apr_sink_need(out.sink, (uint64_t)ids->n * out.n_vocab * sizeof(float), e);
@@ -105,21 +101,31 @@ static enum apr_code report(const struct apr_session *s, const struct apr_ids *i
     return apr_out_close(o, e);
 }
 
+static enum apr_code with_model(const struct logits_args *a, const struct apr_ctx *ctx,
+                                const struct apr_buf *text, struct apr_ids *ids, struct apr_err *e)
+{
+    struct apr_session s;
+    TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
+    enum apr_code code = compute(a, &s, text, ids, e);
+    if (code == APR_OK && ctx->g->json) code = report(&s, ids, e);
+    if (code == APR_OK && !ctx->g->json) apr_note("%zu rows of %u logits", ids->n, s.model->config.n_vocab);
+    apr_session_close(&s);
+    return code;
+}
+
 static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
 {
-    struct logits_args *a = args_;
+    const struct logits_args *a = args_;
     if (!a->output) return apr_fail(e, APR_EUSAGE, "no output: give -o FILE, or -o - for standard output");
     if (ctx->g->json && !strcmp(a->output, "-"))
         return apr_fail(e, APR_EUSAGE, "--json and the logits cannot both go to standard output");
-    struct apr_session s;
     struct apr_ids ids = {0};
-    TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
-    enum apr_code code = prompt_ids(a, ctx, &s, &ids, e);
-    if (code == APR_OK) code = compute(a, &s, &ids, e);
-    if (code == APR_OK && ctx->g->json) code = report(&s, &ids, e);
-    if (code == APR_OK && !ctx->g->json) apr_note("%zu rows of %u logits", ids.n, s.model->config.n_vocab);
+    struct apr_buf text;
+    apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
+    enum apr_code code = read_prompt(a, ctx, &ids, &text, e);
+    if (code == APR_OK) code = with_model(a, ctx, &text, &ids, e);
+    apr_buf_free(&text);
     apr_ids_free(&ids);
-    apr_session_close(&s);
     return code;
 }
 

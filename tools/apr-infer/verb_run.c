@@ -127,24 +127,23 @@ static enum apr_code encode_chat(const struct run_args *a, const struct apr_sess
     return code;
 }
 
-static enum apr_code encode_prompt(const struct run_args *a, const struct apr_ctx *ctx,
-                                   const struct apr_session *s, struct apr_ids *ids, struct apr_err *e)
+static enum apr_code read_prompt(const struct run_args *a, const struct apr_ctx *ctx, struct apr_buf *text,
+                                 struct apr_err *e)
 {
     const struct apr_strs *ops = ctx->operands;
     struct apr_prompt_from from = {
         .model = ops->at[0], .operand = ops->n > 1 ? ops->at[1] : NULL, .text = a->prompt, .file = a->input};
+    TRY(apr_prompt_read(&from, text, e));
+    return text->n_bytes ? APR_OK : apr_fail(e, APR_EUSAGE, "the prompt is empty");
+}
+
+static enum apr_code encode_prompt(const struct run_args *a, const struct apr_session *s,
+                                   const struct apr_buf *text, struct apr_ids *ids, struct apr_err *e)
+{
     const struct apr_tok *tok;
     TRY(apr_session_tok(s, &tok, e));
-    struct apr_buf text;
-    apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
-    enum apr_code code = apr_prompt_read(&from, &text, e);
-    if (code == APR_OK && !text.n_bytes) code = apr_fail(e, APR_EUSAGE, "the prompt is empty");
-    if (code == APR_OK)
-        code = a->raw
-                   ? apr_prompt_encode(tok, &s->model->vocab, (const char *)text.data, text.n_bytes, ids, e)
-                   : encode_chat(a, s, &text, ids, e);
-    apr_buf_free(&text);
-    return code;
+    if (!a->raw) return encode_chat(a, s, text, ids, e);
+    return apr_prompt_encode(tok, &s->model->vocab, (const char *)text->data, text->n_bytes, ids, e);
 }
 
 static enum apr_code write_text(void *ctx, const char *p, size_t n_bytes, struct apr_err *e)
@@ -188,15 +187,15 @@ static enum apr_code report_json(const struct apr_session *s, const struct apr_g
 }
 
 static enum apr_code generate(const struct run_args *a, const struct apr_ctx *ctx, struct apr_session *s,
-                              struct apr_gen *g, bool json, struct apr_err *e)
+                              const struct apr_buf *text, struct apr_gen *g, bool json, struct apr_err *e)
 {
     struct apr_sample_opts o;
+    struct apr_sampler sampler;
+    struct apr_ids ids = {0};
     sampling(a, s->model, &o);
     TRY(apr_sample_check(&o, e));
-    struct apr_sampler sampler;
     TRY(apr_sampler_init(&sampler, &o, s->model->config.n_vocab, s->n_ctx, s->kern, ctx->arena, e));
-    struct apr_ids ids = {0};
-    enum apr_code code = encode_prompt(a, ctx, s, &ids, e);
+    enum apr_code code = encode_prompt(a, s, text, &ids, e);
     if (code == APR_OK)
         code = apr_generate(s, &sampler, ids.at, ids.n, g, json ? NULL : write_text, stdout, e);
     apr_ids_free(&ids);
@@ -205,29 +204,45 @@ static enum apr_code generate(const struct run_args *a, const struct apr_ctx *ct
     return code;
 }
 
-static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
+static enum apr_code benchmark(const struct apr_session *s, const struct apr_gen *g, double start_s,
+                               struct apr_err *e)
 {
-    struct run_args *a = args_;
-    bool json = ctx->g->json;
+    struct apr_out *o = apr_out_open(stderr, false, "apr.run.timings/1");
+    apr_out_u64(o, "n_prompt_toks", g->n_prompt);
+    apr_out_u64(o, "n_generated", g->ids.n);
+    timings(o, s, g, start_s);
+    return apr_out_close(o, e);
+}
+
+static enum apr_code with_model(const struct run_args *a, const struct apr_ctx *ctx,
+                                const struct apr_buf *text, bool json, struct apr_err *e)
+{
     int64_t ns_start = apr_now_ns();
-    TRY(check_args(a, &json, e));
     struct apr_session s;
-    TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
     struct apr_gen g;
+    TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
     apr_gen_init(
         &g, &(struct apr_gen_opts){.n_max = a->n_max < 0 ? SIZE_MAX : (size_t)a->n_max, .stops = &a->stops});
-    enum apr_code code = generate(a, ctx, &s, &g, json, e);
+    enum apr_code code = generate(a, ctx, &s, text, &g, json, e);
     double start_s = (double)(apr_now_ns() - ns_start) * 1e-9 - g.prompt_s - g.decode_s;
     if (code == APR_OK && json) code = report_json(&s, &g, start_s, e);
-    if (code == APR_OK && a->benchmark) {
-        struct apr_out *o = apr_out_open(stderr, false, "apr.run.timings/1");
-        apr_out_u64(o, "n_prompt_toks", g.n_prompt);
-        apr_out_u64(o, "n_generated", g.ids.n);
-        timings(o, &s, &g, start_s);
-        code = apr_out_close(o, e);
-    }
+    if (code == APR_OK && a->benchmark) code = benchmark(&s, &g, start_s, e);
     apr_gen_free(&g);
     apr_session_close(&s);
+    return code;
+}
+
+/* The prompt comes first: a missing one should not cost the loading of a model. */
+static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
+{
+    const struct run_args *a = args_;
+    bool json = ctx->g->json;
+    TRY(check_args(a, &json, e));
+    struct apr_buf text;
+    apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
+    enum apr_code code = read_prompt(a, ctx, &text, e);
+    if (code == APR_OK) code = with_model(a, ctx, &text, json, e);
+    apr_buf_free(&text);
     return code;
 }
 
