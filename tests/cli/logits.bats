@@ -74,14 +74,16 @@ golden_logits() {
     cmp "$T/a.f32" "$T/c.f32"
 }
 
-@test "a tied family model against its golden logits" {
+# The golden run had its rotation frequencies rounded to BF16 (with such frequencies a forward pass in double agrees
+# to 3e-6, with exact ones to 4e-3), so that the limit is wider than for the demonstration model.
+@test "a tied family model: golden logits within 1e-2" {
     need_fixtures
     d="$GGUF/../families/qwen2-tied"
     ids=$(jq -r '.input_ids | flatten | join(",")' "$d/golden.json")
     apr logits "$d" --exact --ids "$ids" -q -o "$T/a.f32"
     diff=$(max_diff "$T/a.f32" "$d/logits.f32")
     echo "$diff"
-    at_most "$diff" 1e-3
+    at_most "$diff" 1e-2
 }
 
 @test "misuse: status 2 or 3, one line, no output file" {

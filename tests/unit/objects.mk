@@ -3,6 +3,7 @@ infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache)
 UNIT_OBJ_test_sample   := $(call infer_obj,sample)
 UNIT_OBJ_test_forward  := $(call infer_obj,forward attention linear weights cache) $(O)/tests/unit/ref_forward.o
+UNIT_OBJ_test_generate := $(call infer_obj,generate sample session forward attention linear weights cache)
 UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 
-$(foreach t,test_cache test_sample test_forward test_fixtures,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
+$(foreach t,test_cache test_sample test_forward test_fixtures test_generate,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))

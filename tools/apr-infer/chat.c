@@ -235,21 +235,32 @@ static enum apr_code render(const struct apr_chat *c, const json_t *messages, bo
     return code;
 }
 
+static enum apr_code parse(struct apr_chat *c, const char *text, struct apr_err *e)
+{
+    if (!text) return APR_OK;
+    enum apr_code code = apr_jinja_parse(&c->tmpl, text, strlen(text), e);
+    if (code != APR_OK) apr_err_prefix(e, "%s", c->model->path);
+    return code;
+}
+
+enum apr_code apr_chat_open_format(struct apr_chat *c, const struct apr_model *m, const struct apr_tok *tok,
+                                   const char *format, struct apr_err *e)
+{
+    *c = (struct apr_chat){.model = m, .tok = tok, .format = format};
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
+        if (!strcmp(formats[i].name, format)) return parse(c, formats[i].tmpl, e);
+    return apr_fail(e, APR_EUSAGE, "unknown chat format \"%s\"", format);
+}
+
 enum apr_code apr_chat_open(struct apr_chat *c, const struct apr_model *m, const struct apr_tok *tok,
                             struct apr_err *e)
 {
-    *c = (struct apr_chat){.model = m, .tok = tok, .format = "template"};
-    const char *text = m->vocab.chat_template;
-    if (!text) {
-        bool has_im = apr_tok_find(tok, "<|im_start|>", 12) >= 0 && apr_tok_find(tok, "<|im_end|>", 10) >= 0;
-        c->format = apr_chat_detect(m->name, has_im);
-        for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-            if (!strcmp(formats[i].name, c->format)) text = formats[i].tmpl;
+    if (m->vocab.chat_template) {
+        *c = (struct apr_chat){.model = m, .tok = tok, .format = "template"};
+        return parse(c, m->vocab.chat_template, e);
     }
-    if (!text) return APR_OK;
-    enum apr_code code = apr_jinja_parse(&c->tmpl, text, strlen(text), e);
-    if (code != APR_OK) apr_err_prefix(e, "%s", m->path);
-    return code;
+    bool has_im = apr_tok_find(tok, "<|im_start|>", 12) >= 0 && apr_tok_find(tok, "<|im_end|>", 10) >= 0;
+    return apr_chat_open_format(c, m, tok, apr_chat_detect(m->name, has_im), e);
 }
 
 void apr_chat_close(struct apr_chat *c)

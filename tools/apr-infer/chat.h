@@ -24,6 +24,10 @@ struct apr_chat {
 /* A broken template of the model is an error; a model without one gets what apr_chat_detect names. */
 APR_MUST_USE enum apr_code apr_chat_open(struct apr_chat *c, const struct apr_model *m,
                                          const struct apr_tok *tok, struct apr_err *e);
+/* The same with a format by name: "ChatML", "Zephyr", "Mistral", "Llama2", "Phi", "Alpaca", "Raw". */
+APR_MUST_USE enum apr_code apr_chat_open_format(struct apr_chat *c, const struct apr_model *m,
+                                                const struct apr_tok *tok, const char *format,
+                                                struct apr_err *e);
 void apr_chat_close(struct apr_chat *c);
 /* messages: array of {"role", "content"}. Appends to ids. */
 APR_MUST_USE enum apr_code apr_chat_encode(const struct apr_chat *c, const json_t *messages,
