@@ -22,10 +22,12 @@ struct job {
     const struct apr_convert *c;
     const struct apr_tensor *src;
     const struct apr_quant *from, *to;
-    const uint8_t *in; /* the piece as stored: n_elems of type from */
-    uint8_t *out;      /* the same values of type to */
-    size_t n_elems;    /* of this piece */
-    float *scratch;    /* [n_threads][CHUNK_ELEMS] */
+    const uint8_t *in;          /* the piece as stored: n_elems of type from */
+    uint8_t *out;               /* the same values of type to */
+    size_t n_elems;             /* of this piece */
+    float *scratch;             /* [n_threads][CHUNK_ELEMS] */
+    float from_scale, to_scale; /* of types whose scale stands once, in the tensor's head */
+    bool narrows;               /* out is wanted; else only the statistics */
     struct apr_stats stats[N_CHUNKS];
 };
 
@@ -39,14 +41,33 @@ struct loop {
     struct apr_progress progress;
 };
 
+/* Bytes of n_elems values without the head; only the end of a flat tensor is no whole block. */
 static size_t bytes_of(const struct apr_quant *q, size_t n_elems)
 {
-    return n_elems / q->block_elems * q->block_bytes;
+    return (n_elems + q->block_elems - 1) / q->block_elems * q->block_bytes;
 }
 
 static bool is_finite(const struct apr_stats *s)
 {
     return s->n_nan == 0 && s->n_inf == 0;
+}
+
+static void widen(const struct job *j, size_t at, float *x, size_t n)
+{
+    const uint8_t *in = j->in + bytes_of(j->from, at);
+    if (j->from->head_bytes)
+        apr_native_q8_to_f32(j->from_scale, (const int8_t *)in, x, n);
+    else
+        j->c->kern->to_f32[j->from->type](in, x, n);
+}
+
+static void narrow(const struct job *j, size_t at, const float *x, size_t n)
+{
+    uint8_t *out = j->out + bytes_of(j->to, at);
+    if (j->to->head_bytes)
+        apr_native_q8_from_f32(j->to_scale, x, (int8_t *)out, n);
+    else
+        j->to->from_f32(x, out, n, NULL);
 }
 
 static void convert_chunk(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
@@ -57,10 +78,9 @@ static void convert_chunk(void *ctx, size_t i_begin, size_t i_end, unsigned i_th
         size_t n = j->n_elems - at < CHUNK_ELEMS ? j->n_elems - at : CHUNK_ELEMS;
         float *x = j->scratch + (size_t)i_thread * CHUNK_ELEMS;
         apr_stats_init(&j->stats[i]);
-        j->c->kern->to_f32[j->from->type](j->in + bytes_of(j->from, at), x, n);
+        widen(j, at, x, n);
         j->c->kern->stats(x, n, &j->stats[i]);
-        if (j->to != j->from && is_finite(&j->stats[i]))
-            j->to->from_f32(x, j->out + bytes_of(j->to, at), n, NULL);
+        if (j->narrows && is_finite(&j->stats[i])) narrow(j, at, x, n);
     }
 }
 
@@ -103,7 +123,7 @@ static void judge_spots(struct loop *l, const struct job *j, uint64_t at)
     for (size_t i = 0; i < N_SPOTS; i++) {
         uint64_t i_row = apr_tensor_rows(j->src) * pct[i] / 100, first = i_row * n_cols;
         if (first < at || first + n_cols > at + j->n_elems || first % j->from->block_elems != 0) continue;
-        j->c->kern->to_f32[j->from->type](j->in + bytes_of(j->from, first - at), l->scratch, n_cols);
+        widen(j, first - at, l->scratch, n_cols);
         apr_contract_embed_row(j->src, i_row, l->scratch, n_cols, &l->verdict);
     }
 }
@@ -130,6 +150,44 @@ static enum apr_code carry(struct loop *l, const struct apr_tensor *t, struct ap
     return APR_OK;
 }
 
+/* Reads and converts the values from at on; *stats grows. */
+static enum apr_code convert_piece(struct job *j, uint64_t at, struct apr_stats *stats, struct apr_err *e)
+{
+    uint64_t n_left = apr_tensor_elems(j->src) - at;
+    j->n_elems = n_left < PIECE_ELEMS ? (size_t)n_left : PIECE_ELEMS;
+    size_t n_chunks = (j->n_elems + CHUNK_ELEMS - 1) / CHUNK_ELEMS;
+    uint64_t off = j->from->head_bytes + at / j->from->block_elems * j->from->block_bytes;
+    TRY(apr_model_read(j->c->model, j->src, off, j->in, bytes_of(j->from, j->n_elems), e));
+    apr_parallel_for(j->c->pool, n_chunks, 1, convert_chunk, j);
+    for (size_t i = 0; i < n_chunks; i++) merge(stats, &j->stats[i]);
+    return judge_piece(j, stats, e);
+}
+
+static enum apr_code emit(struct loop *l, struct apr_xxh3 *hash, const void *p, size_t n, struct apr_err *e)
+{
+    apr_xxh3_add(hash, p, n);
+    return l->c->fmt->data(l->w, p, n, e);
+}
+
+/* A scale that stands in front of the tensor: read it, or find it in a first pass over the data. */
+static enum apr_code head(struct loop *l, struct job *j, struct apr_xxh3 *hash, struct apr_err *e)
+{
+    struct apr_stats stats;
+    apr_stats_init(&stats);
+    if (j->from->head_bytes)
+        TRY(apr_model_read(l->c->model, j->src, 0, &j->from_scale, sizeof j->from_scale, e));
+    if (j->to->head_bytes == 0) return APR_OK;
+    if (j->to != j->from) {
+        if (l->c->model->is_stream)
+            return apr_fail(e, APR_EUSAGE, "%s reads every tensor twice; give a file instead of a pipe",
+                            j->to->name);
+        for (uint64_t at = 0; at < apr_tensor_elems(j->src); at += j->n_elems)
+            TRY(convert_piece(j, at, &stats, e));
+        j->to_scale = apr_native_q8_scale(fmaxf(fabsf(stats.min), fabsf(stats.max)));
+    }
+    return emit(l, hash, j->to == j->from ? &j->from_scale : &j->to_scale, sizeof j->to_scale, e);
+}
+
 static enum apr_code move_tensor(struct loop *l, const struct apr_plan_tensor *p, struct apr_xxh3 *hash,
                                  struct apr_err *e)
 {
@@ -142,23 +200,17 @@ static enum apr_code move_tensor(struct loop *l, const struct apr_plan_tensor *p
                     .out = l->out,
                     .scratch = l->scratch};
     if (!j.from || !c->kern->to_f32[p->src->type]) return carry(l, p->src, hash, e);
-    uint64_t n_all = apr_tensor_elems(p->src);
     struct apr_stats stats;
     apr_stats_init(&stats);
+    TRY(head(l, &j, hash, e));
+    j.narrows = j.to != j.from;
+    uint64_t n_all = apr_tensor_elems(p->src);
     for (uint64_t at = 0; at < n_all; at += j.n_elems) {
-        j.n_elems = n_all - at < PIECE_ELEMS ? (size_t)(n_all - at) : PIECE_ELEMS;
-        size_t n_in = bytes_of(j.from, j.n_elems), n_chunks = (j.n_elems + CHUNK_ELEMS - 1) / CHUNK_ELEMS;
-        TRY(apr_model_read(c->model, p->src, bytes_of(j.from, at), l->in, n_in, e));
-        apr_parallel_for(c->pool, n_chunks, 1, convert_chunk, &j);
-        for (size_t i = 0; i < n_chunks; i++) merge(&stats, &j.stats[i]);
-        TRY(judge_piece(&j, &stats, e));
+        TRY(convert_piece(&j, at, &stats, e));
         judge_spots(l, &j, at);
         if (at + j.n_elems == n_all) TRY(judge_tensor(l, &j, &stats, e));
-        const uint8_t *bytes = j.to == j.from ? l->in : l->out;
-        size_t n_out = bytes_of(j.to, j.n_elems);
-        apr_xxh3_add(hash, bytes, n_out);
-        TRY(c->fmt->data(l->w, bytes, n_out, e));
-        apr_progress_add(&l->progress, n_in);
+        TRY(emit(l, hash, j.narrows ? l->out : l->in, bytes_of(j.to, j.n_elems), e));
+        apr_progress_add(&l->progress, bytes_of(j.from, j.n_elems));
     }
     return APR_OK;
 }

@@ -209,3 +209,20 @@ need_fixtures() { [ -d "$GGUF" ] || skip "the fixtures are not here: $GGUF"; }
     want=$(sha256sum $MODEL/model-00002-of-00004.safetensors | cut -d' ' -f1)
     apr inspect "$T/a.apr" --provenance --json | grep -q "$want"
 }
+
+@test "APR-native int8 and int4: close to the source, int8 only from files" {
+    apr import $MODEL --quantize f32 -q -o "$T/f32.apr"
+    for t in int8 int4; do
+        apr import $MODEL --quantize $t -q -j1 -o "$T/$t.apr"
+        apr import $MODEL --quantize $t -q -j2 -o "$T/$t-2.apr"
+        cmp "$T/$t.apr" "$T/$t-2.apr"
+        apr convert "$T/$t.apr" --quantize f32 -q -o "$T/$t-f32.apr"
+        run apr eval "$T/$t-f32.apr" --text "The capital of France is Paris. Two and two make four." --json --threshold 1e9
+        [ "$status" -eq 0 ]
+        echo "$t $output"
+    done
+    run bash -c "apr import $MODEL -q | apr-import convert --quantize int8 -o '$T/x.apr'"
+    [ "$status" -eq 2 ]
+    [[ "$output" == *"file instead of a pipe"* ]]
+    [ ! -e "$T/x.apr" ]
+}
