@@ -22,7 +22,9 @@ enum apr_code apr_tok_decode(const struct apr_tok *t, const int32_t *ids, size_t
     apr_buf_init(&bytes, out->max_bytes);
     enum apr_code code = APR_OK;
     for (size_t i = 0; i < n && code == APR_OK; i++) code = apr_tok_piece(t, ids[i], with_special, &bytes, e);
-    if (code == APR_OK) code = apr_utf8_repair(bytes.data, bytes.n_bytes, out, e);
+    size_t n_drop = t->drops_blank && bytes.n_bytes > 0 && bytes.data[0] == ' ';
+    if (code == APR_OK && bytes.n_bytes > 0)
+        code = apr_utf8_repair(bytes.data + n_drop, bytes.n_bytes - n_drop, out, e);
     apr_buf_free(&bytes);
     return code;
 }

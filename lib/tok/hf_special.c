@@ -153,7 +153,10 @@ enum apr_code apr_hf_special(struct apr_hf_job *j)
     const json_t *list = json_object_get(post, "processors");
     size_t i;
     if (!json_is_array(list)) read_processor(&s, post);
-    json_array_foreach(list, i, item) read_processor(&s, item);
+    json_array_foreach(list, i, item)
+    {
+        read_processor(&s, item);
+    }
     read_tokenizer_config(&s);
     read_config(&s);
     j->v->add_bos = s.add[BOS];

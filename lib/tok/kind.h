@@ -16,7 +16,8 @@ struct apr_tok_work { /* scratch of one apr_tok_encode */
     struct apr_buf repaired;
     struct apr_norm_work norm;
     struct apr_pretok_work pre;
-    struct apr_buf syms, heap; /* of long words */
+    struct apr_buf syms;        /* int32_t: the symbols of a word */
+    struct apr_buf links, heap; /* of long words */
 };
 
 struct apr_tok_kind {
@@ -43,12 +44,14 @@ struct apr_tok {
     int32_t *first, *last; /* ids of --add-special before and after the text */
     uint32_t n_first, n_last;
     const void *model; /* the kind's own */
+    bool drops_blank;  /* decoding takes one blank off the front, which encoding put there */
 };
 
 const struct apr_tok_kind *apr_tok_kind_of(enum apr_vocab_kind id); /* NULL: not built */
 const char *apr_tok_kind_name(enum apr_vocab_kind id);              /* also of kinds that are not built */
 
 extern const struct apr_tok_kind apr_tok_bpe; /* bpe.c */
+extern const struct apr_tok_kind apr_tok_spm; /* spm.c */
 
 /* Ids that --add-special puts around a text. In special.c. */
 APR_MUST_USE enum apr_code apr_tok_read_around(struct apr_tok *t, bool add_bos, struct apr_err *e);

@@ -7,7 +7,7 @@ static const struct {
     const struct apr_tok_kind *kind; /* NULL: files of this kind are recognised, not run */
 } rows[] = {
     {APR_VOCAB_BPE, "byte-level BPE", &apr_tok_bpe},
-    {APR_VOCAB_SPM, "SentencePiece BPE", NULL},
+    {APR_VOCAB_SPM, "SentencePiece BPE", &apr_tok_spm},
     {APR_VOCAB_WPM, "WordPiece", NULL},
     {APR_VOCAB_UGM, "Unigram", NULL},
 };

@@ -154,6 +154,7 @@ enum apr_code apr_tok_encode(const struct apr_tok *t, const char *text, size_t n
     size_t n_before = ids->n;
     apr_buf_init(&j.w.repaired, 3 * MAX_TEXT_BYTES);
     apr_buf_init(&j.w.syms, SIZE_MAX);
+    apr_buf_init(&j.w.links, SIZE_MAX);
     apr_buf_init(&j.w.heap, SIZE_MAX);
     apr_norm_work_init(&j.w.norm);
     enum apr_code code = apr_pretok_work_init(&j.w.pre, n_bytes, e);
@@ -164,6 +165,7 @@ enum apr_code apr_tok_encode(const struct apr_tok *t, const char *text, size_t n
     apr_norm_work_free(&j.w.norm);
     apr_buf_free(&j.w.repaired);
     apr_buf_free(&j.w.syms);
+    apr_buf_free(&j.w.links);
     apr_buf_free(&j.w.heap);
     if (code != APR_OK) ids->n = n_before;
     return code;

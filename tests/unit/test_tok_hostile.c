@@ -1,5 +1,6 @@
 /* Hostile vocabularies: every fault is one line and the right code, nothing crashes, hangs or takes memory
  * that the file does not justify. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -322,6 +323,45 @@ static void test_gguf_vocabulary(void **state)
     assert_int_equal(apr_tok_open(&t, &v, "x.gguf", &e), APR_ELOAD);
 }
 
+/* SentencePiece: byte tokens are exactly two hex digits; scores may be anything. */
+static void test_spm_vocabulary(void **state)
+{
+    (void)state;
+    struct apr_str toks[] = {{"<unk>", 5}, {"<0x41>", 6}, {"<0x-1>", 6}, {"<0xZZ>", 6},      {"<0x1FF>", 7},
+                             {"x", 1},     {"xx", 2},     {"xxx", 3},    {"\xe2\x96\x81", 3}};
+    int32_t types[] = {2, 6, 6, 6, 6, 1, 1, 1, 1};
+    float scores[] = {0, 0, 0, 0, 0, 0, -1, (float)NAN, -(float)INFINITY};
+    struct apr_vocab v = {.kind = APR_VOCAB_SPM,
+                          .n_toks = 9,
+                          .toks = toks,
+                          .types = types,
+                          .scores = scores,
+                          .bos_id = APR_ID_NONE,
+                          .eos_id = APR_ID_NONE,
+                          .add_bos = -1,
+                          .add_eos = -1,
+                          .add_space_prefix = -1};
+    struct apr_err e;
+    struct apr_tok *t;
+    struct apr_ids ids = {0};
+    v.unk_id = 0;
+    assert_int_equal(apr_tok_open(&t, &v, "x.gguf", &e), APR_OK);
+    assert_int_equal(apr_tok_encode(t, "AxxB", 4, 0, &ids, &e), APR_OK);
+    static const int32_t want[] = {8, 1, 6, 0};
+    assert_int_equal(ids.n, 4);
+    assert_memory_equal(ids.at, want, sizeof want);
+    struct apr_buf out;
+    apr_buf_init(&out, 1 << 10);
+    assert_int_equal(apr_tok_decode(t, ids.at, ids.n, false, &out, &e), APR_OK);
+    assert_string_equal((char *)out.data, "Axx<unk>");
+    apr_buf_free(&out);
+    apr_ids_free(&ids);
+    apr_tok_close(t);
+    v.scores = NULL;
+    assert_int_equal(apr_tok_open(&t, &v, "x.gguf", &e), APR_EFORMAT);
+    assert_non_null(strstr(e.text, "scores"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -329,6 +369,7 @@ int main(void)
         cmocka_unit_test(test_bombs),           cmocka_unit_test(test_unknown_pattern),
         cmocka_unit_test(test_truncated),       cmocka_unit_test(test_flipped),
         cmocka_unit_test(test_huge_vocabulary), cmocka_unit_test(test_gguf_vocabulary),
+        cmocka_unit_test(test_spm_vocabulary),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

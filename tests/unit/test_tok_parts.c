@@ -213,7 +213,7 @@ static void check_ids(const char *doc, const char *text, unsigned flags, const c
 #define TOK(id, content, flags) "{\"id\":" #id ",\"content\":\"" content "\",\"special\":true" flags "}"
 #define DOC(added, more)                                                                                     \
     "{\"added_tokens\":[" added "]," more "\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"add_prefix_space\":"  \
-                                          "false},\"decoder\":{\"type\":\"ByteLevel\"},"                     \
+    "false},\"decoder\":{\"type\":\"ByteLevel\"},"                                                           \
     "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"\\u0120\":2,\"ab\":3,\"<\":4,\">\":5,"         \
     "\"\\u00c3\":6,"                                                                                         \
     "\"\\u00a9\":7},\"merges\":[\"a b\"]}}"
