@@ -22,7 +22,7 @@ struct job {
     const struct apr_convert *c;
     const struct apr_tensor *src;
     const struct apr_quant *from, *to;
-    const uint8_t *in;          /* the piece as stored: n_elems of type from */
+    uint8_t *in;                /* the piece as stored: n_elems of type from */
     uint8_t *out;               /* the same values of type to */
     size_t n_elems;             /* of this piece */
     float *scratch;             /* [n_threads][CHUNK_ELEMS] */
