@@ -7,7 +7,6 @@
 #include <string.h>
 
 #include "ckd.h"
-#include "fmt/fmt.h"
 
 /* Open addressing over n_slots (a power of two); a slot holds a tensor's number + 1. */
 struct name_index {
@@ -157,6 +156,5 @@ enum apr_code apr_model_read(struct apr_model *m, const struct apr_tensor *t, ui
 
 enum apr_code apr_model_end(struct apr_model *m, struct apr_err *e)
 {
-    if (!m->is_stream || !m->fmt || !m->fmt->end_stream) return APR_OK;
-    return m->fmt->end_stream(m, e);
+    return m->is_stream && m->end_stream ? m->end_stream(m, e) : APR_OK;
 }

@@ -17,7 +17,13 @@
 #include "tensor.h"
 #include "vocab.h"
 
+#define APR_MAX_TENSORS    (1u << 20)
+#define APR_MAX_NAME_BYTES 256u
+
 struct apr_fmt;
+struct apr_model;
+/* What follows the last tensor of a stream: padding, trailing section, footer, end of file. */
+typedef enum apr_code apr_end_stream_fn(struct apr_model *m, struct apr_err *e);
 
 struct apr_file {
     struct apr_src *src; /* owned */
@@ -44,8 +50,9 @@ struct apr_model {
     const char *path; /* as given */
     const char
         *name; /* directory or file stem of the source, or what the .apr or GGUF says; never an output name */
-    bool is_stream;  /* data can be read once, in tensor order */
-    bool vocab_only; /* tokenizer files without weights */
+    apr_end_stream_fn *end_stream; /* set by the reader of a stream */
+    bool is_stream;                /* data can be read once, in tensor order */
+    bool vocab_only;               /* tokenizer files without weights */
 
     struct apr_file *files;
     uint32_t n_files;

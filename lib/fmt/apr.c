@@ -378,6 +378,7 @@ static enum apr_code open_file(struct apr_src *src, const char *path, struct apr
     TRY(apr_model_add_files(m, 1, e));
     apr_origin_file(m, 0, src, path);
     m->is_stream = !apr_src_seekable(src);
+    m->end_stream = apr_tail_stream;
     if (m->is_stream) apr_src_crc_begin(src);
     return read_all(&r, path, e);
 }
@@ -394,7 +395,6 @@ const struct apr_fmt apr_fmt_apr = {
     .title = "APR",
     .probe = probe,
     .open = open_file,
-    .end_stream = apr_tail_stream,
     .verify = apr_tail_verify,
     .alignment = APR_ALIGNMENT,
     .holds = apr_apr_holds,

@@ -11,8 +11,6 @@
 
 #include "../model.h"
 
-#define APR_MAX_TENSORS    (1u << 20)
-#define APR_MAX_NAME_BYTES 256u
 #define APR_MAX_META_BYTES (1024u << 20) /* metadata JSON, GGUF keys */
 #define APR_MAX_ST_HEADER  (100u << 20)
 #define APR_MAX_KVS        (1u << 20)
@@ -51,8 +49,6 @@ struct apr_fmt {
     bool (*probe)(const uint8_t *head, size_t n);
     /* src is at position 0 and becomes the model's (also on failure). */
     enum apr_code (*open)(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e);
-    /* What follows the last tensor of a stream: padding, trailing section, footer, end of file. */
-    enum apr_code (*end_stream)(struct apr_model *m, struct apr_err *e);
     /* What open leaves out because it reads every byte (footer CRC, padding inside the data, hashes of the
      * trailing section): for validate. NULL: nothing more to check. Not for streams. */
     enum apr_code (*verify)(struct apr_model *m, struct apr_err *e);

@@ -427,6 +427,22 @@ static enum apr_code read_all(struct reader *r, struct apr_err *e)
     return apr_derive_generation(m, e);
 }
 
+static enum apr_code end_stream(struct apr_model *m, struct apr_err *e)
+{
+    struct apr_src *src = m->files[0].src;
+    uint64_t end = m->header.off_data + m->header.n_data_bytes, last = m->header.off_data;
+    const uint8_t *p;
+    size_t n_got;
+    if (m->vocab_only) last = apr_src_pos(src);
+    if (m->n_tensors) last = m->tensors[m->n_tensors - 1].off_file + m->tensors[m->n_tensors - 1].n_bytes;
+    if (last > apr_src_pos(src)) TRY(apr_src_skip(src, last - apr_src_pos(src), "tensor data", e));
+    TRY(apr_src_peek(src, APR_MAX_ALIGNMENT, &p, &n_got, e)); /* the padding may be missing at the very end */
+    if (n_got > end - last)
+        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": bytes after the last tensor",
+                        apr_src_name(src), end);
+    return APR_OK;
+}
+
 static enum apr_code open_file(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e)
 {
     struct reader r = {.m = m, .file = apr_src_name(src)};
@@ -436,6 +452,7 @@ static enum apr_code open_file(struct apr_src *src, const char *path, struct apr
     TRY(apr_model_add_files(m, 1, e));
     apr_origin_file(m, 0, src, path);
     m->is_stream = !apr_src_seekable(src);
+    m->end_stream = end_stream;
     if (m->is_stream) {
         apr_rd_src(&r.rd, src, APR_MAX_META_BYTES);
     } else {
@@ -453,22 +470,6 @@ static enum apr_code open_file(struct apr_src *src, const char *path, struct apr
     return APR_OK;
 }
 
-static enum apr_code end_stream(struct apr_model *m, struct apr_err *e)
-{
-    struct apr_src *src = m->files[0].src;
-    uint64_t end = m->header.off_data + m->header.n_data_bytes, last = m->header.off_data;
-    const uint8_t *p;
-    size_t n_got;
-    if (m->vocab_only) last = apr_src_pos(src);
-    if (m->n_tensors) last = m->tensors[m->n_tensors - 1].off_file + m->tensors[m->n_tensors - 1].n_bytes;
-    if (last > apr_src_pos(src)) TRY(apr_src_skip(src, last - apr_src_pos(src), "tensor data", e));
-    TRY(apr_src_peek(src, APR_MAX_ALIGNMENT, &p, &n_got, e)); /* the padding may be missing at the very end */
-    if (n_got > end - last)
-        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": bytes after the last tensor",
-                        apr_src_name(src), end);
-    return APR_OK;
-}
-
 static bool probe(const uint8_t *head, size_t n)
 {
     return n >= 4 && memcmp(head, "GGUF", 4) == 0;
@@ -480,7 +481,6 @@ const struct apr_fmt apr_fmt_gguf = {
     .title = "GGUF",
     .probe = probe,
     .open = open_file,
-    .end_stream = end_stream,
     .alignment = APR_GGUF_ALIGNMENT,
     .gguf_rules = true,
     .holds = apr_gguf_holds,

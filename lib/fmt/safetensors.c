@@ -260,16 +260,6 @@ static bool probe(const uint8_t *head, size_t n)
     return n > LENGTH_BYTES && head[LENGTH_BYTES] == '{' && head[7] == 0;
 }
 
-static enum apr_code open_file(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e)
-{
-    TRY(apr_model_add_files(m, 1, e));
-    apr_origin_file(m, 0, src, path);
-    m->is_stream = !apr_src_seekable(src);
-    TRY(apr_st_read_shard(m, 0, &m->st_metadata, e));
-    TRY(apr_model_index(m, e));
-    return apr_hf_companions(m, path, e);
-}
-
 /* A stream is right when it ends where the last tensor ends. */
 static enum apr_code end_stream(struct apr_model *m, struct apr_err *e)
 {
@@ -285,6 +275,17 @@ static enum apr_code end_stream(struct apr_model *m, struct apr_err *e)
     return APR_OK;
 }
 
+static enum apr_code open_file(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e)
+{
+    TRY(apr_model_add_files(m, 1, e));
+    apr_origin_file(m, 0, src, path);
+    m->is_stream = !apr_src_seekable(src);
+    m->end_stream = end_stream;
+    TRY(apr_st_read_shard(m, 0, &m->st_metadata, e));
+    TRY(apr_model_index(m, e));
+    return apr_hf_companions(m, path, e);
+}
+
 static bool holds(enum apr_type type)
 {
     return apr_st_dtype_name(type) != NULL;
@@ -296,7 +297,6 @@ const struct apr_fmt apr_fmt_safetensors = {
     .title = "SafeTensors",
     .probe = probe,
     .open = open_file,
-    .end_stream = end_stream,
     .alignment = 1,
     .holds = holds,
     .begin = apr_st_begin,

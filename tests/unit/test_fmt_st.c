@@ -1,6 +1,7 @@
 /* SafeTensors: every rule of the format with a file that breaks it, and the folder with its index. */
 #include "tiny.h"
 
+#include <ftw.h>
 #include <sys/stat.h>
 
 #include "fmt/hf_folder.h"
@@ -181,17 +182,30 @@ struct folder {
 static int make_folder(void **state)
 {
     static struct folder f;
-    strcpy(f.dir, "/tmp/apr-test-st-XXXXXX");
+    (void)snprintf(f.dir, sizeof f.dir, "/tmp/apr-test-st-XXXXXX");
     *state = &f;
     return mkdtemp(f.dir) ? 0 : -1;
+}
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+    (void)st;
+    (void)kind;
+    (void)ftw;
+    return remove(path);
 }
 
 static int remove_folder(void **state)
 {
     const struct folder *f = *state;
-    char command[128];
-    (void)snprintf(command, sizeof command, "rm -rf '%s'", f->dir);
-    return system(command);
+    return nftw(f->dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void make_dir(const struct folder *f, const char *name)
+{
+    char path[512];
+    (void)snprintf(path, sizeof path, "%s/%s", f->dir, name);
+    assert_int_equal(mkdir(path, 0700), 0);
 }
 
 static void put_file(const struct folder *f, const char *name, const void *p, size_t n)
@@ -275,10 +289,10 @@ static void hub_cache(void **state)
     const struct folder *f = *state;
     struct apr_model *m;
     char path[512], blob[512];
-    (void)snprintf(path, sizeof path,
-                   "mkdir -p %s/models--Org--Some-Model/blobs %s/models--Org--Some-Model/snapshots/abc",
-                   f->dir, f->dir);
-    assert_int_equal(system(path), 0);
+    make_dir(f, "models--Org--Some-Model");
+    make_dir(f, "models--Org--Some-Model/blobs");
+    make_dir(f, "models--Org--Some-Model/snapshots");
+    make_dir(f, "models--Org--Some-Model/snapshots/abc");
     (void)snprintf(blob, sizeof blob, "models--Org--Some-Model/blobs/%s", sha);
     put_shard(f, blob, "{" T("a", "U8", "[1]", 0, 1) "}", 1);
     (void)snprintf(blob, sizeof blob, "../../blobs/%s", sha);

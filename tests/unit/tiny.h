@@ -2,8 +2,8 @@
  *
  *     struct apr_buf b; tiny_apr(&b); struct apr_model *m; enum apr_code code = tiny_open(&b, false, &m, &e);
  */
-#ifndef TINY_H
-#define TINY_H
+#ifndef APR_TINY_H
+#define APR_TINY_H
 
 #include <setjmp.h>
 #include <stdarg.h>
