@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# shellcheck disable=SC2154 # run --separate-stderr sets stderr
 # check: ten measured stages, and each kind of damage found.
 
 load infer
@@ -7,14 +8,14 @@ setup() { infer_setup; }
 
 @test "ten stages pass on the demonstration model in three formats" {
     make_model q4k gguf
-    for m in $MODEL "$T/m.apr" "$T/m.gguf"; do
+    for m in "$MODEL" "$T/m.apr" "$T/m.gguf"; do
         run --separate-stderr apr check "$m" --json
         echo "$output"
         [ "$status" -eq 0 ]
         [ "$(jq -c '[.passed, .n_passed, (.stages | length), ([.stages[].result] | unique)]' <<<"$output")" = '[true,10,10,["pass"]]' ]
         [ "$(jq '[.stages[].measured | length > 10] | all' <<<"$output")" = true ]
     done
-    run apr check $MODEL --no-gpu
+    run apr check "$MODEL" --no-gpu
     [ "$status" -eq 0 ]
     [[ $output == *"positional_encoding"*"n_passed: 10"* ]]
 }
@@ -22,8 +23,8 @@ setup() { infer_setup; }
 # The model with the BF16 values of one tensor replaced by a 16-bit word: NAME HEXWORD -> $T/bad
 damage() {
     local shard header off len
-    cp -r $MODEL "$T/bad" && chmod -R u+w "$T/bad"
-    shard=$T/bad/$(jq -r --arg n "$1" '.weight_map[$n]' $MODEL/model.safetensors.index.json)
+    cp -r "$MODEL" "$T/bad" && chmod -R u+w "$T/bad"
+    shard=$T/bad/$(jq -r --arg n "$1" '.weight_map[$n]' "$MODEL/model.safetensors.index.json")
     header=$(od -An -t u8 -N8 "$shard" | tr -d ' ')
     read -r off len < <(dd if="$shard" bs=1 skip=8 count="$header" status=none | jq -r --arg n "$1" '.[$n].data_offsets | "\(.[0]) \(.[1] - .[0])"')
     yes "$2" | head -n $((len / 2)) | xxd -r -p | dd of="$shard" bs=65536 oflag=seek_bytes seek=$((8 + header + off)) conv=notrunc status=none

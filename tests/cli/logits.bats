@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# shellcheck disable=SC2154 # run --separate-stderr sets stderr
 # logits: right numbers in every format, the same bits for every split.
 
 load infer
@@ -7,30 +8,30 @@ setup() { infer_setup; }
 
 # Golden logits of the three cases: MODEL LIMIT [OPTION...]
 golden_logits() {
-    local model=$1 limit=$2 k d
+    local file=$1 limit=$2 k d
     shift 2
     for k in 0 1 13; do
-        apr logits "$model" --ids "$(jq -r ".cases[$k].prompt_ids | join(\",\")" $GOLDEN/generation.json)" "$@" -q --force -o "$T/l.f32"
-        d=$(max_diff "$T/l.f32" $GOLDEN/logits-$k.f32)
-        echo "$model case $k $*: $d (at most $limit)"
+        apr logits "$file" --ids "$(jq -r ".cases[$k].prompt_ids | join(\",\")" "$GOLDEN/generation.json")" "$@" -q --force -o "$T/l.f32"
+        d=$(max_diff "$T/l.f32" "$GOLDEN/logits-$k.f32")
+        echo "$file case $k $*: $d (at most $limit)"
         at_most "$d" "$limit"
     done
 }
 
 @test "reference mode: within 1e-3 of transformers, from SafeTensors, .apr and GGUF" {
     make_model bf16 gguf
-    for m in $MODEL "$T/m.apr" "$T/m.gguf"; do golden_logits "$m" 1e-3 --exact; done
+    for m in "$MODEL" "$T/m.apr" "$T/m.gguf"; do golden_logits "$m" 1e-3 --exact; done
 }
 
 @test "default mode: within 5e-2 of transformers, from SafeTensors, .apr and GGUF" {
     make_model bf16 gguf
-    for m in $MODEL "$T/m.apr" "$T/m.gguf"; do golden_logits "$m" 5e-2; done
+    for m in "$MODEL" "$T/m.apr" "$T/m.gguf"; do golden_logits "$m" 5e-2; done
 }
 
 @test "the same bits for any thread count, prefill chunk and kernel table" {
     make_model q4k apr
-    head -c 700 $GOLDEN/eval.txt >"$T/text"
-    for m in $MODEL "$T/m.apr"; do
+    head -c 700 "$GOLDEN/eval.txt" >"$T/text"
+    for m in "$MODEL" "$T/m.apr"; do
         for exact in "" --exact; do
             apr logits "$m" --prompt-file "$T/text" $exact -t 1 -q --force -o "$T/one.f32"
             [ "$(wc -c <"$T/one.f32")" -gt $((130 * 4096 * 4)) ]
@@ -46,22 +47,22 @@ golden_logits() {
 }
 
 @test "three spellings of a prompt give the same file; --json tells what was computed" {
-    text=$(jq -j '.cases[13].prompt' $GOLDEN/generation.json; echo x) && text=${text%x}
+    text=$(jq -j '.cases[13].prompt' "$GOLDEN/generation.json"; echo x) && text=${text%x}
     printf %s "$text" >"$T/text"
-    ids=$(jq -c '.cases[13].prompt_ids' $GOLDEN/generation.json)
-    run --separate-stderr apr logits $MODEL --prompt "$text" -o "$T/a.f32" --json
+    ids=$(jq -c '.cases[13].prompt_ids' "$GOLDEN/generation.json")
+    run --separate-stderr apr logits "$MODEL" --prompt "$text" -o "$T/a.f32" --json
     [ "$status" -eq 0 ]
     [ "$(jq -c '[.n_toks, .n_vocab, .ids]' <<<"$output")" = "[5,4096,$ids]" ]
     [[ $(jq -r .schema <<<"$output") == apr.logits/* ]]
-    apr logits $MODEL --prompt-file "$T/text" -q -o "$T/b.f32"
-    apr logits $MODEL --prompt-file - -q -o - <"$T/text" >"$T/c.f32"
-    apr logits $MODEL --ids "$(jq -r 'join(",")' <<<"$ids")" -q -o "$T/d.f32"
+    apr logits "$MODEL" --prompt-file "$T/text" -q -o "$T/b.f32"
+    apr logits "$MODEL" --prompt-file - -q -o - <"$T/text" >"$T/c.f32"
+    apr logits "$MODEL" --ids "$(jq -r 'join(",")' <<<"$ids")" -q -o "$T/d.f32"
     [ "$(wc -c <"$T/a.f32")" -eq $((5 * 4096 * 4)) ]
     for x in b c d; do cmp "$T/a.f32" "$T/$x.f32"; done
 }
 
 @test "special tokens in the text are parsed" {
-    run --separate-stderr apr logits $MODEL -p '<|im_start|>user' -o "$T/a.f32" --json
+    run --separate-stderr apr logits "$MODEL" -p '<|im_start|>user' -o "$T/a.f32" --json
     [ "$(jq -c .ids <<<"$output")" = "[4001,287]" ]
 }
 
@@ -69,6 +70,7 @@ golden_logits() {
     make_model bf16 apr
     apr logits "$T/m.apr" --ids 1,2,3 -q -o "$T/a.f32"
     apr logits - --ids 1,2,3 -q -o "$T/b.f32" <"$T/m.apr"
+    # shellcheck disable=SC2002 # a pipe, not a file
     cat "$T/m.apr" | apr logits - --ids 1,2,3 -q -o "$T/c.f32"
     cmp "$T/a.f32" "$T/b.f32"
     cmp "$T/a.f32" "$T/c.f32"
@@ -97,26 +99,26 @@ golden_logits() {
         [ -z "$output" ]
         [ ! -e "$T/x.f32" ]
     }
-    try 2 $MODEL --ids 1,2
-    try 2 $MODEL -o "$T/x.f32"
-    try 2 $MODEL -o "$T/x.f32" --ids 1 --prompt a
-    try 2 $MODEL -o "$T/x.f32" --ids 1,x
-    try 2 $MODEL -o "$T/x.f32" --ids 4096
-    try 2 $MODEL -o "$T/x.f32" --ids=-1
-    try 2 $MODEL -o "$T/x.f32" --prompt ''
-    try 2 $MODEL -o - --json --ids 1
-    try 2 $MODEL -o "$T/x.f32" --ids 1,2,3 -c 2
-    try 2 $MODEL -o "$T/x.f32" --ids 1 -t 5000
+    try 2 "$MODEL" --ids 1,2
+    try 2 "$MODEL" -o "$T/x.f32"
+    try 2 "$MODEL" -o "$T/x.f32" --ids 1 --prompt a
+    try 2 "$MODEL" -o "$T/x.f32" --ids 1,x
+    try 2 "$MODEL" -o "$T/x.f32" --ids 4096
+    try 2 "$MODEL" -o "$T/x.f32" --ids=-1
+    try 2 "$MODEL" -o "$T/x.f32" --prompt ''
+    try 2 "$MODEL" -o - --json --ids 1
+    try 2 "$MODEL" -o "$T/x.f32" --ids 1,2,3 -c 2
+    try 2 "$MODEL" -o "$T/x.f32" --ids 1 -t 5000
     try 2 - -o "$T/x.f32" --prompt-file -
     try 3 "$T/absent" -o "$T/x.f32" --ids 1
-    try 3 $MODEL -o "$T/x.f32" --prompt-file "$T/absent"
+    try 3 "$MODEL" -o "$T/x.f32" --prompt-file "$T/absent"
 }
 
 @test "an existing output is kept without --force; a full device is status 7" {
     echo old >"$T/x.f32"
-    run apr logits $MODEL --ids 1 -o "$T/x.f32"
+    run apr logits "$MODEL" --ids 1 -o "$T/x.f32"
     [ "$status" -ne 0 ]
     [ "$(cat "$T/x.f32")" = old ]
-    run bash -c "apr logits $MODEL --ids 1 -q -o - >/dev/full"
+    run bash -c "apr logits '$MODEL' --ids 1 -q -o - >/dev/full"
     [ "$status" -eq 7 ]
 }

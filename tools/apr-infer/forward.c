@@ -295,7 +295,10 @@ enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_r
 }
 
 enum apr_code apr_forward_all_logits(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids,
-                                     size_t n, apr_logits_fn *take, void *ctx, struct apr_err *e)
+                                     size_t n,
+                                     enum apr_code (*take)(void *ctx, size_t i_tok, size_t n_rows,
+                                                           const float *logits, struct apr_err *e),
+                                     void *ctx, struct apr_err *e)
 {
     float *logits = NULL;
     size_t n_rows_most = f->n_batch < LOGITS_ROWS ? f->n_batch : LOGITS_ROWS;

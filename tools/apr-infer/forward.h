@@ -46,12 +46,11 @@ APR_MUST_USE enum apr_code apr_forward_prompt(struct apr_forward *f, struct apr_
  */
 APR_MUST_USE enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_rows,
                                               float *logits, struct apr_err *e);
-/* Takes the rows of logits of every token of every chunk, in order. */
-typedef enum apr_code apr_logits_fn(void *ctx, size_t i_tok, size_t n_rows, const float *logits,
-                                    struct apr_err *e);
-/* Runs n tokens and hands out all their logits, at most 32 rows at a time. */
-APR_MUST_USE enum apr_code apr_forward_all_logits(struct apr_forward *f, struct apr_cache *cache,
-                                                  const int32_t *ids, size_t n, apr_logits_fn *take,
-                                                  void *ctx, struct apr_err *e);
+/* Runs n tokens and hands out all their logits in order, at most 32 rows at a time: rows of tokens i_tok ..
+ */
+APR_MUST_USE enum apr_code apr_forward_all_logits(
+    struct apr_forward *f, struct apr_cache *cache, const int32_t *ids, size_t n,
+    enum apr_code (*take)(void *ctx, size_t i_tok, size_t n_rows, const float *logits, struct apr_err *e),
+    void *ctx, struct apr_err *e);
 
 #endif

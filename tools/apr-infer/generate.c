@@ -42,8 +42,7 @@ size_t apr_stop_scan(const struct apr_strs *stops, const char *held, size_t n_he
 struct loop {
     struct apr_session *s;
     struct apr_gen *g;
-    apr_text_fn *emit;
-    void *ctx;
+    const struct apr_text_sink *to; /* or NULL */
     struct apr_utf8_gate gate;
     struct apr_buf piece, held;
 };
@@ -56,7 +55,7 @@ static enum apr_code pass_text(struct loop *l, bool last, bool *stopped, struct 
     if (!l->held.n_bytes) return APR_OK;
     const char *held = (const char *)l->held.data;
     size_t n = apr_stop_scan(l->g->opts.stops, held, l->held.n_bytes, last, stopped);
-    if (n && l->emit) TRY(l->emit(l->ctx, held, n, e));
+    if (n && l->to) TRY(l->to->write(l->to->ctx, held, n, e));
     TRY(apr_buf_append(&l->g->text, held, n, e));
     apr_buf_drop_front(&l->held, *stopped ? l->held.n_bytes : n);
     return APR_OK;
@@ -121,10 +120,10 @@ static enum apr_code run_loop(struct loop *l, struct apr_sampler *sampler, const
 }
 
 enum apr_code apr_generate(struct apr_session *s, struct apr_sampler *sampler, const int32_t *ids,
-                           size_t n_ids, struct apr_gen *g, apr_text_fn *emit, void *ctx, struct apr_err *e)
+                           size_t n_ids, struct apr_gen *g, const struct apr_text_sink *to, struct apr_err *e)
 {
     if (!n_ids) return apr_fail(e, APR_EUSAGE, "the prompt has no tokens");
-    struct loop l = {.s = s, .g = g, .emit = emit, .ctx = ctx};
+    struct loop l = {.s = s, .g = g, .to = to};
     struct apr_arena arena;
     apr_arena_init(&arena);
     apr_buf_init(&l.piece, MAX_TEXT_BYTES);

@@ -3,7 +3,7 @@
  * Text leaves as soon as it is certain: never half a UTF-8 character, never part of a stop string.
  *
  *     struct apr_gen g; apr_gen_init(&g, &opts);
- *     TRY(apr_generate(&session, &sampler, ids, n, &g, emit, ctx, e)); ... apr_gen_free(&g);
+ *     TRY(apr_generate(&session, &sampler, ids, n, &g, &to, e)); ... apr_gen_free(&g);
  */
 #ifndef APR_INFER_GENERATE_H
 #define APR_INFER_GENERATE_H
@@ -27,14 +27,18 @@ struct apr_gen {
     double decode_s; /* the others */
 };
 
-typedef enum apr_code apr_text_fn(void *ctx, const char *p, size_t n_bytes, struct apr_err *e);
+/* Takes the next bytes of the text. */
+struct apr_text_sink {
+    enum apr_code (*write)(void *ctx, const char *p, size_t n_bytes, struct apr_err *e);
+    void *ctx;
+};
 
 void apr_gen_init(struct apr_gen *g, const struct apr_gen_opts *o);
 void apr_gen_free(struct apr_gen *g);
-/* Starts from an empty cache. emit may be NULL. */
+/* Starts from an empty cache. to may be NULL. */
 APR_MUST_USE enum apr_code apr_generate(struct apr_session *s, struct apr_sampler *sampler,
                                         const int32_t *ids, size_t n_ids, struct apr_gen *g,
-                                        apr_text_fn *emit, void *ctx, struct apr_err *e);
+                                        const struct apr_text_sink *to, struct apr_err *e);
 /* Tokens a second, 0 where nothing was measured. */
 double apr_gen_prompt_rate(const struct apr_gen *g);
 double apr_gen_decode_rate(const struct apr_gen *g);

@@ -196,8 +196,8 @@ static enum apr_code generate(const struct run_args *a, const struct apr_ctx *ct
     TRY(apr_sample_check(&o, e));
     TRY(apr_sampler_init(&sampler, &o, s->model->config.n_vocab, s->n_ctx, s->kern, ctx->arena, e));
     enum apr_code code = encode_prompt(a, s, text, &ids, e);
-    if (code == APR_OK)
-        code = apr_generate(s, &sampler, ids.at, ids.n, g, json ? NULL : write_text, stdout, e);
+    const struct apr_text_sink to = {write_text, stdout};
+    if (code == APR_OK) code = apr_generate(s, &sampler, ids.at, ids.n, g, json ? NULL : &to, e);
     apr_ids_free(&ids);
     /* A line of its own for the shell's prompt, but only there: a pipe gets the generated text alone. */
     if (code == APR_OK && !json && isatty(STDOUT_FILENO)) code = write_text(stdout, "\n", 1, e);
