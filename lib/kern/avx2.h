@@ -31,6 +31,13 @@ apr_matmul_fn apr_avx2_fast_q6_k;
 apr_to_f32_fn apr_avx2_q2_k_to_f32, apr_avx2_q3_k_to_f32, apr_avx2_q4_k_to_f32, apr_avx2_q5_k_to_f32;
 apr_to_f32_fn apr_avx2_q6_k_to_f32;
 
+/* avx2_panel.c: the same products for many tokens */
+#define APR_AVX2_PANEL_TOKS  12 /* from here on packing pays */
+#define APR_AVX2_PANEL_BYTES 57344
+typedef void apr_avx2_panel_fn(const struct apr_avx2_tiles *a, size_t n_toks);
+apr_avx2_panel_fn apr_avx2_panel_q2_k, apr_avx2_panel_q3_k, apr_avx2_panel_q4_k, apr_avx2_panel_q5_k;
+apr_avx2_panel_fn apr_avx2_panel_q6_k;
+
 /* avx2_block32.c */
 apr_matmul_fn apr_avx2_fast_q4_0, apr_avx2_fast_q4_1, apr_avx2_fast_q5_0, apr_avx2_fast_q5_1;
 apr_matmul_fn apr_avx2_fast_q8_0;

@@ -37,11 +37,13 @@ static const struct {
 #define N_TABLES (sizeof tables / sizeof tables[0])
 _Static_assert(N_TABLES <= MAX_TABLES, "names must fit");
 
-/* A row of floats (scalar_plain.c; avx2_block*.c need less), or the slices of avx2_plain.c. */
+/* A row of floats (scalar_plain.c; avx2_block*.c need less), or what the AVX2 files need at any width. */
 size_t apr_kern_scratch_bytes(size_t n_cols)
 {
     size_t row_bytes = (n_cols + 15) / 16 * 16 * sizeof(float);
-    return row_bytes > APR_AVX2_PLAIN_BYTES ? row_bytes : APR_AVX2_PLAIN_BYTES;
+    size_t fixed_bytes =
+        APR_AVX2_PANEL_BYTES > APR_AVX2_PLAIN_BYTES ? APR_AVX2_PANEL_BYTES : APR_AVX2_PLAIN_BYTES;
+    return row_bytes > fixed_bytes ? row_bytes : fixed_bytes;
 }
 
 const struct apr_kern *apr_kern_at(size_t i)

@@ -1,0 +1,208 @@
+/* Q2_K .. Q6_K times the int8 activations of many tokens.
+ *
+ * 16 rows are unpacked once, 1024 columns at a time, to a panel in which a vector holds 4 consecutive k of
+ * 8 rows: one broadcast of 4 activations then serves 8 rows, and no sum across lanes is needed. Pairs are
+ * summed in int16 as long as they fit (n_steps), then multiplied with the scale of their sub-block. A tile
+ * is 16 rows x 4 tokens; the float chains of kern.h have one lane per row and rest in scratch between
+ * panels, so the bits are those of avx2_block256.c. */
+#include "avx2.h"
+
+#include <string.h>
+
+#include "avx2_k.h"
+
+#define N_HALVES 2   /* of 8 rows */
+#define N_BLOCKS 4   /* of a panel */
+#define N_TOKS   4   /* of a tile */
+#define N_GROUP  256 /* tokens that share a packed panel */
+
+/* One block of 256 columns of 8 rows; every array ends in one vector with a lane (pair) per row. */
+struct half {
+    uint8_t q[64][32];     /* [step]: k = 4 * step .. 4 * step + 3 */
+    int16_t scale[16][16]; /* [sub-block]: the scale twice */
+    int16_t pair[8][16];   /* [p]: scales (offset types) or mins of sub-blocks 2 p, 2 p + 1 */
+    float d[8], dmin[8];
+};
+struct panel {
+    struct half block[N_BLOCKS][N_HALVES];
+    float acc[N_GROUP][N_HALVES][8];
+};
+_Static_assert(sizeof(struct panel) <= APR_AVX2_PANEL_BYTES, "pick.c counts on it");
+
+/* Eight vectors of dwords: v[i] lane j becomes v[j] lane i. */
+APR_INLINE void transpose(__m256i v[8])
+{
+    __m256i a[8], b[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        a[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
+    }
+}
+
+APR_INLINE void store(void *p, __m256i v)
+{
+    _mm256_storeu_si256((__m256i *)p, v);
+}
+
+/* block: of 8 rows */
+APR_INLINE void pack(const struct ktype k, const uint8_t *const *block, struct half *h)
+{
+    __m256i scale[8], pair[8];
+    for (int r = 0; r < 8; r++) {
+        struct scales s = k.scales(block[r]);
+        scale[r] = s.by_group;
+        pair[r] = k.has_min ? s.min : s.natural;
+    }
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++) {
+        __m256i q[8];
+#pragma GCC unroll 8
+        for (int r = 0; r < 8; r++) q[r] = k.group(block[r], g);
+        transpose(q);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) store(h->q[8 * g + i], q[i]);
+    }
+    transpose(pair); /* dword p of a row: sub-blocks 2 p, 2 p + 1 */
+    for (int p = 0; p < 8; p++) store(h->pair[p], pair[p]);
+    transpose(scale); /* dword i of a row: groups 2 i, 2 i + 1 of even sub-blocks, from 4 on of odd ones */
+    for (int i = 0; i < 8; i++) {
+        __m256i low = _mm256_and_si256(scale[i], _mm256_set1_epi32(0xffff)),
+                high = _mm256_srli_epi32(scale[i], 16);
+        int g = i % 4 * 2, odd = i / 4;
+        store(h->scale[2 * g + odd], _mm256_or_si256(low, _mm256_slli_epi32(low, 16)));
+        store(h->scale[2 * (g + 1) + odd], _mm256_or_si256(high, _mm256_slli_epi32(high, 16)));
+    }
+    _mm256_storeu_ps(h->d, apr_avx2_halves(block, k.off_d, 1));
+    if (k.has_min) _mm256_storeu_ps(h->dmin, apr_avx2_halves(block, k.off_dmin, 1));
+}
+
+APR_INLINE __m256i four(const void *p)
+{
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
+}
+
+/* One block of 16 rows times one block of N_TOKS tokens, onto acc. */
+APR_INLINE void tile(const struct ktype k, const struct half *h, const struct apr_act256 *const *act,
+                     float (*const *acc)[8])
+{
+    /* 2 * q_max * 127 per step in int16; what is left of 32767 bounds the steps before a scale */
+    const int n_steps = k.q_max <= 15 && k.is_32 ? 8 : k.q_max <= 31 ? 4 : 2;
+    __m256i sum[N_TOKS][N_HALVES];
+#pragma GCC unroll 8
+    for (int i = 0; i < N_TOKS * N_HALVES; i++) sum[i / N_HALVES][i % N_HALVES] = _mm256_setzero_si256();
+    for (int c = 0; c < 64; c += n_steps) {
+        __m256i part[N_TOKS][N_HALVES];
+#pragma GCC unroll 8
+        for (int i = 0; i < n_steps; i++) {
+            __m256i q0 = apr_load(h[0].q[c + i]), q1 = apr_load(h[1].q[c + i]);
+#pragma GCC unroll 4
+            for (int t = 0; t < N_TOKS; t++) {
+                __m256i a = four(act[t]->q + 4 * (c + i));
+                __m256i p0 = _mm256_maddubs_epi16(q0, a), p1 = _mm256_maddubs_epi16(q1, a);
+                part[t][0] = i ? _mm256_add_epi16(part[t][0], p0) : p0;
+                part[t][1] = i ? _mm256_add_epi16(part[t][1], p1) : p1;
+            }
+        }
+        __m256i s0 = apr_load(h[0].scale[c / 4]), s1 = apr_load(h[1].scale[c / 4]);
+#pragma GCC unroll 4
+        for (int t = 0; t < N_TOKS; t++) {
+            sum[t][0] = _mm256_add_epi32(sum[t][0], _mm256_madd_epi16(part[t][0], s0));
+            sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(part[t][1], s1));
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < N_TOKS * N_HALVES; i++) {
+        int t = i / N_HALVES, j = i % N_HALVES;
+        __m256i by_pair = _mm256_setzero_si256();
+#pragma GCC unroll 8
+        for (int p = 0; p < 8; p++) {
+            by_pair = _mm256_add_epi32(by_pair,
+                                       _mm256_madd_epi16(apr_load(h[j].pair[p]), four(act[t]->sums + 2 * p)));
+        }
+        __m256 dy = _mm256_set1_ps(act[t]->d), a = _mm256_loadu_ps(acc[t][j]);
+        if (k.has_min) {
+            a = _mm256_fnmadd_ps(_mm256_mul_ps(_mm256_loadu_ps(h[j].dmin), dy), _mm256_cvtepi32_ps(by_pair),
+                                 a);
+        } else {
+            sum[t][j] = _mm256_sub_epi32(sum[t][j], _mm256_slli_epi32(by_pair, k.offset_log2));
+        }
+        a = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_loadu_ps(h[j].d), dy), _mm256_cvtepi32_ps(sum[t][j]), a);
+        _mm256_storeu_ps(acc[t][j], a);
+    }
+}
+
+/* n_blocks blocks from i_block on of 16 rows, times n_toks tokens */
+APR_INLINE void panel(const struct ktype k, const uint8_t *const *rows, size_t i_block, size_t n_blocks,
+                      const uint8_t *x, size_t x_row_bytes, size_t n_toks, struct panel *s)
+{
+    for (size_t b = 0; b < n_blocks; b++) {
+        for (int j = 0; j < N_HALVES; j++) {
+            const uint8_t *block[8];
+            for (int r = 0; r < 8; r++) block[r] = rows[8 * j + r] + (i_block + b) * k.block_bytes;
+            pack(k, block, &s->block[b][j]);
+        }
+    }
+    for (size_t t = 0; t < n_toks; t += N_TOKS) {
+        const struct apr_act256 *act[N_TOKS];
+        float(*acc[N_TOKS])[8], spare[N_HALVES][8] = {0};
+        for (size_t i = 0; i < N_TOKS;
+             i++) { /* past the last token its activations serve again, for nothing */
+            act[i] =
+                (const struct apr_act256 *)(const void *)(x + (t + i < n_toks ? t + i : t) * x_row_bytes) +
+                i_block;
+            acc[i] = t + i < n_toks ? s->acc[t + i] : spare;
+        }
+        for (size_t b = 0; b < n_blocks; b++) {
+            tile(k, s->block[b], act, acc);
+            for (int i = 0; i < N_TOKS; i++) act[i]++;
+        }
+    }
+}
+
+APR_INLINE void panels(const struct ktype k, const struct apr_avx2_tiles *a, size_t n_toks)
+{
+    struct panel *s = a->scratch;
+    for (size_t r = 0; r < a->n_rows; r += 16) {
+        const uint8_t *rows[16];
+        size_t n = a->n_rows - r < 16 ? a->n_rows - r : 16;
+        for (size_t j = 0; j < 16; j++) rows[j] = a->w + (r + (j < n ? j : n - 1)) * a->w_row_bytes;
+        for (size_t t = 0; t < n_toks; t += N_GROUP) {
+            size_t n_group = n_toks - t < N_GROUP ? n_toks - t : N_GROUP;
+            memset(s->acc, 0, n_group * sizeof s->acc[0]);
+            for (size_t i = 0; i < a->n_blocks; i += N_BLOCKS) {
+                size_t n_blocks = a->n_blocks - i < N_BLOCKS ? a->n_blocks - i : N_BLOCKS;
+                panel(k, rows, i, n_blocks, a->x + t * a->x_row_bytes, a->x_row_bytes, n_group, s);
+            }
+            for (size_t i = 0; i < n_group; i++) {
+                memcpy(a->y + (t + i) * a->y_stride + r, s->acc[i], n * sizeof(float));
+            }
+        }
+    }
+}
+
+#define PANEL(lower)                                                                                         \
+    void apr_avx2_panel_##lower(const struct apr_avx2_tiles *a, size_t n_toks)                               \
+    {                                                                                                        \
+        panels(k_##lower, a, n_toks);                                                                        \
+    }
+
+PANEL(q2_k)
+PANEL(q3_k)
+PANEL(q4_k)
+PANEL(q5_k)
+PANEL(q6_k)
