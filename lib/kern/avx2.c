@@ -3,19 +3,6 @@
 
 #include "../quant/types.h"
 
-/* Widths are powers of two from 8 down; a token's bits do not depend on which of them it falls into. */
-void apr_avx2_by_width(const struct apr_avx2_widths *by, struct apr_avx2_tiles a, size_t n_toks)
-{
-    size_t width = 8;
-    for (int i = 0; i < 4; i++, width /= 2) {
-        for (; n_toks >= width; n_toks -= width) {
-            by->kernel[i](&a);
-            a.x += width * a.x_row_bytes;
-            a.y += width * a.y_stride;
-        }
-    }
-}
-
 /* clang-format off */
 static const struct apr_matmul matmul[APR_N_TYPES] = {
     [APR_F32] = {apr_avx2_f32, APR_ACT_F32, apr_avx2_f32},
@@ -38,8 +25,8 @@ static const struct apr_matmul matmul[APR_N_TYPES] = {
 };
 static apr_to_f32_fn *const to_f32[APR_N_TYPES] = {
     [APR_F32] = apr_f32_to_f32, [APR_F16] = apr_avx2_f16_row_to_f32, [APR_BF16] = apr_avx2_bf16_row_to_f32,
-    [APR_F64] = apr_f64_to_f32, [APR_I8] = apr_i8_to_f32,
-    [APR_NATIVE_Q4] = apr_native_q4_to_f32, [APR_NATIVE_Q8] = apr_native_q8_row_to_f32,
+    [APR_F64] = apr_avx2_f64_to_f32, [APR_I8] = apr_avx2_i8_to_f32,
+    [APR_NATIVE_Q4] = apr_avx2_native_q4_to_f32, [APR_NATIVE_Q8] = apr_avx2_native_q8_row_to_f32,
     [APR_Q4_0] = apr_avx2_q4_0_to_f32, [APR_Q4_1] = apr_avx2_q4_1_to_f32,
     [APR_Q5_0] = apr_avx2_q5_0_to_f32, [APR_Q5_1] = apr_avx2_q5_1_to_f32, [APR_Q8_0] = apr_avx2_q8_0_to_f32,
     [APR_Q2_K] = apr_avx2_q2_k_to_f32, [APR_Q3_K] = apr_avx2_q3_k_to_f32, [APR_Q4_K] = apr_avx2_q4_k_to_f32,

@@ -19,24 +19,19 @@ struct apr_avx2_tiles {
     size_t y_stride;
     void *scratch;
 };
-/* Kernels for 8, 4, 2 and 1 tokens; avx2.c. */
-struct apr_avx2_widths {
-    void (*kernel[4])(const struct apr_avx2_tiles *a);
-};
-void apr_avx2_by_width(const struct apr_avx2_widths *by, struct apr_avx2_tiles a, size_t n_toks);
-
 /* avx2_block256.c */
 apr_matmul_fn apr_avx2_fast_q2_k, apr_avx2_fast_q3_k, apr_avx2_fast_q4_k, apr_avx2_fast_q5_k;
 apr_matmul_fn apr_avx2_fast_q6_k;
 apr_to_f32_fn apr_avx2_q2_k_to_f32, apr_avx2_q3_k_to_f32, apr_avx2_q4_k_to_f32, apr_avx2_q5_k_to_f32;
 apr_to_f32_fn apr_avx2_q6_k_to_f32;
 
-/* avx2_panel.c: the same products for many tokens */
-#define APR_AVX2_PANEL_TOKS  12 /* from here on packing pays */
+/* avx2_panel256.c, avx2_panel32.c: the same products for three and more tokens; their scratch */
 #define APR_AVX2_PANEL_BYTES 57344
 typedef void apr_avx2_panel_fn(const struct apr_avx2_tiles *a, size_t n_toks);
 apr_avx2_panel_fn apr_avx2_panel_q2_k, apr_avx2_panel_q3_k, apr_avx2_panel_q4_k, apr_avx2_panel_q5_k;
 apr_avx2_panel_fn apr_avx2_panel_q6_k;
+apr_avx2_panel_fn apr_avx2_panel_q4_0, apr_avx2_panel_q4_1, apr_avx2_panel_q5_0, apr_avx2_panel_q5_1;
+apr_avx2_panel_fn apr_avx2_panel_q8_0;
 
 /* avx2_block32.c */
 apr_matmul_fn apr_avx2_fast_q4_0, apr_avx2_fast_q4_1, apr_avx2_fast_q5_0, apr_avx2_fast_q5_1;
@@ -51,9 +46,13 @@ apr_matmul_fn apr_avx2_native_q4, apr_avx2_native_q8;
 apr_matmul_fn apr_avx2_exact_q4_0, apr_avx2_exact_q4_1, apr_avx2_exact_q5_0, apr_avx2_exact_q5_1;
 apr_matmul_fn apr_avx2_exact_q8_0, apr_avx2_exact_q2_k, apr_avx2_exact_q3_k, apr_avx2_exact_q4_k;
 apr_matmul_fn apr_avx2_exact_q5_k, apr_avx2_exact_q6_k;
-apr_to_f32_fn apr_avx2_f16_row_to_f32, apr_avx2_bf16_row_to_f32;
 
-/* avx2_elem.c */
+/* avx2_widen.c */
+apr_to_f32_fn apr_avx2_f16_row_to_f32, apr_avx2_bf16_row_to_f32, apr_avx2_f64_to_f32, apr_avx2_i8_to_f32;
+apr_to_f32_fn apr_avx2_native_q4_to_f32, apr_avx2_native_q8_row_to_f32;
+void apr_avx2_native_q8_to_f32(float scale, const int8_t *q, float *x, size_t n);
+
+/* avx2_elem.c, avx2_stats.c */
 void apr_avx2_to_act32(const float *x, struct apr_act32 *a, size_t n);
 void apr_avx2_to_act256(const float *x, struct apr_act256 *a, size_t n);
 void apr_avx2_rmsnorm(const float *x, const float *w, float eps, float *y, size_t n);

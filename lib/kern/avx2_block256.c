@@ -68,7 +68,7 @@ APR_INLINE __m256 tile(const struct ktype k, const uint8_t *const *rows, const u
     return acc;
 }
 
-/* All rows for n_toks tokens (1, 2, 4 or 8). */
+/* All rows for n_toks tokens (1 or 2). */
 APR_INLINE void tiles(const struct ktype k, const struct apr_avx2_tiles *a, int n_toks)
 {
     const struct apr_act256 *act[8];
@@ -121,34 +121,15 @@ APR_INLINE void widen(const struct ktype k, const uint8_t *block, float *x, size
 }
 
 #define KTYPE(lower)                                                                                         \
-    static void lower##_8(const struct apr_avx2_tiles *a)                                                    \
-    {                                                                                                        \
-        tiles(k_##lower, a, 8);                                                                              \
-    }                                                                                                        \
-    static void lower##_4(const struct apr_avx2_tiles *a)                                                    \
-    {                                                                                                        \
-        tiles(k_##lower, a, 4);                                                                              \
-    }                                                                                                        \
-    static void lower##_2(const struct apr_avx2_tiles *a)                                                    \
-    {                                                                                                        \
-        tiles(k_##lower, a, 2);                                                                              \
-    }                                                                                                        \
-    static void lower##_1(const struct apr_avx2_tiles *a)                                                    \
-    {                                                                                                        \
-        tiles(k_##lower, a, 1);                                                                              \
-    }                                                                                                        \
     void apr_avx2_fast_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,              \
                                const void *x, size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride,  \
                                void *scratch)                                                                \
     {                                                                                                        \
-        static const struct apr_avx2_widths by = {{lower##_8, lower##_4, lower##_2, lower##_1}};             \
         struct apr_avx2_tiles a = {w,           w_row_bytes, n_rows,   n_cols / APR_QKK, x,                  \
                                    x_row_bytes, y,           y_stride, scratch};                             \
-        if (n_toks >= APR_AVX2_PANEL_TOKS) {                                                                 \
-            apr_avx2_panel_##lower(&a, n_toks);                                                              \
-        } else {                                                                                             \
-            apr_avx2_by_width(&by, a, n_toks);                                                               \
-        }                                                                                                    \
+        if (n_toks == 1) tiles(k_##lower, &a, 1);                                                            \
+        if (n_toks == 2) tiles(k_##lower, &a, 2);                                                            \
+        if (n_toks > 2) apr_avx2_panel_##lower(&a, n_toks);                                                  \
     }                                                                                                        \
     void apr_avx2_##lower##_to_f32(const void *blocks, float *x, size_t n_elems)                             \
     {                                                                                                        \

@@ -5,65 +5,9 @@
  * kern.h runs with one lane per result. */
 #include "avx2.h"
 
-#include <stddef.h>
 #include <string.h>
 
-#include "../quant/blocks.h"
-#include "avx2_vec.h"
-
-typedef __m256i quants_fn(const void *block); /* 32 bytes in order; unsigned unless is_signed */
-struct type32 {
-    size_t block_bytes, off_d, off_m;
-    quants_fn *quants;
-    int offset_log2; /* the value is d * (q - 2^offset_log2); 0: no offset */
-    bool has_m;      /* the value is d * q + m */
-    bool is_signed;
-};
-
-/* Low nibbles are values 0..15, high ones 16..31. */
-APR_INLINE __m256i nibbles(const uint8_t *qs)
-{
-    __m128i v = apr_load128(qs);
-    return _mm256_and_si256(_mm256_set_m128i(_mm_srli_epi16(v, 4), v), _mm256_set1_epi8(15));
-}
-
-/* Bit j of the 32 as 16 in byte j. */
-APR_INLINE __m256i fifth_bits(const uint8_t *qh)
-{
-    int32_t u;
-    memcpy(&u, qh, sizeof u);
-    const __m256i byte_of = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-    const __m256i bit = _mm256_set1_epi64x((int64_t)0x8040201008040201);
-    __m256i v = _mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32(u), byte_of), bit);
-    return _mm256_and_si256(_mm256_cmpeq_epi8(v, bit), _mm256_set1_epi8(16));
-}
-
-APR_INLINE __m256i quants_q4_0(const void *block)
-{
-    return nibbles(((const struct apr_block_q4_0 *)block)->qs);
-}
-
-APR_INLINE __m256i quants_q4_1(const void *block)
-{
-    return nibbles(((const struct apr_block_q4_1 *)block)->qs);
-}
-
-APR_INLINE __m256i quants_q5_0(const void *block)
-{
-    const struct apr_block_q5_0 *b = block;
-    return _mm256_or_si256(nibbles(b->qs), fifth_bits(b->qh));
-}
-
-APR_INLINE __m256i quants_q5_1(const void *block)
-{
-    const struct apr_block_q5_1 *b = block;
-    return _mm256_or_si256(nibbles(b->qs), fifth_bits(b->qh));
-}
-
-APR_INLINE __m256i quants_q8_0(const void *block)
-{
-    return apr_load(((const struct apr_block_q8_0 *)block)->qs);
-}
+#include "avx2_q.h"
 
 /* Eight partial sums of q * a. In int16: two products of at most 128 * 127. */
 APR_INLINE __m256i products(const struct type32 k, __m256i q, __m256i a)
@@ -112,7 +56,7 @@ APR_INLINE __m256 tile(const struct type32 k, const uint8_t *const *rows, const 
     return acc;
 }
 
-/* All rows for n_toks tokens (1, 2, 4 or 8). */
+/* All rows for n_toks tokens (1 or 2). */
 APR_INLINE void tiles(const struct type32 k, const struct apr_avx2_tiles *a, int n_toks)
 {
     const struct apr_act32 *act[8];
@@ -162,48 +106,24 @@ APR_INLINE void widen(const struct type32 k, const uint8_t *block, float *x, siz
     }
 }
 
-#define TYPE32(lower, off_m_, offset_log2_, has_m_, is_signed_)                                              \
-    static const struct type32 t_##lower = {                                                                 \
-        .block_bytes = sizeof(struct apr_block_##lower),                                                     \
-        .off_d = offsetof(struct apr_block_##lower, d),                                                      \
-        .off_m = off_m_,                                                                                     \
-        .quants = quants_##lower,                                                                            \
-        .offset_log2 = offset_log2_,                                                                         \
-        .has_m = has_m_,                                                                                     \
-        .is_signed = is_signed_,                                                                             \
-    };                                                                                                       \
-    static void lower##_8(const struct apr_avx2_tiles *a)                                                    \
-    {                                                                                                        \
-        tiles(t_##lower, a, 8);                                                                              \
-    }                                                                                                        \
-    static void lower##_4(const struct apr_avx2_tiles *a)                                                    \
-    {                                                                                                        \
-        tiles(t_##lower, a, 4);                                                                              \
-    }                                                                                                        \
-    static void lower##_2(const struct apr_avx2_tiles *a)                                                    \
-    {                                                                                                        \
-        tiles(t_##lower, a, 2);                                                                              \
-    }                                                                                                        \
-    static void lower##_1(const struct apr_avx2_tiles *a)                                                    \
-    {                                                                                                        \
-        tiles(t_##lower, a, 1);                                                                              \
-    }                                                                                                        \
+#define TYPE32(lower)                                                                                        \
     void apr_avx2_fast_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,              \
                                const void *x, size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride,  \
                                void *scratch)                                                                \
     {                                                                                                        \
-        static const struct apr_avx2_widths by = {{lower##_8, lower##_4, lower##_2, lower##_1}};             \
         struct apr_avx2_tiles a = {w,           w_row_bytes, n_rows,   n_cols / APR_QK, x,                   \
                                    x_row_bytes, y,           y_stride, scratch};                             \
-        apr_avx2_by_width(&by, a, n_toks);                                                                   \
+        if (n_toks == 1) tiles(t_##lower, &a, 1);                                                            \
+        if (n_toks == 2) tiles(t_##lower, &a, 2);                                                            \
+        if (n_toks > 2) apr_avx2_panel_##lower(&a, n_toks);                                                  \
     }                                                                                                        \
     void apr_avx2_##lower##_to_f32(const void *blocks, float *x, size_t n_elems)                             \
     {                                                                                                        \
         widen(t_##lower, blocks, x, n_elems);                                                                \
     }
 
-TYPE32(q4_0, 0, 3, false, false)
-TYPE32(q4_1, offsetof(struct apr_block_q4_1, m), 0, true, false)
-TYPE32(q5_0, 0, 4, false, false)
-TYPE32(q5_1, offsetof(struct apr_block_q5_1, m), 0, true, false)
-TYPE32(q8_0, 0, 0, false, true)
+TYPE32(q4_0)
+TYPE32(q4_1)
+TYPE32(q5_0)
+TYPE32(q5_1)
+TYPE32(q8_0)

@@ -169,7 +169,7 @@ void apr_avx2_rope_half(float *x, const float *cos, const float *sin, size_t n)
     }
 }
 
-/* The largest of n values; *n_nan is not 0 where one is NaN. */
+/* The largest of n values; *any_nan where one is NaN, then the value means nothing. */
 static float max_of(const float *x, size_t n, bool *any_nan)
 {
     __m256 m[4], nan = _mm256_setzero_ps();

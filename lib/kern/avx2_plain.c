@@ -138,21 +138,18 @@ static void by_slices(slice_fn *slice, const void *w, size_t w_row_bytes, size_t
                   scratch);                                                                                  \
     }
 
-/* The number of an APR-native Q8 row is (float)q * scale, and 0 where the scale is no number. */
 static void slice_native_q8(const uint8_t *row, size_t k0, float *x, size_t n)
 {
-    uint8_t part[sizeof(struct apr_head_native_q8) + N_SLICE];
-    memcpy(part, row, sizeof(struct apr_head_native_q8));
-    memcpy(part + sizeof(struct apr_head_native_q8), row + sizeof(struct apr_head_native_q8) + k0, n);
-    apr_native_q8_row_to_f32(part, x, n);
+    const struct apr_head_native_q8 *head = (const void *)row;
+    apr_avx2_native_q8_to_f32(head->scale, (const int8_t *)(head + 1) + k0, x, n);
 }
 
 SLICE(f32, 1, 4, apr_f32_to_f32)
 SLICE(f16, 1, 2, apr_avx2_f16_row_to_f32)
 SLICE(bf16, 1, 2, apr_avx2_bf16_row_to_f32)
-SLICE(f64, 1, 8, apr_f64_to_f32)
-SLICE(i8, 1, 1, apr_i8_to_f32)
-SLICE(native_q4, APR_QK, sizeof(struct apr_block_native_q4), apr_native_q4_to_f32)
+SLICE(f64, 1, 8, apr_avx2_f64_to_f32)
+SLICE(i8, 1, 1, apr_avx2_i8_to_f32)
+SLICE(native_q4, APR_QK, sizeof(struct apr_block_native_q4), apr_avx2_native_q4_to_f32)
 SLICE(q4_0, APR_QK, sizeof(struct apr_block_q4_0), apr_avx2_q4_0_to_f32)
 SLICE(q4_1, APR_QK, sizeof(struct apr_block_q4_1), apr_avx2_q4_1_to_f32)
 SLICE(q5_0, APR_QK, sizeof(struct apr_block_q5_0), apr_avx2_q5_0_to_f32)
@@ -254,14 +251,3 @@ APR_INLINE void one_token(load8_fn *load8, slice_fn *slice, size_t elem_bytes, c
 PLAIN(f32, 4)
 PLAIN(f16, 2)
 PLAIN(bf16, 2)
-
-#define WIDEN(name, lower, one)                                                                              \
-    void name(const void *blocks, float *x, size_t n_elems)                                                  \
-    {                                                                                                        \
-        const uint8_t *p = blocks;                                                                           \
-        for (; n_elems >= 8; n_elems -= 8, p += 16, x += 8) _mm256_storeu_ps(x, load8_##lower(p));           \
-        one(p, x, n_elems);                                                                                  \
-    }
-
-WIDEN(apr_avx2_f16_row_to_f32, f16, apr_f16_row_to_f32)
-WIDEN(apr_avx2_bf16_row_to_f32, bf16, apr_bf16_row_to_f32)

@@ -26,6 +26,11 @@ APR_INLINE __m128i apr_load128(const void *p)
     return _mm_loadu_si128((const __m128i *)p);
 }
 
+APR_INLINE void apr_store(void *p, __m256i v)
+{
+    _mm256_storeu_si256((__m256i *)p, v);
+}
+
 APR_INLINE uint16_t apr_u16_at(const uint8_t *p)
 {
     uint16_t u;
@@ -81,6 +86,37 @@ APR_INLINE __m128 apr_avx2_trees(__m256 v0, __m256 v1, __m256 v2, __m256 v3)
     __m128 b01 = _mm_add_ps(_mm_unpacklo_ps(a0, a1), _mm_unpackhi_ps(a0, a1));
     __m128 b23 = _mm_add_ps(_mm_unpacklo_ps(a2, a3), _mm_unpackhi_ps(a2, a3));
     return _mm_add_ps(_mm_movelh_ps(b01, b23), _mm_movehl_ps(b23, b01));
+}
+
+/* Eight vectors of dwords: v[i] lane j becomes v[j] lane i. */
+APR_INLINE void apr_avx2_transpose(__m256i v[8])
+{
+    __m256i a[8], b[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 8; i += 2) {
+        a[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
+        a[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
+        b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
+        b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
+        b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
+    }
+}
+
+/* The four bytes at p in every lane. */
+APR_INLINE __m256i apr_avx2_four(const void *p)
+{
+    int32_t v;
+    memcpy(&v, p, sizeof v);
+    return _mm256_set1_epi32(v);
 }
 
 /* Lanes k < n are all ones. n <= 8 */

@@ -1,4 +1,4 @@
-/* Q2_K .. Q6_K times the int8 activations of many tokens.
+/* Q2_K .. Q6_K times the int8 activations of three and more tokens.
  *
  * 16 rows are unpacked once, 1024 columns at a time, to a panel in which a vector holds 4 consecutive k of
  * 8 rows: one broadcast of 4 activations then serves 8 rows, and no sum across lanes is needed. Pairs are
@@ -29,34 +29,6 @@ struct panel {
 };
 _Static_assert(sizeof(struct panel) <= APR_AVX2_PANEL_BYTES, "pick.c counts on it");
 
-/* Eight vectors of dwords: v[i] lane j becomes v[j] lane i. */
-APR_INLINE void transpose(__m256i v[8])
-{
-    __m256i a[8], b[8];
-#pragma GCC unroll 4
-    for (int i = 0; i < 8; i += 2) {
-        a[i] = _mm256_unpacklo_epi32(v[i], v[i + 1]);
-        a[i + 1] = _mm256_unpackhi_epi32(v[i], v[i + 1]);
-    }
-#pragma GCC unroll 2
-    for (int i = 0; i < 8; i += 4) {
-        b[i] = _mm256_unpacklo_epi64(a[i], a[i + 2]);
-        b[i + 1] = _mm256_unpackhi_epi64(a[i], a[i + 2]);
-        b[i + 2] = _mm256_unpacklo_epi64(a[i + 1], a[i + 3]);
-        b[i + 3] = _mm256_unpackhi_epi64(a[i + 1], a[i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        v[i] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x20);
-        v[i + 4] = _mm256_permute2x128_si256(b[i], b[i + 4], 0x31);
-    }
-}
-
-APR_INLINE void store(void *p, __m256i v)
-{
-    _mm256_storeu_si256((__m256i *)p, v);
-}
-
 /* block: of 8 rows */
 APR_INLINE void pack(const struct ktype k, const uint8_t *const *block, struct half *h)
 {
@@ -71,29 +43,23 @@ APR_INLINE void pack(const struct ktype k, const uint8_t *const *block, struct h
         __m256i q[8];
 #pragma GCC unroll 8
         for (int r = 0; r < 8; r++) q[r] = k.group(block[r], g);
-        transpose(q);
+        apr_avx2_transpose(q);
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) store(h->q[8 * g + i], q[i]);
+        for (int i = 0; i < 8; i++) apr_store(h->q[8 * g + i], q[i]);
     }
-    transpose(pair); /* dword p of a row: sub-blocks 2 p, 2 p + 1 */
-    for (int p = 0; p < 8; p++) store(h->pair[p], pair[p]);
-    transpose(scale); /* dword i of a row: groups 2 i, 2 i + 1 of even sub-blocks, from 4 on of odd ones */
+    apr_avx2_transpose(pair); /* dword p of a row: sub-blocks 2 p, 2 p + 1 */
+    for (int p = 0; p < 8; p++) apr_store(h->pair[p], pair[p]);
+    apr_avx2_transpose(
+        scale); /* dword i of a row: groups 2 i, 2 i + 1 of even sub-blocks, from 4 on of odd ones */
     for (int i = 0; i < 8; i++) {
         __m256i low = _mm256_and_si256(scale[i], _mm256_set1_epi32(0xffff)),
                 high = _mm256_srli_epi32(scale[i], 16);
         int g = i % 4 * 2, odd = i / 4;
-        store(h->scale[2 * g + odd], _mm256_or_si256(low, _mm256_slli_epi32(low, 16)));
-        store(h->scale[2 * (g + 1) + odd], _mm256_or_si256(high, _mm256_slli_epi32(high, 16)));
+        apr_store(h->scale[2 * g + odd], _mm256_or_si256(low, _mm256_slli_epi32(low, 16)));
+        apr_store(h->scale[2 * (g + 1) + odd], _mm256_or_si256(high, _mm256_slli_epi32(high, 16)));
     }
     _mm256_storeu_ps(h->d, apr_avx2_halves(block, k.off_d, 1));
     if (k.has_min) _mm256_storeu_ps(h->dmin, apr_avx2_halves(block, k.off_dmin, 1));
-}
-
-APR_INLINE __m256i four(const void *p)
-{
-    int32_t v;
-    memcpy(&v, p, sizeof v);
-    return _mm256_set1_epi32(v);
 }
 
 /* One block of 16 rows times one block of N_TOKS tokens, onto acc. */
@@ -112,10 +78,12 @@ APR_INLINE void tile(const struct ktype k, const struct half *h, const struct ap
             __m256i q0 = apr_load(h[0].q[c + i]), q1 = apr_load(h[1].q[c + i]);
 #pragma GCC unroll 4
             for (int t = 0; t < N_TOKS; t++) {
-                __m256i a = four(act[t]->q + 4 * (c + i));
+                __m256i a = apr_avx2_four(act[t]->q + 4 * (c + i));
                 __m256i p0 = _mm256_maddubs_epi16(q0, a), p1 = _mm256_maddubs_epi16(q1, a);
                 part[t][0] = i ? _mm256_add_epi16(part[t][0], p0) : p0;
                 part[t][1] = i ? _mm256_add_epi16(part[t][1], p1) : p1;
+                /* keeps the sums in registers: without it the compiler reorders the eight steps and spills */
+                __asm__("" : "+x"(part[t][0]), "+x"(part[t][1]));
             }
         }
         __m256i s0 = apr_load(h[0].scale[c / 4]), s1 = apr_load(h[1].scale[c / 4]);
@@ -131,8 +99,8 @@ APR_INLINE void tile(const struct ktype k, const struct half *h, const struct ap
         __m256i by_pair = _mm256_setzero_si256();
 #pragma GCC unroll 8
         for (int p = 0; p < 8; p++) {
-            by_pair = _mm256_add_epi32(by_pair,
-                                       _mm256_madd_epi16(apr_load(h[j].pair[p]), four(act[t]->sums + 2 * p)));
+            by_pair = _mm256_add_epi32(
+                by_pair, _mm256_madd_epi16(apr_load(h[j].pair[p]), apr_avx2_four(act[t]->sums + 2 * p)));
         }
         __m256 dy = _mm256_set1_ps(act[t]->d), a = _mm256_loadu_ps(acc[t][j]);
         if (k.has_min) {
