@@ -5,6 +5,7 @@
 #include "hf.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "../io.h"
@@ -86,6 +87,13 @@ static enum apr_code put_added(struct apr_hf_job *j, const json_t *tok, size_t i
     const char *text = json_string_value(content);
     size_t n = json_string_length(content);
     if (n == 0) return apr_fail(j->e, APR_EFORMAT, "%s: $.added_tokens[%zu]: empty content", j->file, i);
+    const struct apr_str old = v->toks[id];
+    if (v->types[id] == APR_TOK_NORMAL && (old.n_bytes != n || memcmp(old.p, text, n) != 0)) {
+        char shown[80];
+        return apr_fail(j->e, APR_EFORMAT,
+                        "%s: $.added_tokens[%zu]: id %" PRId64 " is the token \"%s\" of the vocabulary",
+                        j->file, i, id, apr_escape(shown, sizeof shown, old.p, old.n_bytes));
+    }
     bool special = json_is_true(json_object_get(tok, "special")) || config_says_special(j->config, id);
     v->types[id] = special || looks_special(text, n) ? APR_TOK_CONTROL : APR_TOK_USER;
     v->toks[id] = v->types[id] == APR_TOK_USER ? with_blanks(j->arena, text, n)
@@ -227,6 +235,35 @@ static void name_pre(struct apr_hf_job *j)
 
 /* ---- files ---- */
 
+/* Tokens that only tokenizer_config.json knows, behind all others: transformers adds them when it loads. */
+static enum apr_code append_config_tokens(struct apr_hf_job *j)
+{
+    json_t *added = json_object_get(j->v->hf, "added_tokens"), *row;
+    int64_t last = -1;
+    size_t i;
+    const char *key;
+    for (uint64_t k = 0; k < j->parts.n_toks; k++)
+        if (j->parts.toks[k].id > last) last = j->parts.toks[k].id;
+    json_array_foreach(added, i, row)
+    {
+        int64_t id = json_integer_value(json_object_get(row, "id"));
+        if (id > last) last = id;
+    }
+    json_object_foreach(json_object_get(j->config, "added_tokens_decoder"), key, row)
+    {
+        char *stop;
+        int64_t id = strtoll(key, &stop, 10);
+        bool fits = j->n_vocab == 0 || id < (int64_t)j->n_vocab;
+        if (*stop || id <= last || !fits || json_string_length(json_object_get(row, "content")) == 0)
+            continue;
+        json_t *copy = json_copy(row);
+        if (!copy || json_object_set_new(copy, "id", json_integer(id)) != 0 ||
+            json_array_append_new(added, copy) != 0)
+            return apr_fail(j->e, APR_EFORMAT, "%s: $.added_tokens is not a list", j->file);
+    }
+    return APR_OK;
+}
+
 static enum apr_code read_new(struct apr_hf_job *j, const struct apr_buf *text)
 {
     const char *p = (const char *)text->data;
@@ -234,6 +271,7 @@ static enum apr_code read_new(struct apr_hf_job *j, const struct apr_buf *text)
     TRY(apr_json_parse((const char *)j->parts.rest.data, j->parts.rest.n_bytes, j->file, &j->v->hf, j->e));
     if (!json_is_object(json_object_get(j->v->hf, "model")))
         return apr_fail(j->e, APR_EFORMAT, "%s: no $.model", j->file);
+    TRY(append_config_tokens(j));
     return name_kind(j);
 }
 

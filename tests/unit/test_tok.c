@@ -209,6 +209,61 @@ static void expect_ids(const struct apr_tok *t, const char *text, unsigned flags
     apr_ids_free(&ids);
 }
 
+static void write_file(const char *dir, const char *name, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    int fd = open(path, O_WRONLY | O_CREAT, 0600);
+    assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text) && close(fd) == 0);
+}
+
+static const char small_tokenizer[] =
+    "{\"added_tokens\":[{\"id\":2,\"content\":\"<s>\",\"special\":true}],\"decoder\":{\"type\":\"ByteLevel\"}"
+    ","
+    "\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":[{\"SpecialToken\":{\"id\":\"<s>\"}},"
+    "{\"Sequence\":{\"id\":\"A\"}}],\"pair\":[],\"special_tokens\":{\"<s>\":{\"ids\":[2]}}},"
+    "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}";
+static const char small_config[] =
+    "{\"bos_token\":{\"content\":\"<s>\"},\"eos_token\":\"<end>\",\"chat_template\":[{\"name\":\"tools\","
+    "\"template\":"
+    "\"T\"},{\"name\":\"default\",\"template\":\"D\"}],\"added_tokens_decoder\":{\"2\":{\"content\":\"<s>\"},"
+    "\"5\":{\"content\":\"<end>\",\"special\":true},\"1\":{\"content\":\"<never>\"}}}";
+
+/* What tokenizer_config.json and the template file beside it add to tokenizer.json. */
+static void test_config(void **state)
+{
+    (void)state;
+    char dir[] = "/tmp/apr-tok-XXXXXX", path[256];
+    struct fixture f;
+    assert_non_null(mkdtemp(dir));
+    write_file(dir, "tokenizer.json", small_tokenizer);
+    write_file(dir, "chat_template.jinja", "from the file\n");
+    open_dir(&f, dir, 0); /* no tokenizer_config.json */
+    assert_int_equal(f.v.bos_id, APR_ID_NONE);
+    assert_int_equal(f.v.add_bos, 1);
+    assert_string_equal(f.v.chat_template, "from the file\n");
+    expect_ids(f.t, "a", APR_TOK_ADD_SPECIAL, 2, (int32_t[]){2, 0});
+    close_dir(&f);
+    write_file(dir, "tokenizer_config.json", small_config);
+    open_dir(&f, dir, 0);
+    assert_int_equal(f.v.n_toks, 6);
+    assert_int_equal(f.v.bos_id, 2);
+    assert_int_equal(f.v.eos_id, 5);
+    assert_int_equal(f.v.types[5], APR_TOK_CONTROL);
+    assert_memory_equal(f.v.toks[3].p, "[PAD3]", 6);
+    assert_memory_equal(f.v.toks[1].p, "b", 1);
+    assert_string_equal(f.v.chat_template, "D");
+    assert_int_equal(json_array_size(json_object_get(f.tok_config, "chat_template")), 2);
+    expect_ids(f.t, "a<end>", APR_TOK_PARSE_SPECIAL, 2, (int32_t[]){0, 5});
+    close_dir(&f);
+    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        assert_int_equal(unlink(path), 0);
+    }
+    assert_int_equal(rmdir(dir), 0);
+}
+
 static void test_special(void **state)
 {
     (void)state;
@@ -309,7 +364,7 @@ int main(void)
         cmocka_unit_test(test_golden),    cmocka_unit_test(test_vocabulary),
         cmocka_unit_test(test_old_files), cmocka_unit_test(test_special),
         cmocka_unit_test(test_any_bytes), cmocka_unit_test(test_without_json),
-        cmocka_unit_test(test_gate),
+        cmocka_unit_test(test_gate),      cmocka_unit_test(test_config),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

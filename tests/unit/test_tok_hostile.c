@@ -58,6 +58,8 @@ static const struct {
     {DOC(ADDED("-1", "x"), BYTE_LEVEL, VOCAB, ""), APR_EFORMAT, "id -1"},
     {DOC(ADDED("2147483647", "x"), BYTE_LEVEL, VOCAB, ""), APR_EFORMAT, "2147483647"},
     {DOC(ADDED("\"4\"", "x"), BYTE_LEVEL, VOCAB, ""), APR_EFORMAT, "no id"},
+    {DOC(ADDED("1", "x"), BYTE_LEVEL, VOCAB, ""), APR_EFORMAT, "id 1 is the token \"b\""},
+    {DOC(ADDED("1", "b"), BYTE_LEVEL, VOCAB, ""), APR_OK, ""},
     {DOC("7", BYTE_LEVEL, VOCAB, ""), APR_EFORMAT, "no id"},
     {DOC(ADDED("4", "x"), BYTE_LEVEL, VOCAB, ""), APR_OK, ""},
     /* patterns */
