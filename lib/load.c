@@ -53,6 +53,12 @@ static enum apr_code load_file(struct apr_model *m, const char *path, enum apr_l
     return code;
 }
 
+static bool is_folder(const char *path)
+{
+    struct stat st;
+    return strcmp(path, "-") != 0 && stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
 static enum apr_code load_path(struct apr_model *m, const char *path, enum apr_load_how how,
                                struct apr_err *e)
 {
@@ -60,8 +66,7 @@ static enum apr_code load_path(struct apr_model *m, const char *path, enum apr_l
     const char *slash = strrchr(path, '/');
     if (strncmp(path, "hf://", 5) == 0)
         return apr_fail(e, APR_ENOTFOUND, "%s: not downloaded; run: apr pull %s", path, path);
-    if (strcmp(path, "-") != 0 && stat(path, &st) == 0 && S_ISDIR(st.st_mode))
-        return apr_hf_folder_open(path, m, e);
+    if (is_folder(path)) return apr_hf_folder_open(path, m, e);
     if (has_suffix(path, ".safetensors.index.json")) {
         if (stat(path, &st) != 0) return apr_fail(e, APR_ENOTFOUND, "%s: %s", path, strerror(errno));
         return apr_hf_folder_open(
@@ -88,7 +93,8 @@ enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr
 enum apr_code apr_load_vocab(const char *path, struct apr_model **out, struct apr_err *e)
 {
     struct apr_model *m = apr_model_new(path);
-    enum apr_code code = load_path(m, path, APR_LOAD_STREAM, e);
+    enum apr_code code =
+        is_folder(path) ? apr_hf_vocab_open(path, m, e) : load_path(m, path, APR_LOAD_STREAM, e);
     *out = NULL;
     if (code == APR_OK && m->vocab.kind == APR_VOCAB_NONE)
         code = apr_fail(e, APR_ELOAD, "%s: holds no tokenizer", path);

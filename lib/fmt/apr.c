@@ -316,11 +316,16 @@ static enum apr_code read_index(struct reader *r, struct apr_err *e)
     return apr_rd_zeros(&rd, apr_rd_left(&rd), "padding of the index", e);
 }
 
+/* A tensor's place, to be sorted. */
+struct place {
+    uint64_t off, n_bytes;
+    const char *name;
+};
+
 static int by_place(const void *a, const void *b)
 {
-    const struct apr_tensor *x = *(const struct apr_tensor *const *)a,
-                            *y = *(const struct apr_tensor *const *)b;
-    if (x->off_file != y->off_file) return x->off_file < y->off_file ? -1 : 1;
+    const struct place *x = a, *y = b;
+    if (x->off != y->off) return x->off < y->off ? -1 : 1;
     return (x->n_bytes > y->n_bytes) - (x->n_bytes < y->n_bytes);
 }
 
@@ -329,19 +334,19 @@ static int by_place(const void *a, const void *b)
 static enum apr_code check_tiling(struct reader *r, struct apr_err *e)
 {
     struct apr_model *m = r->m;
-    const struct apr_tensor **sorted;
+    struct place *places;
     uint64_t at = r->off_data;
     char shown[256];
-    TRY(apr_arena_try(&m->arena, &sorted, (size_t)m->n_tensors + 1, sizeof *sorted, "tensors by offset", e));
-    for (uint64_t i = 0; i < m->n_tensors; i++) sorted[i] = &m->tensors[i];
-    qsort(sorted, m->n_tensors, sizeof *sorted, by_place);
+    TRY(apr_arena_try(&m->arena, &places, (size_t)m->n_tensors + 1, sizeof *places, "tensors by offset", e));
+    for (uint64_t i = 0; i < m->n_tensors; i++)
+        places[i] = (struct place){m->tensors[i].off_file, m->tensors[i].n_bytes, m->tensors[i].name};
+    qsort(places, m->n_tensors, sizeof *places, by_place);
     for (uint64_t i = 0; i < m->n_tensors; i++) {
-        const struct apr_tensor *t = sorted[i];
-        apr_escape(shown, sizeof shown, t->name, strlen(t->name));
-        if (t->off_file != at)
+        apr_escape(shown, sizeof shown, places[i].name, strlen(places[i].name));
+        if (places[i].off != at)
             return apr_fail(e, APR_EFORMAT, "%s: tensor \"%s\": data at byte %" PRIu64 ", expected %" PRIu64,
-                            r->file, shown, t->off_file, at);
-        if (ckd_add(&at, at, t->n_bytes) || at > INT64_MAX)
+                            r->file, shown, places[i].off, at);
+        if (ckd_add(&at, at, places[i].n_bytes) || at > INT64_MAX)
             return apr_fail(e, APR_EFORMAT, "%s: tensor \"%s\": offset and size overflow", r->file, shown);
         at = apr_align64(at);
     }

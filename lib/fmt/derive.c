@@ -67,6 +67,9 @@ static enum apr_code config_from_gguf(struct apr_model *m, struct apr_err *e)
     m->family = arch ? apr_family_of_gguf(arch) : NULL;
     if (!m->family || m->vocab_only) return APR_OK;
     m->config = (struct apr_config){.n_vocab = n_vocab_of(m)};
+    if (m->vocab.n_toks > m->config.n_vocab)
+        return apr_fail(e, APR_EFORMAT, "%s: %" PRIu32 " tokens, the embedding has %" PRIu32 " rows",
+                        file_of(m), m->vocab.n_toks, m->config.n_vocab);
     m->config.tied = !apr_model_role(m, APR_ROLE_LM_HEAD, 0);
     TRY(m->family->from_gguf(&m->kvs, &m->config, file_of(m), e));
     m->config.rope_theta = shortest(m->config.rope_theta);

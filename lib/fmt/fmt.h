@@ -80,5 +80,7 @@ APR_MUST_USE enum apr_code apr_plan_layout(struct apr_plan *p, uint32_t alignmen
 /* A Hugging Face folder: config.json, tokenizer files, index and shards (symlinks into a blob store are
  * fine). In fmt/hf_folder.c; a folder with tokenizer files alone gives vocab_only. */
 APR_MUST_USE enum apr_code apr_hf_folder_open(const char *dir, struct apr_model *m, struct apr_err *e);
+/* Its documents and tokenizer alone, whatever weights there are: gives vocab_only. */
+APR_MUST_USE enum apr_code apr_hf_vocab_open(const char *dir, struct apr_model *m, struct apr_err *e);
 
 #endif

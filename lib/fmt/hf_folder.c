@@ -262,11 +262,8 @@ static enum apr_code open_weights(struct apr_model *m, const char *dir, struct a
 
 /* ---- externals ---------------------------------------------------------------------------------------- */
 
-enum apr_code apr_hf_folder_open(const char *dir, struct apr_model *m, struct apr_err *e)
+static enum apr_code open_folder(const char *dir, struct apr_model *m, struct apr_err *e)
 {
-    m->fmt = &apr_fmt_safetensors;
-    apr_origin_name(m, dir);
-    TRY(open_weights(m, dir, e));
     TRY(load_documents(m, dir, e));
     if (m->vocab_only) {
         m->family = m->hf_config ? apr_family_of_hf(m->hf_config) : NULL;
@@ -275,6 +272,24 @@ enum apr_code apr_hf_folder_open(const char *dir, struct apr_model *m, struct ap
     }
     TRY(load_tokenizer(m, dir, e));
     return apr_derive_generation(m, e);
+}
+
+enum apr_code apr_hf_folder_open(const char *dir, struct apr_model *m, struct apr_err *e)
+{
+    m->fmt = &apr_fmt_safetensors;
+    apr_origin_name(m, dir);
+    TRY(open_weights(m, dir, e));
+    return open_folder(dir, m, e);
+}
+
+enum apr_code apr_hf_vocab_open(const char *dir, struct apr_model *m, struct apr_err *e)
+{
+    m->fmt = &apr_fmt_safetensors;
+    m->vocab_only = true;
+    apr_origin_name(m, dir);
+    if (!has_tokenizer(dir)) return apr_fail(e, APR_ENOTFOUND, "%s: no tokenizer files in this folder", dir);
+    TRY(apr_model_index(m, e));
+    return open_folder(dir, m, e);
 }
 
 enum apr_code apr_hf_companions(struct apr_model *m, const char *path, struct apr_err *e)

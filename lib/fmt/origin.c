@@ -44,9 +44,21 @@ static const char *from_hub_cache(struct apr_model *m, const char *path)
 }
 
 /* Lines of the record: commit, etag (the SHA-256 of a large file), time of the download in seconds. */
+static bool parse_record(char *text, char **etag, double *time_s)
+{
+    char *end, *time_text;
+    *etag = strchr(text, '\n');
+    if (!*etag) return false;
+    time_text = strchr(++*etag, '\n');
+    if (!time_text) return false;
+    *time_text++ = '\0';
+    *time_s = strtod(time_text, &end);
+    return end != time_text;
+}
+
 static const char *from_record(struct apr_model *m, const char *path)
 {
-    char file[PATH_MAX], etag[128];
+    char file[PATH_MAX], *etag;
     struct apr_buf b;
     struct apr_err ignored;
     struct stat st;
@@ -57,8 +69,8 @@ static const char *from_record(struct apr_model *m, const char *path)
     if (n < 0 || (size_t)n >= sizeof file || stat(path, &st) != 0) return NULL;
     apr_buf_init(&b, SIDECAR_MAX_BYTES);
     if (apr_read_file(file, SIDECAR_MAX_BYTES, &b, &ignored) == APR_OK && b.data &&
-        sscanf((const char *)b.data, "%*127[^\n]\n%127[^\n]\n%lf", etag, &time_s) == 2 &&
-        is_sha256(etag, strlen(etag)) && (double)st.st_mtim.tv_sec - 1 <= time_s)
+        parse_record((char *)b.data, &etag, &time_s) && is_sha256(etag, strlen(etag)) &&
+        (double)st.st_mtim.tv_sec - 1 <= time_s)
         sha256 = apr_arena_strdup(&m->arena, etag);
     apr_buf_free(&b);
     return sha256;

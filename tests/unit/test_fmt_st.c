@@ -306,6 +306,31 @@ static void hub_cache(void **state)
     apr_model_close(m);
 }
 
+/* As Hugging Face's client leaves a local folder: a record with the hash beside the file, as long as it is
+ * not older than the file. */
+static void local_folder_record(void **state)
+{
+    static const char sha[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    const struct folder *f = *state;
+    const char *times[] = {"4102444800.5", "0.0"}; /* in 2100, in 1970 */
+    char text[256];
+    make_dir(f, ".cache");
+    make_dir(f, ".cache/huggingface");
+    make_dir(f, ".cache/huggingface/download");
+    put_shard(f, "model.safetensors", "{" T("a", "U8", "[1]", 0, 1) "}", 1);
+    for (int i = 0; i < 2; i++) {
+        struct apr_model *m;
+        int n = snprintf(text, sizeof text, "0123abc\n%s\n%s\n", sha, times[i]);
+        put_file(f, ".cache/huggingface/download/model.safetensors.metadata", text, (size_t)n);
+        OK(apr_load_model(f->dir, APR_LOAD_RANDOM, &m, &tiny_err));
+        if (i == 0)
+            assert_string_equal(m->files[0].sha256, sha);
+        else
+            assert_null(m->files[0].sha256);
+        apr_model_close(m);
+    }
+}
+
 static void shards_that_are_no_shards(void **state)
 {
     const struct folder *f = *state;
@@ -391,6 +416,7 @@ int main(void)
         cmocka_unit_test(foreign_content),
         cmocka_unit_test_setup_teardown(indexes, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(hub_cache, make_folder, remove_folder),
+        cmocka_unit_test_setup_teardown(local_folder_record, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(shards_that_are_no_shards, make_folder, remove_folder),
         cmocka_unit_test_setup_teardown(model_cards, make_folder, remove_folder),
         cmocka_unit_test(writer),

@@ -29,7 +29,10 @@ void show_json(struct apr_out *o, const char *key, const json_t *v)
     json_t *member;
     if (json_is_object(v)) {
         apr_out_obj(o, key);
-        json_object_foreach((json_t *)(uintptr_t)v, name, member) show_json(o, name, member);
+        json_object_foreach((json_t *)(uintptr_t)v, name, member)
+        {
+            show_json(o, name, member);
+        }
         apr_out_end(o);
     } else if (json_is_array(v)) {
         apr_out_arr(o, key);
