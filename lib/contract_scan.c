@@ -141,7 +141,7 @@ static enum apr_code check_rows(const struct apr_model *m, const struct apr_tens
 static bool has_unsafe(const struct apr_verdict *v, const struct apr_tensor *t)
 {
     for (size_t i = 0; i < v->n; i++)
-        if (v->at[i].unsafe && v->at[i].tensor && strcmp(v->at[i].tensor, t->name) == 0) return true;
+        if (v->at[i].unsafe && v->at[i].tensor == t->name) return true; /* violations borrow the name */
     return false;
 }
 

@@ -1,0 +1,12 @@
+/* apr-qa: judges models. Reads only; computes no forward pass itself. */
+#include "verbs.h"
+
+static const struct apr_verb *const verbs[] = {&verb_validate, &verb_oracle};
+
+static const struct apr_tool tool = {
+    .name = "apr-qa", .verbs = verbs, .n_verbs = sizeof verbs / sizeof *verbs};
+
+int main(int argc, char **argv)
+{
+    return apr_tool_main(&tool, argc, argv);
+}
