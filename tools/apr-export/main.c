@@ -4,7 +4,7 @@
 static const struct apr_verb *const verbs[] = {&verb_export};
 
 static const struct apr_tool tool = {
-    .name = "apr-export", .verbs = verbs, .n_verbs = sizeof verbs / sizeof *verbs};
+    .name = "apr-export", .verbs = verbs, .n_verbs = sizeof verbs / sizeof verbs[0]};
 
 int main(int argc, char **argv)
 {

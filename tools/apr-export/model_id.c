@@ -67,7 +67,7 @@ static bool size_disagrees(const char *s, uint64_t n_params)
     const char *scale = strchr("KMBT", s[n - 1]);
     if (!scale) return false;
     double label = v * pow(1000, (double)(scale - "KMBT" + 1));
-    return fabs(label - (double)n_params) > (double)(7 * n_params / 8);
+    return fabs(label - (double)n_params) > 7.0 * (double)n_params / 8.0;
 }
 
 static void annotate(struct apr_arena *a, const regex_t *re, struct part *p, size_t n, uint64_t n_params)

@@ -5,7 +5,7 @@ static const struct apr_verb *const verbs[] = {&verb_run,   &verb_logits, &verb_
                                                &verb_check, &verb_bench,  &verb_tokenize};
 
 static const struct apr_tool tool = {
-    .name = "apr-infer", .verbs = verbs, .n_verbs = sizeof verbs / sizeof *verbs};
+    .name = "apr-infer", .verbs = verbs, .n_verbs = sizeof verbs / sizeof verbs[0]};
 
 int main(int argc, char **argv)
 {
