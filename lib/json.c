@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utf8proc.h>
+
 #include "io.h"
 
 #define MAX_INT_DIGITS 18 /* any number of so many digits fits int64_t */
@@ -131,22 +133,31 @@ enum apr_code apr_json_load(const char *path, size_t max_bytes, json_t **out, st
     return rc;
 }
 
+/* One character that cannot stand as it is. */
+static enum apr_code put_escape(struct apr_buf *b, unsigned char c, struct apr_err *e)
+{
+    static const char names[] = "btn\0fr"; /* of 8 to 13; 11 has none */
+    if (c == '"' || c == '\\') return apr_buf_printf(b, e, "\\%c", c);
+    if (c >= 8 && c <= 13 && names[c - 8]) return apr_buf_printf(b, e, "\\%c", names[c - 8]);
+    return apr_buf_printf(b, e, "\\u%04x", c);
+}
+
 enum apr_code apr_json_put_str(struct apr_buf *b, const char *s, size_t n_bytes, struct apr_err *e)
 {
+    static const char replacement[] = "\xef\xbf\xbd"; /* U+FFFD for what is no UTF-8 */
+    const utf8proc_uint8_t *u = (const utf8proc_uint8_t *)s;
     size_t done = 0;
     TRY(apr_buf_append(b, "\"", 1, e));
-    for (size_t i = 0; i < n_bytes; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c >= 0x20 && c != '"' && c != '\\' && c != 0x7f) continue;
-        static const char names[] = "btn\0fr"; /* of 8 to 13; 11 has none */
+    for (size_t i = 0; i < n_bytes;) {
+        utf8proc_int32_t cp;
+        utf8proc_ssize_t n = u[i] < 0x80 ? 1 : utf8proc_iterate(u + i, (utf8proc_ssize_t)(n_bytes - i), &cp);
+        if (n > 1 || (n == 1 && u[i] >= 0x20 && u[i] != '"' && u[i] != '\\' && u[i] != 0x7f)) {
+            i += (size_t)n;
+            continue;
+        }
         TRY(apr_buf_append(b, s + done, i - done, e));
-        done = i + 1;
-        if (c == '"' || c == '\\')
-            TRY(apr_buf_printf(b, e, "\\%c", c));
-        else if (c >= 8 && c <= 13 && names[c - 8])
-            TRY(apr_buf_printf(b, e, "\\%c", names[c - 8]));
-        else
-            TRY(apr_buf_printf(b, e, "\\u%04x", c));
+        TRY(n == 1 ? put_escape(b, u[i], e) : apr_buf_append(b, replacement, 3, e));
+        done = ++i;
     }
     TRY(apr_buf_append(b, s + done, n_bytes - done, e));
     return apr_buf_append(b, "\"", 1, e);

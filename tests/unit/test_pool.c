@@ -1,0 +1,110 @@
+/* The pool: every index once, borders that do not depend on threads, no lost wake-up. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "pool.h"
+
+#define MAX_N 5000
+
+struct job {
+    size_t n, n_chunk;
+    unsigned n_threads;
+    uint8_t hits[MAX_N];
+    size_t begin_of[MAX_N]; /* where the chunk of an index began */
+    atomic_uint n_bad;
+};
+
+static void mark(void *ctx, size_t begin, size_t end, unsigned i_thread)
+{
+    struct job *j = ctx;
+    if (begin % j->n_chunk || end <= begin || end > j->n || end - begin > j->n_chunk ||
+        i_thread >= j->n_threads)
+        atomic_fetch_add(&j->n_bad, 1);
+    for (size_t i = begin; i < end; i++) {
+        j->hits[i]++;
+        j->begin_of[i] = begin;
+    }
+}
+
+static void every_index_once(void **state)
+{
+    (void)state;
+    static struct job j;
+    static const size_t sizes[] = {0, 1, 2, 7, 64, 1000, MAX_N}, chunks[] = {1, 3, 64, MAX_N, 2 * MAX_N};
+    for (unsigned n_threads = 1; n_threads <= 8; n_threads++) {
+        struct apr_pool *p = apr_pool_open(n_threads);
+        assert_int_equal(apr_pool_threads(p), n_threads);
+        for (size_t a = 0; a < sizeof sizes / sizeof *sizes; a++)
+            for (size_t b = 0; b < sizeof chunks / sizeof *chunks; b++) {
+                memset(&j, 0, sizeof j);
+                j.n = sizes[a];
+                j.n_chunk = chunks[b];
+                j.n_threads = n_threads;
+                apr_parallel_for(p, j.n, j.n_chunk, mark, &j);
+                assert_int_equal(j.n_bad, 0);
+                for (size_t i = 0; i < j.n; i++) {
+                    assert_int_equal(j.hits[i], 1);
+                    assert_int_equal(j.begin_of[i], i / j.n_chunk * j.n_chunk);
+                }
+            }
+        apr_pool_close(p);
+    }
+}
+
+struct sum {
+    const uint32_t *from;
+    uint32_t *to;
+};
+
+static void step(void *ctx, size_t begin, size_t end, unsigned i_thread)
+{
+    (void)i_thread;
+    const struct sum *s = ctx;
+    for (size_t i = begin; i < end; i++) s->to[i] = s->from[i] * 3 + (uint32_t)i;
+}
+
+/* Each task reads what the one before wrote: a late or early worker would show. */
+static void tasks_follow_each_other(void **state)
+{
+    (void)state;
+    enum { N = 96, N_TASKS = 20000 };
+    static uint32_t buf[2][N], want[N];
+    for (unsigned n_threads = 1; n_threads <= 8; n_threads += n_threads == 1 ? 1 : 3) {
+        struct apr_pool *p = apr_pool_open(n_threads);
+        memset(buf, 0, sizeof buf);
+        memset(want, 0, sizeof want);
+        for (size_t t = 0; t < N_TASKS; t++) {
+            struct sum s = {buf[t % 2], buf[1 - t % 2]};
+            apr_parallel_for(p, N, t % 5 + 1, step, &s);
+            if (t % 5000 == 0) usleep(300); /* the workers fall asleep */
+        }
+        for (size_t t = 0; t < N_TASKS; t++)
+            for (size_t i = 0; i < N; i++) want[i] = want[i] * 3 + (uint32_t)i;
+        assert_memory_equal(buf[N_TASKS % 2], want, sizeof want);
+        apr_pool_close(p);
+    }
+}
+
+static void opens_and_closes_unused(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 200; i++) apr_pool_close(apr_pool_open(i % 9));
+    apr_pool_close(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_index_once),
+        cmocka_unit_test(tasks_follow_each_other),
+        cmocka_unit_test(opens_and_closes_unused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
