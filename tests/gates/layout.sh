@@ -13,7 +13,7 @@ F_LAYOUT_001() {
 
 # Shape and bytes of a tensor that went through GGUF and back. Planted fault: another tensor's bytes.
 F_LAYOUT_002() {
-    local back=$GATE_WORK/layout2.apr name=model.layers.0.mlp.down_proj.weight other=$2
+    local back=$GATE_WORK/layout2.apr name=model.layers.0.mlp.down_proj.weight other
     once "$back" apr import "$(bf16_gguf)" -q -o "$back"
     other=$name
     [ "$1" = bad ] && other=model.layers.1.mlp.down_proj.weight
