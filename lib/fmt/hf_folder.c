@@ -32,6 +32,16 @@ static bool exists(const char *dir, const char *name)
     return n > 0 && (size_t)n < sizeof path && stat(path, &st) == 0;
 }
 
+/* Also a link whose target is missing: weights that did not arrive are an error, not a folder without
+ * weights. */
+static bool is_listed(const char *dir, const char *name)
+{
+    char path[PATH_MAX];
+    struct stat st;
+    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
+    return n > 0 && (size_t)n < sizeof path && lstat(path, &st) == 0;
+}
+
 static const char *join(struct apr_model *m, const char *dir, const char *name)
 {
     return apr_arena_printf(&m->arena, "%s/%s", dir, name);
@@ -236,8 +246,8 @@ static enum apr_code open_weights(struct apr_model *m, const char *dir, struct a
 {
     const char *name = ONE_FILE, *other;
     uint32_t n;
-    if (!exists(dir, ONE_FILE)) {
-        if (exists(dir, INDEX)) return open_indexed(m, dir, e);
+    if (!is_listed(dir, ONE_FILE)) {
+        if (is_listed(dir, INDEX)) return open_indexed(m, dir, e);
         e->code = APR_OK;
         name = only_file(m, dir, &n, &other, e);
         if (!name && e->code != APR_OK) return e->code;

@@ -392,9 +392,8 @@ static enum apr_code cut(const char *text, struct apr_text *out, struct apr_aren
     return apr_text_cut(copy, strlen(text), 64, "test", a, out, e);
 }
 
-#define NUMBERS                                                                                              \
-    "{\"tokenizer.token_type\":[ 1 , -2,2147483647 ],"                                                       \
-    "\"tokenizer.scores\":[0,-1.5,1e3,-0.0,12345678901234567890,1.5E-3]}"
+static const char numbers[] = "{\"tokenizer.token_type\":[ 1 , -2,2147483647 ],"
+                              "\"tokenizer.scores\":[0,-1.5,1e3,-0.0,12345678901234567890,1.5E-3]}";
 
 static void scanner(void **state)
 {
@@ -454,7 +453,7 @@ static void scanner(void **state)
         if (cut(bad[i], &out, &a, &e) != APR_EFORMAT) fail_msg("%s: accepted", bad[i]);
         assert_null(out.root);
     }
-    OK(cut(NUMBERS, &out, &a, &tiny_err));
+    OK(cut(numbers, &out, &a, &tiny_err));
     assert_int_equal(out.types[1], -2);
     assert_true(out.scores[1] == -1.5F && out.scores[2] == 1000.0F &&
                 out.scores[4] == 12345678901234567890.0F);

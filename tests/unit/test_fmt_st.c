@@ -353,6 +353,10 @@ static void shards_that_are_no_shards(void **state)
     assert_int_equal(unlink(path), 0);
     assert_int_equal(mkdir(path, 0700), 0);
     assert_int_equal(load_folder(f, &e), APR_EFORMAT);
+    (void)snprintf(path, sizeof path, "%s/model.safetensors", f->dir); /* an interrupted download */
+    assert_int_equal(symlink("blobs/0", path), 0);
+    put_file(f, "tokenizer.json", "{}", 2);
+    assert_int_equal(load_folder(f, &e), APR_ENOTFOUND);
 }
 
 /* ---- model card --------------------------------------------------------------------------------------- */
