@@ -400,7 +400,7 @@ static void scanner(void **state)
     static const char *const good[] = {
         "{}",        " { } ",
         "{\"a\":1}", "{\"a\":{\"b\":[1,\"]}\\\"\"]},\"tokenizer.merges\":null}",
-        NUMBERS,     "{\"tokenizer.vocabulary\":[\"\\u0000\\/\\b\"]}",
+        numbers,     "{\"tokenizer.vocabulary\":[\"\\u0000\\/\\b\"]}",
     };
     static const char *const bad[] = {
         "",
