@@ -108,12 +108,13 @@ APR_INLINE void widen(const struct ktype k, const uint8_t *block, float *x, size
             uint8_t q[32];
             _mm256_storeu_si256((__m256i *)(void *)q, k.group(block, g));
 #pragma GCC unroll 4
-            for (int j = 0; j < 4; j++) { /* sub-block 2 g + j / 2 */
+            for (int j = 0; j < 4; j++) {
+                const int half = j / 2; /* sub-block 2 g + half */
                 __m256i v = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)(q + 8 * j)));
                 if (k.offset_log2) v = _mm256_sub_epi32(v, _mm256_set1_epi32(1 << k.offset_log2));
                 __m256 y =
-                    _mm256_mul_ps(_mm256_set1_ps(d * (float)scale[j / 2 * 8 + g]), _mm256_cvtepi32_ps(v));
-                if (k.has_min) y = _mm256_sub_ps(y, _mm256_set1_ps(dmin * (float)min[2 * g + j / 2]));
+                    _mm256_mul_ps(_mm256_set1_ps(d * (float)scale[half * 8 + g]), _mm256_cvtepi32_ps(v));
+                if (k.has_min) y = _mm256_sub_ps(y, _mm256_set1_ps(dmin * (float)min[2 * g + half]));
                 _mm256_storeu_ps(x + 32 * g + 8 * j, y);
             }
         }

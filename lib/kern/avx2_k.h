@@ -141,13 +141,13 @@ APR_INLINE struct scales scales_q6_k(const void *block)
     static const struct ktype k_##lower = {                                                                  \
         .block_bytes = sizeof(struct apr_block_##lower),                                                     \
         .off_d = offsetof(struct apr_block_##lower, d),                                                      \
-        .off_dmin = off_dmin_,                                                                               \
+        .off_dmin = (off_dmin_),                                                                             \
         .group = group_##lower,                                                                              \
         .scales = scales_##lower,                                                                            \
-        .offset_log2 = offset_log2_,                                                                         \
-        .has_min = has_min_,                                                                                 \
-        .is_32 = is_32_,                                                                                     \
-        .q_max = q_max_,                                                                                     \
+        .offset_log2 = (offset_log2_),                                                                       \
+        .has_min = (has_min_),                                                                               \
+        .is_32 = (is_32_),                                                                                   \
+        .q_max = (q_max_),                                                                                   \
     };
 
 KTYPE(q2_k, offsetof(struct apr_block_q2_k, dmin), 0, true, 3, false)

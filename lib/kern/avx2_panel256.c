@@ -23,9 +23,13 @@ struct half {
     int16_t pair[8][16];   /* [p]: scales (offset types) or mins of sub-blocks 2 p, 2 p + 1 */
     float d[8], dmin[8];
 };
+/* One token's sums, a lane per row. */
+struct sums {
+    float row[N_HALVES][8];
+};
 struct panel {
     struct half block[N_BLOCKS][N_HALVES];
-    float acc[N_GROUP][N_HALVES][8];
+    struct sums acc[N_GROUP];
 };
 _Static_assert(sizeof(struct panel) <= APR_AVX2_PANEL_BYTES, "pick.c counts on it");
 
@@ -64,7 +68,7 @@ APR_INLINE void pack(const struct ktype k, const uint8_t *const *block, struct h
 
 /* One block of 16 rows times one block of N_TOKS tokens, onto acc. */
 APR_INLINE void tile(const struct ktype k, const struct half *h, const struct apr_act256 *const *act,
-                     float (*const *acc)[8])
+                     struct sums *const *acc)
 {
     /* 2 * q_max * 127 per step in int16; what is left of 32767 bounds the steps before a scale */
     const int n_steps = k.q_max <= 15 && k.is_32 ? 8 : k.q_max <= 31 ? 4 : 2;
@@ -102,7 +106,7 @@ APR_INLINE void tile(const struct ktype k, const struct half *h, const struct ap
             by_pair = _mm256_add_epi32(
                 by_pair, _mm256_madd_epi16(apr_load(h[j].pair[p]), apr_avx2_four(act[t]->sums + 2 * p)));
         }
-        __m256 dy = _mm256_set1_ps(act[t]->d), a = _mm256_loadu_ps(acc[t][j]);
+        __m256 dy = _mm256_set1_ps(act[t]->d), a = _mm256_loadu_ps(acc[t]->row[j]);
         if (k.has_min) {
             a = _mm256_fnmadd_ps(_mm256_mul_ps(_mm256_loadu_ps(h[j].dmin), dy), _mm256_cvtepi32_ps(by_pair),
                                  a);
@@ -110,7 +114,7 @@ APR_INLINE void tile(const struct ktype k, const struct half *h, const struct ap
             sum[t][j] = _mm256_sub_epi32(sum[t][j], _mm256_slli_epi32(by_pair, k.offset_log2));
         }
         a = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_loadu_ps(h[j].d), dy), _mm256_cvtepi32_ps(sum[t][j]), a);
-        _mm256_storeu_ps(acc[t][j], a);
+        _mm256_storeu_ps(acc[t]->row[j], a);
     }
 }
 
@@ -127,13 +131,13 @@ APR_INLINE void panel(const struct ktype k, const uint8_t *const *rows, size_t i
     }
     for (size_t t = 0; t < n_toks; t += N_TOKS) {
         const struct apr_act256 *act[N_TOKS];
-        float(*acc[N_TOKS])[8], spare[N_HALVES][8] = {0};
+        struct sums *acc[N_TOKS], spare = {0};
         for (size_t i = 0; i < N_TOKS;
              i++) { /* past the last token its activations serve again, for nothing */
             act[i] =
                 (const struct apr_act256 *)(const void *)(x + (t + i < n_toks ? t + i : t) * x_row_bytes) +
                 i_block;
-            acc[i] = t + i < n_toks ? s->acc[t + i] : spare;
+            acc[i] = t + i < n_toks ? &s->acc[t + i] : &spare;
         }
         for (size_t b = 0; b < n_blocks; b++) {
             tile(k, s->block[b], act, acc);
@@ -157,7 +161,7 @@ APR_INLINE void panels(const struct ktype k, const struct apr_avx2_tiles *a, siz
                 panel(k, rows, i, n_blocks, a->x + t * a->x_row_bytes, a->x_row_bytes, n_group, s);
             }
             for (size_t i = 0; i < n_group; i++) {
-                memcpy(a->y + (t + i) * a->y_stride + r, s->acc[i], n * sizeof(float));
+                memcpy(a->y + (t + i) * a->y_stride + r, s->acc[i].row, n * sizeof(float));
             }
         }
     }

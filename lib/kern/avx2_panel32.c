@@ -19,9 +19,13 @@ struct half {
     uint8_t q[8][32]; /* [step]: k = 4 * step .. 4 * step + 3 of every row */
     float d[8], m[8];
 };
+/* One token's sums, a lane per row. */
+struct sums {
+    float row[N_HALVES][8];
+};
 struct panel {
     struct half block[N_BLOCKS][N_HALVES];
-    float acc[N_GROUP][N_HALVES][8];
+    struct sums acc[N_GROUP];
 };
 _Static_assert(sizeof(struct panel) <= APR_AVX2_PANEL_BYTES, "pick.c counts on it");
 
@@ -96,7 +100,7 @@ APR_INLINE void dots(const struct half *h, const struct apr_act32 *const *act, i
 
 /* One block of 16 rows times one block of N_TOKS tokens, onto acc. */
 APR_INLINE void tile(const struct type32 k, const struct half *h, const struct apr_act32 *const *act,
-                     float (*const *acc)[8])
+                     struct sums *const *acc)
 {
     __m256i sum[N_TOKS][N_HALVES];
     if (k.is_signed)
@@ -106,7 +110,7 @@ APR_INLINE void tile(const struct type32 k, const struct half *h, const struct a
 #pragma GCC unroll 8
     for (int i = 0; i < N_TOKS * N_HALVES; i++) {
         int t = i / N_HALVES, j = i % N_HALVES;
-        __m256 dy = _mm256_set1_ps(act[t]->d), a = _mm256_loadu_ps(acc[t][j]);
+        __m256 dy = _mm256_set1_ps(act[t]->d), a = _mm256_loadu_ps(acc[t]->row[j]);
         __m256i sum_act = _mm256_set1_epi32(act[t]->sum);
         if (k.has_m) {
             __m256 m = _mm256_mul_ps(_mm256_loadu_ps(h[j].m), dy);
@@ -114,7 +118,7 @@ APR_INLINE void tile(const struct type32 k, const struct half *h, const struct a
         }
         if (k.offset_log2) sum[t][j] = _mm256_sub_epi32(sum[t][j], _mm256_slli_epi32(sum_act, k.offset_log2));
         a = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_loadu_ps(h[j].d), dy), _mm256_cvtepi32_ps(sum[t][j]), a);
-        _mm256_storeu_ps(acc[t][j], a);
+        _mm256_storeu_ps(acc[t]->row[j], a);
     }
 }
 /* n_blocks blocks from i_block on of 16 rows, times n_toks tokens */
@@ -130,13 +134,13 @@ APR_INLINE void panel(const struct type32 k, const uint8_t *const *rows, size_t 
     }
     for (size_t t = 0; t < n_toks; t += N_TOKS) {
         const struct apr_act32 *act[N_TOKS];
-        float(*acc[N_TOKS])[8], spare[N_HALVES][8] = {0};
+        struct sums *acc[N_TOKS], spare = {0};
         for (size_t i = 0; i < N_TOKS;
              i++) { /* past the last token its activations serve again, for nothing */
             act[i] =
                 (const struct apr_act32 *)(const void *)(x + (t + i < n_toks ? t + i : t) * x_row_bytes) +
                 i_block;
-            acc[i] = t + i < n_toks ? s->acc[t + i] : spare;
+            acc[i] = t + i < n_toks ? &s->acc[t + i] : &spare;
         }
         for (size_t b = 0; b < n_blocks; b++) {
             tile(k, s->block[b], act, acc);
@@ -160,7 +164,7 @@ APR_INLINE void panels(const struct type32 k, const struct apr_avx2_tiles *a, si
                 panel(k, rows, i, n_blocks, a->x + t * a->x_row_bytes, a->x_row_bytes, n_group, s);
             }
             for (size_t i = 0; i < n_group; i++) {
-                memcpy(a->y + (t + i) * a->y_stride + r, s->acc[i], n * sizeof(float));
+                memcpy(a->y + (t + i) * a->y_stride + r, s->acc[i].row, n * sizeof(float));
             }
         }
     }

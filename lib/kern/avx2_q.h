@@ -72,12 +72,12 @@ APR_INLINE __m256i quants_q8_0(const void *block)
     static const struct type32 t_##lower = {                                                                 \
         .block_bytes = sizeof(struct apr_block_##lower),                                                     \
         .off_d = offsetof(struct apr_block_##lower, d),                                                      \
-        .off_m = off_m_,                                                                                     \
+        .off_m = (off_m_),                                                                                   \
         .quants = quants_##lower,                                                                            \
-        .offset_log2 = offset_log2_,                                                                         \
-        .has_m = has_m_,                                                                                     \
-        .is_signed = is_signed_,                                                                             \
-        .q_max = q_max_,                                                                                     \
+        .offset_log2 = (offset_log2_),                                                                       \
+        .has_m = (has_m_),                                                                                   \
+        .is_signed = (is_signed_),                                                                           \
+        .q_max = (q_max_),                                                                                   \
     };
 
 TYPE32(q4_0, 0, 3, false, false, 15)

@@ -121,7 +121,7 @@ static void report(const struct setup *s, const char *what, double n, double sec
         double best = INFINITY, begin = now_s();                                                             \
         for (int run = 0; run < 40 && (run < 2 || now_s() - begin < 0.1); run++) {                           \
             double t0 = now_s();                                                                             \
-            for (int rep = 0; rep < 16; rep++) call;                                                         \
+            for (int rep = 0; rep < 16; rep++) (call);                                                       \
             double t1 = (now_s() - t0) / 16;                                                                 \
             best = t1 < best ? t1 : best;                                                                    \
         }                                                                                                    \
@@ -141,21 +141,23 @@ static void bench_vectors(const struct setup *s)
     BENCH("rmsnorm", (double)n, "G values/s", k->rmsnorm(x, z, 1e-5f, y, n));
     BENCH("silu_mul", (double)n, "G values/s", k->silu_mul(x, z, y, n));
     BENCH("softmax", (double)n, "G values/s", k->softmax(y, n));
-    BENCH("max", (double)n, "G values/s", (void)k->max(x, n, &i_max));
+    BENCH("max", (double)n, "G values/s", k->max(x, n, &i_max));
     BENCH("f32_to_f16", (double)n, "G values/s", k->f32_to_f16(x, s->act, n));
     BENCH("stats", (double)n * 4, "GB/s", k->stats(x, n, &stats));
     /* a cache of 4096 positions of 128, from memory or L2, 6 query heads */
     const size_t n_pos = 4096, n_dim = 128, n_q = 6;
-    uint16_t *cache = (uint16_t *)s->weights;
+    const void *all = s->weights;
+    const uint16_t *cache = all;
+    const float *cache32 = all;
     double macs = (double)(n_pos * n_dim * n_q);
     BENCH("attn_scores_f16", macs, "GMAC/s",
           k->attn_scores_f16(x, n_q, cache, n_dim, n_pos, n_dim, 0.1f, y, n_pos));
     BENCH("attn_values_f16", macs, "GMAC/s",
           k->attn_values_f16(y, n_pos, n_q, cache, n_dim, n_pos, n_dim, x));
     BENCH("attn_scores_f32", macs, "GMAC/s",
-          k->attn_scores_f32(x, n_q, (float *)s->weights, n_dim, n_pos, n_dim, 0.1f, y, n_pos));
+          k->attn_scores_f32(x, n_q, cache32, n_dim, n_pos, n_dim, 0.1f, y, n_pos));
     BENCH("attn_values_f32", macs, "GMAC/s",
-          k->attn_values_f32(y, n_pos, n_q, (float *)s->weights, n_dim, n_pos, n_dim, x));
+          k->attn_values_f32(y, n_pos, n_q, cache32, n_dim, n_pos, n_dim, x));
 }
 
 static void bench_read(const struct setup *s)

@@ -5,8 +5,8 @@
  *
  *     float *x = kern_data_guarded(n * sizeof *x); // x[n] faults
  */
-#ifndef TEST_KERN_DATA_H
-#define TEST_KERN_DATA_H
+#ifndef APR_TEST_KERN_DATA_H
+#define APR_TEST_KERN_DATA_H
 
 #include <stdarg.h>
 #include <stddef.h>

@@ -104,10 +104,10 @@ static void check(const struct page *p)
         memcpy(o[1], before, sizeof o[1]);
         scores(k, p, s[1], s_stride);
         values(k, p, o[1]);
-        if (memcmp(s[0], s[1], sizeof s[0]) != 0) {
+        if (!kern_data_same(s[0], s[1], sizeof s[0] / sizeof **s)) {
             fail_msg("%s scores: %zu heads, %zu positions, %zu dims", k->name, p->n_q, p->n_pos, p->n_dim);
         }
-        if (memcmp(o[0], o[1], sizeof o[0]) != 0) {
+        if (!kern_data_same(o[0], o[1], sizeof o[0] / sizeof **o)) {
             fail_msg("%s values: %zu heads, %zu positions, %zu dims", k->name, p->n_q, p->n_pos, p->n_dim);
         }
     }

@@ -215,11 +215,11 @@ static double act_value(enum apr_act act, const uint8_t *a, size_t k)
 {
     if (act == APR_ACT_F32) return ((const float *)(const void *)a)[k];
     if (act == APR_ACT_Q8_32) {
-        const struct apr_act32 *b = (const void *)a;
-        return (double)b[k / 32].d * b[k / 32].q[k % 32];
+        const struct apr_act32 *b = (const struct apr_act32 *)(const void *)a + k / 32;
+        return (double)b->d * b->q[k % 32];
     }
-    const struct apr_act256 *b = (const void *)a;
-    return (double)b[k / 256].d * b[k / 256].q[k % 256];
+    const struct apr_act256 *b = (const struct apr_act256 *)(const void *)a + k / 256;
+    return (double)b->d * b->q[k % 256];
 }
 
 /* Tolerance: a chain of n roundings of 6e-8 each, of terms no larger than sum |w| |x|; widening rounds the
