@@ -42,7 +42,7 @@ static enum apr_code load_file(struct apr_model *m, const char *path, enum apr_l
     size_t n;
     enum apr_code code;
     TRY(apr_src_open(&src, path, e));
-    code = how == APR_LOAD_RANDOM ? apr_src_spool(src, e) : APR_OK;
+    code = (how & APR_LOAD_RANDOM) ? apr_src_spool(src, e) : APR_OK;
     if (code == APR_OK) code = apr_src_peek(src, PROBE_BYTES, &head, &n, e);
     if (code == APR_OK) {
         m->fmt = apr_fmt_probe(head, n);
@@ -79,9 +79,10 @@ enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr
                              struct apr_err *e)
 {
     struct apr_model *m = apr_model_new(path);
+    m->is_look = (how & APR_LOAD_LOOK) != 0;
     enum apr_code code = load_path(m, path, how, e);
     *out = NULL;
-    if (code == APR_OK && how == APR_LOAD_RANDOM) code = apr_model_map(m, e);
+    if (code == APR_OK && (how & APR_LOAD_RANDOM)) code = apr_model_map(m, e);
     if (code != APR_OK) {
         apr_model_close(m);
         return code;

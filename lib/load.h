@@ -10,8 +10,11 @@
 #include "model.h"
 
 enum apr_load_how {
-    APR_LOAD_STREAM, /* converters: standard input stays a stream */
-    APR_LOAD_RANDOM, /* engine, inspection: a pipe is spooled to an unlinked temporary file; data mapped */
+    APR_LOAD_STREAM = 0, /* converters: standard input stays a stream */
+    APR_LOAD_RANDOM =
+        1,             /* engine, inspection: a pipe is spooled to an unlinked temporary file; data mapped */
+    APR_LOAD_LOOK = 2, /* or-ed: for verbs that only show; a config that the family does not support is noted
+                          in model->unsupported and the family left NULL, instead of status 6 */
 };
 APR_MUST_USE enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr_model **out,
                                           struct apr_err *e);

@@ -62,6 +62,8 @@ struct apr_model {
     void *index; /* hash by name: apr_model_find */
 
     const struct apr_family *family; /* NULL: not recognised */
+    bool is_look;                    /* see APR_LOAD_LOOK */
+    const char *unsupported;         /* why family is NULL although it is known; or NULL */
     const char *arch;                /* what the source calls it: "Qwen2ForCausalLM", "qwen2" */
     struct apr_config config;
     struct apr_generation generation;

@@ -143,11 +143,20 @@ static enum apr_code config_from_flat(struct apr_model *m, struct apr_err *e)
     return code;
 }
 
-enum apr_code apr_derive_config(struct apr_model *m, struct apr_err *e)
+static enum apr_code derive_config(struct apr_model *m, struct apr_err *e)
 {
     if (m->hf_config) return config_from_hf(m, e);
     if (m->has_kvs) return config_from_gguf(m, e);
     if (m->apr_meta) return config_from_flat(m, e);
+    return APR_OK;
+}
+
+enum apr_code apr_derive_config(struct apr_model *m, struct apr_err *e)
+{
+    enum apr_code code = derive_config(m, e);
+    if (code != APR_ELOAD || !m->is_look) return code;
+    m->unsupported = apr_arena_strdup(&m->arena, e->text);
+    m->family = NULL;
     return APR_OK;
 }
 

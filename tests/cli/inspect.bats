@@ -68,6 +68,17 @@ setup() {
     jq -e '.family == null and .tensor_count == 99' <<<"$output"
 }
 
+@test "a model whose config is not supported is shown with the reason, and refused by others with status 6" {
+    mkdir "$T/m"
+    ln -s "$PWD/$MODEL"/* "$T/m/"
+    rm "$T/m/config.json"
+    jq '.rope_scaling = {type: "yarn", factor: 4}' "$MODEL/config.json" >"$T/m/config.json"
+    run -0 apr inspect "$T/m" --json
+    jq -e '.family == null and .tensor_count == 99 and (.unsupported | test("yarn"))' <<<"$output"
+    run -6 apr import "$T/m" -q -o "$T/x.apr"
+    [[ "$output" == *yarn* ]]
+}
+
 @test "the folder's index stands for the folder" {
     [ "$(apr inspect "$MODEL/model.safetensors.index.json" --json | jq .tensor_count)" -eq 99 ]
 }

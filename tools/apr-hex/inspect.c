@@ -71,6 +71,7 @@ static void show_head(const struct apr_model *m, bool json, struct apr_out *o)
     apr_out_str(o, "name", m->name);
     apr_out_str(o, "architecture", m->arch);
     apr_out_str(o, "family", m->family ? m->family->name : NULL);
+    if (m->unsupported) apr_out_str(o, "unsupported", m->unsupported);
     apr_out_str(o, "quantization", show_main_type(m));
 }
 
@@ -291,7 +292,8 @@ static enum apr_code report(const struct inspect_args *args, const struct apr_mo
 static enum apr_code run(void *args, struct apr_ctx *ctx, struct apr_err *e)
 {
     struct apr_model *m;
-    TRY(apr_load_model(ctx->operands->n ? ctx->operands->at[0] : "-", APR_LOAD_STREAM, &m, e));
+    TRY(apr_load_model(ctx->operands->n ? ctx->operands->at[0] : "-", APR_LOAD_STREAM | APR_LOAD_LOOK, &m,
+                       e));
     enum apr_code code = apr_model_end(m, e);
     if (code == APR_OK) code = report(args, m, ctx, e);
     apr_model_close(m);

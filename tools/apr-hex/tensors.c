@@ -101,7 +101,7 @@ static enum apr_code report(struct job *j, bool json, struct apr_err *e)
 static enum apr_code run(void *args, struct apr_ctx *ctx, struct apr_err *e)
 {
     struct job j = {.args = args};
-    enum apr_load_how how = j.args->stats ? APR_LOAD_RANDOM : APR_LOAD_STREAM;
+    enum apr_load_how how = APR_LOAD_LOOK | (j.args->stats ? APR_LOAD_RANDOM : APR_LOAD_STREAM);
     TRY(apr_kern_pick(&j.kern, e));
     TRY(apr_load_model(ctx->operands->n ? ctx->operands->at[0] : "-", how, &j.m, e));
     enum apr_code code = apr_model_end(j.m, e);
