@@ -226,3 +226,14 @@ need_fixtures() { [ -d "$GGUF" ] || skip "the fixtures are not here: $GGUF"; }
     [[ "$output" == *"file instead of a pipe"* ]]
     [ ! -e "$T/x.apr" ]
 }
+
+@test "memory stays small: a model of 600 MB through files and a pipe" {
+    tests/tools/big-model "$T/big" 600
+    scripts/measure "$T/rss" apr-import import "$T/big" --quantize q4k -q -o "$T/big.apr"
+    scripts/measure "$T/rss" apr-export export gguf "$T/big.apr" -q -o "$T/file.gguf"
+    scripts/measure "$T/rss" apr-import st "$T/big" --quantize q4k -q |
+        scripts/measure "$T/rss" apr-export gguf -q >"$T/pipe.gguf"
+    cmp "$T/file.gguf" "$T/pipe.gguf"
+    cat "$T/rss"
+    [ "$(jq -s 'length == 4 and all(.max_rss_bytes < 128 * 1048576)' "$T/rss")" = true ]
+}
