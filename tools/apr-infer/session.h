@@ -45,7 +45,7 @@ void apr_session_close(struct apr_session *s);
 /* The tokenizer, or APR_ELOAD that the model has none. */
 APR_MUST_USE enum apr_code apr_session_tok(const struct apr_session *s, const struct apr_tok **tok,
                                            struct apr_err *e);
-/* n tokens fit the context with at least one position to spare for an answer (n_spare). */
+/* n_toks and n_spare more positions fit the context, else APR_EUSAGE naming the numbers. */
 APR_MUST_USE enum apr_code apr_session_fits(const struct apr_session *s, size_t n_toks, size_t n_spare,
                                             struct apr_err *e);
 
