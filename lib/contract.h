@@ -15,7 +15,7 @@ struct apr_violation {
     const char *rule;   /* "F-DATA-QUALITY-002" */
     const char *tensor; /* or NULL */
     const char *text;   /* "3 NaN of 1048576 values; expected none" */
-    bool unsafe;        /* computing with it would read or write out of bounds: refused even with --skip-contract */
+    bool unsafe; /* computing with it would read or write out of bounds: refused even with --skip-contract */
 };
 
 struct apr_verdict {
@@ -35,26 +35,32 @@ struct apr_rule {
 };
 const struct apr_rule *apr_contract_rule_at(size_t i); /* NULL past the end */
 void apr_verdict_init(struct apr_verdict *v, struct apr_arena *arena);
-void apr_verdict_add(struct apr_verdict *v, const char *rule, const char *tensor, bool unsafe, const char *format, ...)
-    APR_PRINTF(5, 6);
+void apr_verdict_add(struct apr_verdict *v, const char *rule, const char *tensor, bool unsafe,
+                     const char *format, ...) APR_PRINTF(5, 6);
 /* APR_ECONTRACT with "N violations in M tensors: RULE tensor: text; ..." (the first three), else APR_OK. */
-APR_MUST_USE enum apr_code apr_verdict_error(const struct apr_verdict *v, const char *file, struct apr_err *e);
+APR_MUST_USE enum apr_code apr_verdict_error(const struct apr_verdict *v, const char *file,
+                                             struct apr_err *e);
 
 void apr_contract_structure(const struct apr_model *m, struct apr_verdict *v);
-void apr_contract_tensor(const struct apr_model *m, const struct apr_tensor *t, const struct apr_stats *s, struct apr_verdict *v);
+void apr_contract_tensor(const struct apr_model *m, const struct apr_tensor *t, const struct apr_stats *s,
+                         struct apr_verdict *v);
 /* Rows at 10, 50 and 90 % of the embedding: row is one row as f32. (F-DATA-QUALITY-004) */
-void apr_contract_embed_row(const struct apr_tensor *t, uint64_t i_row, const float *row, size_t n, struct apr_verdict *v);
+void apr_contract_embed_row(const struct apr_tensor *t, uint64_t i_row, const float *row, size_t n,
+                            struct apr_verdict *v);
 /* Statistics of a mapped tensor, on the pool; the same numbers for any thread count. */
 APR_MUST_USE enum apr_code apr_contract_stats(const struct apr_model *m, const struct apr_tensor *t,
                                               const struct apr_kern *k, struct apr_pool *pool,
                                               struct apr_stats *s, struct apr_err *e);
-/* Statistics of one mapped tensor, and its verdict; a tensor whose structure is unsafe is left out (s->n = 0). */
+/* Statistics of one mapped tensor, and its verdict; a tensor whose structure is unsafe is left out (s->n =
+ * 0). */
 APR_MUST_USE enum apr_code apr_contract_scan_tensor(const struct apr_model *m, const struct apr_tensor *t,
                                                     const struct apr_kern *k, struct apr_pool *pool,
-                                                    struct apr_stats *s, struct apr_verdict *v, struct apr_err *e);
+                                                    struct apr_stats *s, struct apr_verdict *v,
+                                                    struct apr_err *e);
 /* Every tensor, the structure having been judged into v. */
 APR_MUST_USE enum apr_code apr_contract_scan_data(const struct apr_model *m, const struct apr_kern *k,
-                                                  struct apr_pool *pool, struct apr_verdict *v, struct apr_err *e);
+                                                  struct apr_pool *pool, struct apr_verdict *v,
+                                                  struct apr_err *e);
 /* Structure, then every tensor of a mapped model. */
 APR_MUST_USE enum apr_code apr_contract_scan(const struct apr_model *m, const struct apr_kern *k,
                                              struct apr_pool *pool, struct apr_verdict *v, struct apr_err *e);
@@ -67,8 +73,9 @@ struct apr_checked_model {
     double scan_s;           /* seconds spent on the data scan */
 };
 /* Full gate. Shapes that would make the engine read out of bounds are refused even with skip. */
-APR_MUST_USE enum apr_code apr_contract_check(struct apr_model *m, const struct apr_kern *k, struct apr_pool *pool,
-                                              bool skip, struct apr_checked_model *out, struct apr_err *e);
+APR_MUST_USE enum apr_code apr_contract_check(struct apr_model *m, const struct apr_kern *k,
+                                              struct apr_pool *pool, bool skip, struct apr_checked_model *out,
+                                              struct apr_err *e);
 
 /* The YAMLs as tables (contract_tables.c), for oracle and for naming a size. */
 struct apr_contract_tensor {
@@ -81,21 +88,22 @@ struct apr_contract_tensor {
 };
 struct apr_contract_size {
     const char *family, *size, *parameters; /* "qwen2", "7b", "7B" */
-    uint64_t hidden_dim, num_layers, num_heads, num_kv_heads, intermediate_dim, vocab_size, head_dim, max_position_embeddings;
-    double rope_theta, norm_eps; /* rope_theta 0: no rotary positions */
+    uint64_t hidden_dim, num_layers, num_heads, num_kv_heads, intermediate_dim, vocab_size, head_dim,
+        max_position_embeddings;
+    double rope_theta, norm_eps;                                 /* rope_theta 0: no rotary positions */
     uint64_t n_mels, max_source_positions, max_target_positions; /* 0 outside whisper */
-    const char *category; /* tiny small medium large xlarge */
+    const char *category;                                        /* tiny small medium large xlarge */
     const char *attention, *activation, *norm, *mlp;
     bool has_bias, tied_embeddings;
 };
 struct apr_contract_family {
     const char *name, *display_name, *vendor, *hf_pattern;
-    const char *architectures;                                     /* comma-separated */
-    const char *attention, *activation, *norm, *mlp, *position;    /* constraints */
+    const char *architectures;                                  /* comma-separated */
+    const char *attention, *activation, *norm, *mlp, *position; /* constraints */
     bool has_bias, tied_embeddings;
     const char *chat_format, *bos_token, *eos_token;
-    const char *special_tokens;                                    /* "im_start=<|im_start|> im_end=..." */
-    const char *quantizations;                                     /* comma-separated */
+    const char *special_tokens; /* "im_start=<|im_start|> im_end=..." */
+    const char *quantizations;  /* comma-separated */
     const struct apr_contract_size *sizes;
     size_t n_sizes;
     const struct apr_contract_tensor *tensors;
@@ -103,10 +111,12 @@ struct apr_contract_family {
 };
 const struct apr_contract_family *apr_contract_family_at(size_t i);
 const struct apr_contract_family *apr_contract_family_named(const char *name);
-const struct apr_contract_size *apr_contract_size_named(const struct apr_contract_family *f, const char *size);
+const struct apr_contract_size *apr_contract_size_named(const struct apr_contract_family *f,
+                                                        const char *size);
 /* Does this size have the tensor, and how many dimensions of what size (shape evaluated)? */
 bool apr_contract_has(const struct apr_contract_size *z, const struct apr_contract_tensor *t);
-size_t apr_contract_shape(const struct apr_contract_size *z, const struct apr_contract_tensor *t, uint64_t dims[4]);
+size_t apr_contract_shape(const struct apr_contract_size *z, const struct apr_contract_tensor *t,
+                          uint64_t dims[4]);
 /* Tensors of a complete model, a tied head not counted: 339 for qwen2/7b. */
 uint64_t apr_contract_n_tensors(const struct apr_contract_family *f, const struct apr_contract_size *z);
 /* The size whose numbers equal the config, or NULL. */

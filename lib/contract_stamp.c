@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "fmt/fmt.h"
 #include "log.h"
 
 #define MAX_STAMP_BYTES (1u << 20)
@@ -71,7 +70,7 @@ static bool compose(const struct apr_model *m, struct apr_buf *text, char *path,
     struct apr_err e;
     struct apr_xxh3 *h = apr_xxh3_begin();
     char dir[MAX_PATH_BYTES];
-    bool ok = apr_buf_printf(text, &e, "apr-stamp rules %d\nmodel %s %s\n", RULES_VERSION, m->fmt->name,
+    bool ok = apr_buf_printf(text, &e, "apr-stamp rules %d\nfamily %s\n", RULES_VERSION,
                              m->family ? m->family->name : "-") == APR_OK;
     for (uint32_t i = 0; ok && i < m->n_files; i++) {
         struct apr_src_id id;

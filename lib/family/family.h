@@ -15,19 +15,31 @@
 
 enum apr_role {
     APR_ROLE_NONE = 0,
-    APR_ROLE_EMBED, APR_ROLE_LM_HEAD, APR_ROLE_FINAL_NORM,
-    APR_ROLE_ATTN_NORM, APR_ROLE_Q, APR_ROLE_Q_BIAS, APR_ROLE_K, APR_ROLE_K_BIAS, APR_ROLE_V, APR_ROLE_V_BIAS,
-    APR_ROLE_O, APR_ROLE_FFN_NORM, APR_ROLE_GATE, APR_ROLE_UP, APR_ROLE_DOWN,
+    APR_ROLE_EMBED,
+    APR_ROLE_LM_HEAD,
+    APR_ROLE_FINAL_NORM,
+    APR_ROLE_ATTN_NORM,
+    APR_ROLE_Q,
+    APR_ROLE_Q_BIAS,
+    APR_ROLE_K,
+    APR_ROLE_K_BIAS,
+    APR_ROLE_V,
+    APR_ROLE_V_BIAS,
+    APR_ROLE_O,
+    APR_ROLE_FFN_NORM,
+    APR_ROLE_GATE,
+    APR_ROLE_UP,
+    APR_ROLE_DOWN,
     APR_N_ROLES
 };
 
 enum apr_dim { /* what a dimension must be, by the config */
-    APR_DIM_NONE = 0,
-    APR_DIM_VOCAB,  /* n_vocab */
-    APR_DIM_HIDDEN, /* n_hidden */
-    APR_DIM_Q,      /* n_heads * head_dim */
-    APR_DIM_KV,     /* n_heads_kv * head_dim */
-    APR_DIM_INTER,  /* n_inter */
+               APR_DIM_NONE = 0,
+               APR_DIM_VOCAB,  /* n_vocab */
+               APR_DIM_HIDDEN, /* n_hidden */
+               APR_DIM_Q,      /* n_heads * head_dim */
+               APR_DIM_KV,     /* n_heads_kv * head_dim */
+               APR_DIM_INTER,  /* n_inter */
 };
 
 enum apr_need { APR_REQUIRED, APR_OPTIONAL, APR_UNLESS_TIED };
@@ -41,9 +53,9 @@ struct apr_tensor_rule {
 };
 
 struct apr_family {
-    const char *name;          /* "qwen2": contracts, .apr metadata "architecture" */
-    const char *gguf_arch;     /* general.architecture */
-    const char *model_type_apr; /* .apr metadata "model_type" as the original wrote it: "Qwen2" */
+    const char *name;                    /* "qwen2": contracts, .apr metadata "architecture" */
+    const char *gguf_arch;               /* general.architecture */
+    const char *model_type_apr;          /* .apr metadata "model_type" as the original wrote it: "Qwen2" */
     const char *const *hf_architectures; /* NULL-terminated: "Qwen2ForCausalLM" */
     const char *const *hf_model_types;   /* NULL-terminated: "qwen2" */
     const struct apr_tensor_rule *rules;
@@ -52,9 +64,11 @@ struct apr_family {
     enum apr_code (*from_hf)(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e);
     /* n_vocab and tied are told by the tensors (rows of token_embd; no output.weight): the caller sets them
      * before the call and they are kept; 0 lets a vocab_size key fill n_vocab. */
-    enum apr_code (*from_gguf)(const struct apr_kvs *kvs, struct apr_config *c, const char *file, struct apr_err *e);
+    enum apr_code (*from_gguf)(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e);
     /* <arch>.* keys and general.file_type, in the order of llama.cpp's converter (gguf-export facts, 3). */
-    void (*to_gguf)(const struct apr_config *c, const json_t *hf_config, uint32_t file_type, struct apr_kvs *kvs);
+    void (*to_gguf)(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs);
     /* tokenizer keys that this family's converter always writes: the order is in the exporter. */
     int rope_type; /* 2 = half-split (NEOX), 0 = adjacent pairs: .apr metadata rope_type */
 };
@@ -66,12 +80,15 @@ const struct apr_family *apr_family_of_gguf(const char *arch);
 const struct apr_family *apr_family_of_hf(const json_t *config);
 
 /* Rule of a tensor name in either naming; *layer is UINT32_MAX for a tensor outside the layers. */
-const struct apr_tensor_rule *apr_family_rule_hf(const struct apr_family *f, const char *name, uint32_t *layer);
-const struct apr_tensor_rule *apr_family_rule_gguf(const struct apr_family *f, const char *name, uint32_t *layer);
+const struct apr_tensor_rule *apr_family_rule_hf(const struct apr_family *f, const char *name,
+                                                 uint32_t *layer);
+const struct apr_tensor_rule *apr_family_rule_gguf(const struct apr_family *f, const char *name,
+                                                   uint32_t *layer);
 /* Writes the template with the layer put in. */
 const char *apr_family_name(const char *tmpl, uint32_t layer, char *out, size_t n_out);
 uint64_t apr_family_dim(const struct apr_config *c, enum apr_dim d);
-/* Tensors that a complete model of this config has (a tied head is not counted; optional ones are when has_bias...). */
+/* Tensors that a complete model of this config has (a tied head is not counted; optional ones are when
+ * has_bias...). */
 uint64_t apr_family_n_tensors(const struct apr_family *f, const struct apr_config *c);
 
 #endif

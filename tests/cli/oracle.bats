@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# shellcheck disable=SC2154 # stderr is set by run --separate-stderr
 # oracle: family, size, statistics, and the contract against a source.
 
 bats_require_minimum_version 1.5.0
@@ -14,7 +15,7 @@ setup() {
 config() {
     mkdir -p "$T/$1"
     jq '.hidden_size = 3584 | .num_hidden_layers = 28 | .num_attention_heads = 28 | .num_key_value_heads = 4 |
-        .intermediate_size = 18944 | .vocab_size = 152064 | .max_position_embeddings = 131072 |'"$2" $MODEL/config.json > "$T/$1/config.json"
+        .intermediate_size = 18944 | .vocab_size = 152064 | .max_position_embeddings = 131072 |'"$2" "$MODEL/config.json" > "$T/$1/config.json"
 }
 
 @test "all families, and one of them" {
@@ -53,9 +54,9 @@ config() {
 }
 
 @test "F-MODEL-001: a model of a size that no contract lists is described by its numbers, in every format" {
-    apr import $MODEL -q -o "$T/a.apr"
+    apr import "$MODEL" -q -o "$T/a.apr"
     apr export "$T/a.apr" --format gguf -q -o "$T/a.gguf"
-    for m in $MODEL "$T/a.apr" "$T/a.gguf"; do
+    for m in "$MODEL" "$T/a.apr" "$T/a.gguf"; do
         apr oracle "$m" --full --json | jq -e '.family.name == "qwen2" and .size_variant.name == null and .size_variant.listed == false
             and .size_variant.expected_tensor_count == 99 and .stats.model_params == 8397056 and .stats.gqa_ratio == 2
             and .format.tensor_count == 99 and .format.total_params == 8397056 and .compliance.is_compliant'
@@ -105,12 +106,12 @@ X
     run --separate-stderr apr oracle "$T/seven" --family llama --size 8b --validate
     [ "$status" -eq 5 ]
     grep -E '^ *family .*llama .*qwen2 .*MISMATCH' <<< "$output"
-    run --separate-stderr apr oracle $MODEL --family qwen2 --size 7b --validate
+    run --separate-stderr apr oracle "$MODEL" --family qwen2 --size 7b --validate
     [ "$status" -eq 5 ]
 }
 
 @test "weights that break the contract: --compliance lists, --validate refuses" {
-    tests/tools/break-model missing $MODEL "$T/missing"
+    tests/tools/break-model missing "$MODEL" "$T/missing"
     apr oracle "$T/missing" --compliance --json | jq -e '.compliance | (.is_compliant | not) and (.tensor_count_match | not)
         and .missing_tensors == ["model.layers.0.mlp.down_proj.weight"] and .unexpected_tensors == []'
     run --separate-stderr apr oracle "$T/missing" --validate

@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# shellcheck disable=SC2154 # stderr and stderr_lines are set by run --separate-stderr
 # validate: what is healthy passes in every format, each planted fault is named by its rule.
 
 bats_require_minimum_version 1.5.0
@@ -6,11 +7,11 @@ bats_require_minimum_version 1.5.0
 setup_file() {
     PATH=$PWD/bin:$PATH
     export D="$BATS_FILE_TMPDIR" MODEL=tests/data/apr-demo-8M-Instruct
-    apr import $MODEL -q -o "$D/a.apr"
+    apr import "$MODEL" -q -o "$D/a.apr"
     apr export "$D/a.apr" --format gguf -q -o "$D/a.gguf"
-    apr import $MODEL --quantize q4k -q -o "$D/q.apr"
+    apr import "$MODEL" --quantize q4k -q -o "$D/q.apr"
     for kind in nan inf zero-embed sparse-embed missing swapped-embed swapped-head swapped-down vocab; do
-        tests/tools/break-model "$kind" $MODEL "$D/$kind"
+        tests/tools/break-model "$kind" "$MODEL" "$D/$kind"
     done
     for kind in nan sparse-embed swapped-head missing; do
         apr import --skip-contract "$D/$kind" -q -o "$D/$kind.apr"
@@ -34,7 +35,7 @@ refused() { # MODEL RULE TEXT: status 5, rule and text on one line of stderr, IN
 }
 
 @test "healthy models in every format and type are valid" {
-    for m in $MODEL "$D/a.apr" "$D/a.gguf" "$D/q.apr" $MODEL/model.safetensors.index.json; do
+    for m in "$MODEL" "$D/a.apr" "$D/a.gguf" "$D/q.apr" "$MODEL/model.safetensors.index.json"; do
         run --separate-stderr apr validate "$m"
         [ "$status" -eq 0 ]
         [ -z "$stderr" ]
@@ -45,8 +46,8 @@ refused() { # MODEL RULE TEXT: status 5, rule and text on one line of stderr, IN
 @test "standard input, and a single shard without a config" {
     run apr validate - < "$D/a.apr"
     [ "$status" -eq 0 ]
-    cat "$D/a.gguf" | apr validate -q
-    cp $MODEL/model-00001-of-00004.safetensors "$BATS_TEST_TMPDIR/shard"
+    cat < "$D/a.gguf" | apr validate -q
+    cp "$MODEL/model-00001-of-00004.safetensors" "$BATS_TEST_TMPDIR/shard"
     run apr validate "$BATS_TEST_TMPDIR/shard"
     [ "$status" -eq 0 ]
     [[ "$output" == *"no contract for this family"* ]]
@@ -99,7 +100,7 @@ refused() { # MODEL RULE TEXT: status 5, rule and text on one line of stderr, IN
 }
 
 @test "statistics of validate equal those of a plain computation" {
-    apr validate $MODEL --json | jq -e '.tensors[] | select(.name == "model.norm.weight")
+    apr validate "$MODEL" --json | jq -e '.tensors[] | select(.name == "model.norm.weight")
         | .element_count == 256 and .mean > 0 and .std > 0 and .min <= .mean and .mean <= .max'
     for j in 1 2 3; do apr validate "$D/q.apr" --json -j $j | jq -c .tensors > "$BATS_TEST_TMPDIR/$j"; done
     cmp "$BATS_TEST_TMPDIR/1" "$BATS_TEST_TMPDIR/2"
@@ -138,10 +139,10 @@ refused() { # MODEL RULE TEXT: status 5, rule and text on one line of stderr, IN
 }
 
 @test "-q prints nothing; the score of a broken model falls" {
-    run apr validate $MODEL -q
+    run apr validate "$MODEL" -q
     [ "$status" -eq 0 ]
     [ -z "$output" ]
-    healthy=$(apr validate $MODEL --json | jq .score.percent)
+    healthy=$(apr validate "$MODEL" --json | jq .score.percent)
     broken=$({ apr validate "$D/nan" --json 2> "$BATS_TEST_TMPDIR/err" || true; } | jq .score.percent)
     [ "$(jq -n "$healthy > $broken")" = true ]
 }
@@ -149,10 +150,10 @@ refused() { # MODEL RULE TEXT: status 5, rule and text on one line of stderr, IN
 @test "misuse and absent files" {
     run apr validate a b
     [ "$status" -eq 2 ]
-    run apr validate --no-such-option $MODEL
+    run apr validate --no-such-option "$MODEL"
     [ "$status" -eq 2 ]
     run apr validate /no/such/file
     [ "$status" -eq 3 ]
-    run bash -c "apr validate $MODEL > /dev/full"
+    run bash -c 'apr validate "$MODEL" > /dev/full'
     [ "$status" -eq 7 ]
 }
