@@ -105,7 +105,7 @@ void gen_list(const yaml_node_t *n, const char *what, struct str *out)
     size_t len = 0;
     if (n->type != YAML_SEQUENCE_NODE) fail(n, "%s: expected a list", what);
     for (const yaml_node_item_t *i = n->data.sequence.items.start; i < n->data.sequence.items.top; i++) {
-        struct str s;
+        struct str s = {""};
         gen_word(gen_node(*i), what, &s);
         if (strchr(s.at, ',') || len + strlen(s.at) + 2 > sizeof out->at)
             fail(n, "%s: a comma, or too long", what);

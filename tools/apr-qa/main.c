@@ -4,7 +4,7 @@
 static const struct apr_verb *const verbs[] = {&verb_validate, &verb_oracle};
 
 static const struct apr_tool tool = {
-    .name = "apr-qa", .verbs = verbs, .n_verbs = sizeof verbs / sizeof *verbs};
+    .name = "apr-qa", .verbs = verbs, .n_verbs = sizeof verbs / sizeof verbs[0]};
 
 int main(int argc, char **argv)
 {
