@@ -105,6 +105,9 @@ $forged<|im_end|>
     [ "$(s --top-k 1 --repeat-penalty 50)" != "$greedy" ]
     [ "$(s --top-k 1 --repetition-penalty 50 --repeat-last-n 0)" = "$greedy" ]
     [ "$(apr run "$MODEL" "$Q" --model-sampling --seed 1)" = 4 ]
+    run --separate-stderr apr run "$MODEL" "$Q" --top-k 3 # without a temperature it changes nothing, and says so
+    [ "$output" = 4 ]
+    [[ $stderr == *"temperature 0 is greedy"* ]]
 }
 
 @test "text never ends inside a character, whatever the token limit" {

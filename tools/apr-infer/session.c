@@ -77,7 +77,8 @@ enum apr_code apr_session_fits(const struct apr_session *s, size_t n_toks, size_
 {
     if (n_toks <= s->n_ctx && n_spare <= s->n_ctx - n_toks) return APR_OK;
     if (n_toks > s->n_ctx || !n_spare)
-        return apr_fail(e, APR_EUSAGE, "%zu tokens do not fit the context of %zu positions", n_toks, s->n_ctx);
+        return apr_fail(e, APR_EUSAGE, "%zu tokens do not fit the context of %zu positions", n_toks,
+                        s->n_ctx);
     return apr_fail(e, APR_EUSAGE, "%zu tokens leave no room for %zu more in the context of %zu positions",
                     n_toks, n_spare, s->n_ctx);
 }

@@ -78,7 +78,7 @@ static enum apr_code report(const struct eval_args *a, const struct apr_ctx *ctx
 
 static enum apr_code check_args(const struct eval_args *a, struct apr_err *e)
 {
-    if (strcmp(a->dataset, "custom"))
+    if (strcmp(a->dataset, "custom") != 0)
         return apr_fail(e, APR_EUSAGE, "--dataset: found \"%s\", expected custom, with --file or --text",
                         a->dataset);
     if (a->window < 2 || a->window > 1u << 20)

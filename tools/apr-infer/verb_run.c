@@ -71,7 +71,7 @@ static void init(void *args_)
 static enum apr_code check_args(const struct run_args *a, bool *json, struct apr_err *e)
 {
     bool is_text = !strcmp(a->format, "text");
-    if (!is_text && strcmp(a->format, "json"))
+    if (!is_text && strcmp(a->format, "json") != 0)
         return apr_fail(e, APR_EUSAGE, "--format: found \"%s\", expected text or json", a->format);
     *json |= !is_text;
     if (*json && a->stream) return apr_fail(e, APR_EUSAGE, "--stream writes text; it does not go with json");
@@ -97,6 +97,9 @@ static void sampling(const struct run_args *a, const struct apr_model *m, struct
     if (a->top_k != NOT_GIVEN) o->top_k = a->top_k;
     if (a->repeat_last_n != NOT_GIVEN) o->repeat_last_n = a->repeat_last_n;
     o->seed = a->seed;
+    bool shaped = !isnan(a->top_p) || !isnan(a->min_p) || !isnan(a->repeat_penalty) || a->top_k != NOT_GIVEN;
+    if (shaped && o->temperature == 0)
+        apr_warn("temperature 0 is greedy: --top-k, --top-p, --min-p and penalties do nothing");
 }
 
 static enum apr_code encode_chat(const struct run_args *a, const struct apr_session *s,
@@ -104,7 +107,7 @@ static enum apr_code encode_chat(const struct run_args *a, const struct apr_sess
 {
     struct apr_chat chat;
     TRY(apr_chat_open(&chat, s->model, s->tok, e));
-    if (strcmp(chat.format, "template"))
+    if (strcmp(chat.format, "template") != 0)
         apr_note("%s has no chat template: using the format %s (--raw feeds the prompt as it is)",
                  s->model->name, chat.format);
     enum apr_code code = APR_OK;
