@@ -1,4 +1,4 @@
-# The only makefile. Targets: all check unit cli gates lint fuzz install clean.
+# The only makefile. Targets: all check unit cli gates lint fuzz man install uninstall clean.
 # O= and BINDIR= put objects and executables elsewhere; SAN=address,undefined builds with sanitizers there.
 CC      ?= cc
 SAN     ?=
@@ -106,9 +106,29 @@ cli: all
 	O=$(O) BINDIR=$(BINDIR) scripts/run-tests cli
 lint:
 	scripts/lint
+
+# Manual pages and completion come from the tools themselves.
+SCRIPT_VERBS := $(sort $(shell awk -F '\t' '!/^\#/ && $$2 !~ /^apr-/ { print $$2 }' bin/verbs))
+man: all
+	scripts/gen-man $(BINDIR) $(O)/man
+$(O)/completion: $(EXES) scripts/gen-completion bin/verbs
+	scripts/gen-completion $(BINDIR) > $@.tmp && mv $@.tmp $@
+
+install: all man $(O)/completion
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/apr $(DESTDIR)$(PREFIX)/share/man/man1 \
+	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	install -m 755 bin/apr $(DESTDIR)$(PREFIX)/bin/apr
+	install -m 755 $(EXES) $(SCRIPT_VERBS:%=scripts/%) $(DESTDIR)$(PREFIX)/libexec/apr
+	install -m 644 bin/verbs $(DESTDIR)$(PREFIX)/libexec/apr/verbs
+	install -m 644 $(O)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
+	install -m 644 $(O)/completion $(DESTDIR)$(PREFIX)/share/bash-completion/completions/apr
+uninstall:
+	rm -rf $(DESTDIR)$(PREFIX)/libexec/apr
+	rm -f $(DESTDIR)$(PREFIX)/bin/apr $(DESTDIR)$(PREFIX)/share/man/man1/apr.1 \
+	    $(DESTDIR)$(PREFIX)/share/man/man1/apr-*.1 $(DESTDIR)$(PREFIX)/share/bash-completion/completions/apr
 clean:
 	rm -rf build build-* bin/apr-*
 
-.PHONY: all gen bench units check unit cli lint clean FORCE
+.PHONY: all gen bench units check unit cli lint man install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

@@ -82,13 +82,14 @@ void apr_help_tool(FILE *to, const struct apr_tool *tool)
 
 void apr_help_version(FILE *to, const struct apr_tool *tool)
 {
-    fprintf(to, "%s %s\ncompiler: %s\nflags: %s\n", tool->name, APR_VERSION,
 #if defined(__clang__)
-            "clang " __clang_version__,
+    const char *compiler = "clang " __clang_version__;
 #else
-            "gcc " __VERSION__,
+    const char *compiler = "gcc " __VERSION__;
 #endif
-            APR_CFLAGS);
+    fprintf(to, "%s %s\ncompiler: %s\nflags: %s\nkernels:", tool->name, APR_VERSION, compiler, APR_CFLAGS);
+    for (size_t i = 0; apr_kern_at(i); i++) fprintf(to, " %s", apr_kern_at(i)->name);
+    fprintf(to, "\n");
 }
 
 static void print_word(FILE *to, const struct apr_opt *o, char short_name)
@@ -143,13 +144,14 @@ void apr_help_man(FILE *to, const struct apr_verb *v)
     roff(to, summary(v));
     fprintf(to, "\n.SH SYNOPSIS\n\\fBapr %s\\fR [\\fIOPTION\\fR]... ", v->name);
     roff(to, v->operands);
+    if (v->details) {
+        fputs("\n.SH DESCRIPTION\n.nf\n", to);
+        roff(to, v->details);
+        fputs("\n.fi", to);
+    }
     fputs("\n.SH OPTIONS\n", to);
     each_option(to, v, man_option);
-    if (v->details) {
-        fputs(".SH DESCRIPTION\n.nf\n", to);
-        roff(to, v->details);
-        fputs("\n.fi\n", to);
-    }
     fputs(".SH EXIT STATUS\n", to);
     print_statuses(to, ".TP\n%d\n%s\n");
+    fputs(".SH SEE ALSO\n\\fBapr\\fR(1)\n", to);
 }
