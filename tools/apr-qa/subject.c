@@ -11,22 +11,27 @@
 #include "load.h"
 
 #define MAX_CONFIG_BYTES (16u << 20)
-#define MAX_VALUE        (1u << 28)
+#define MAX_DIM          (1u << 20) /* the product of any three fits 64 bits */
+#define MAX_CTX          (1u << 28)
 
 /* Hyper-parameters of config.json in the spellings of decoders, encoders and encoder-decoders. */
 static const struct {
     const char *keys[3];
     size_t off;
+    uint64_t max;
 } keys[] = {
-    {{"hidden_size", "d_model", "n_embd"}, offsetof(struct apr_config, n_hidden)},
-    {{"num_hidden_layers", "encoder_layers", "n_layer"}, offsetof(struct apr_config, n_layers)},
-    {{"num_attention_heads", "encoder_attention_heads", "n_head"}, offsetof(struct apr_config, n_heads)},
-    {{"num_key_value_heads"}, offsetof(struct apr_config, n_heads_kv)},
-    {{"intermediate_size", "encoder_ffn_dim", "n_inner"}, offsetof(struct apr_config, n_inter)},
-    {{"vocab_size"}, offsetof(struct apr_config, n_vocab)},
+    {{"hidden_size", "d_model", "n_embd"}, offsetof(struct apr_config, n_hidden), MAX_DIM},
+    {{"num_hidden_layers", "encoder_layers", "n_layer"}, offsetof(struct apr_config, n_layers), MAX_DIM},
+    {{"num_attention_heads", "encoder_attention_heads", "n_head"},
+     offsetof(struct apr_config, n_heads),
+     MAX_DIM},
+    {{"num_key_value_heads"}, offsetof(struct apr_config, n_heads_kv), MAX_DIM},
+    {{"intermediate_size", "encoder_ffn_dim", "n_inner"}, offsetof(struct apr_config, n_inter), MAX_DIM},
+    {{"vocab_size"}, offsetof(struct apr_config, n_vocab), MAX_DIM},
     {{"max_position_embeddings", "max_target_positions", "n_positions"},
-     offsetof(struct apr_config, n_ctx_train)},
-    {{"head_dim"}, offsetof(struct apr_config, head_dim)},
+     offsetof(struct apr_config, n_ctx_train),
+     MAX_CTX},
+    {{"head_dim"}, offsetof(struct apr_config, head_dim), MAX_DIM},
 };
 
 /* For families whose file is not in lib/family: numbers only, no statement about what can be computed. */
@@ -37,7 +42,7 @@ static enum apr_code read_numbers(struct subject *s, const char *file, struct ap
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         uint64_t v = 0;
         for (size_t k = 0; k < 3 && keys[i].keys[k] && v == 0; k++)
-            TRY(apr_json_u64(s->config, keys[i].keys[k], 1, MAX_VALUE, &v, file, e));
+            TRY(apr_json_u64(s->config, keys[i].keys[k], 1, keys[i].max, &v, file, e));
         *(uint32_t *)(void *)((char *)c + keys[i].off) = (uint32_t)v;
     }
     c->head_dim_given = c->head_dim != 0;
