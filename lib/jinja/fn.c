@@ -14,7 +14,7 @@ const struct apr_jj_fn *apr_jj_find_filter(const struct apr_jj_str *name)
 {
     const struct apr_jj_fn *const tables[] = {apr_jj_filters_text, apr_jj_filters_value, apr_jj_filters_seq,
                                               apr_jj_filters_pick};
-    for (size_t i = 0; i < sizeof tables / sizeof *tables; i++) {
+    for (size_t i = 0; i < sizeof tables / sizeof tables[0]; i++) {
         const struct apr_jj_fn *fn = find(tables[i], name);
         if (fn) return fn;
     }

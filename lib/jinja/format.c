@@ -197,7 +197,8 @@ static enum apr_code field_value(struct apr_jj_run *r, const struct apr_jj_args 
     size_t index = 0;
     bool digits = n > 0 && n < 6;
     for (size_t i = 0; i < n; i++) {
-        if (memchr(".[:!{", p[i], 5)) return apr_jj_fail(r, "str.format: only plain fields are supported");
+        if (p[i] && strchr(".[:!{", p[i]))
+            return apr_jj_fail(r, "str.format: only plain fields are supported");
         if (p[i] < '0' || p[i] > '9') digits = false;
     }
     if (digits)

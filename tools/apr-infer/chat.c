@@ -185,6 +185,7 @@ const char *apr_chat_detect(const char *model_name, bool has_im_tokens)
 static void add_token(json_t *context, const struct apr_model *m, const char *key, int64_t id)
 {
     json_t *v = json_object_get(m->hf_tok_config, key);
+    if (json_object_get(context, key)) return;
     if (json_is_object(v)) v = json_object_get(v, "content");
     if (m->hf_tok_config) {
         if (json_is_string(v)) json_object_set(context, key, v);
@@ -194,15 +195,20 @@ static void add_token(json_t *context, const struct apr_model *m, const char *ke
     }
 }
 
+void apr_chat_add_tokens(json_t *context, const struct apr_model *m)
+{
+    add_token(context, m, "bos_token", m->vocab.bos_id);
+    add_token(context, m, "eos_token", m->vocab.eos_id);
+    add_token(context, m, "unk_token", m->vocab.unk_id);
+    add_token(context, m, "pad_token", m->vocab.pad_id);
+}
+
 static json_t *context_make(const struct apr_model *m, const json_t *messages, bool add_generation_prompt)
 {
     json_t *context = json_object();
     json_object_set(context, "messages", (json_t *)(uintptr_t)messages);
     json_object_set_new(context, "add_generation_prompt", json_boolean(add_generation_prompt));
-    add_token(context, m, "bos_token", m->vocab.bos_id);
-    add_token(context, m, "eos_token", m->vocab.eos_id);
-    add_token(context, m, "unk_token", m->vocab.unk_id);
-    add_token(context, m, "pad_token", m->vocab.pad_id);
+    apr_chat_add_tokens(context, m);
     return context;
 }
 

@@ -33,6 +33,8 @@ void apr_chat_close(struct apr_chat *c);
 APR_MUST_USE enum apr_code apr_chat_encode(const struct apr_chat *c, const json_t *messages,
                                            bool add_generation_prompt, struct apr_ids *ids,
                                            struct apr_err *e);
+/* Adds bos_token, eos_token, unk_token and pad_token of the model, each where context has none of its own. */
+void apr_chat_add_tokens(json_t *context, const struct apr_model *m);
 /* One user message, and a system message unless NULL: owned by the caller; NULL when a text is no UTF-8. */
 json_t *apr_chat_messages(const char *system, const char *user, size_t n_user_bytes);
 /* Name of the format for a model without a template: by its special tokens, then by its name. */

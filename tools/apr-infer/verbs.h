@@ -10,5 +10,6 @@ extern const struct apr_verb verb_eval;
 extern const struct apr_verb verb_check;
 extern const struct apr_verb verb_bench;
 extern const struct apr_verb verb_tokenize;
+extern const struct apr_verb verb_template;
 
 #endif
