@@ -121,13 +121,14 @@ APR_INLINE void tile(const struct type32 k, const struct half *h, const struct a
         _mm256_storeu_ps(acc[t]->row[j], a);
     }
 }
-/* n_blocks blocks from i_block on of 16 rows, times n_toks tokens */
-APR_INLINE void panel(const struct type32 k, const uint8_t *const *rows, size_t i_block, size_t n_blocks,
-                      const uint8_t *x, size_t x_row_bytes, size_t n_toks, struct panel *s)
+/* n_blocks blocks from i_block on of 16 rows, times n_toks tokens; next: the row behind them */
+APR_INLINE void panel(const struct type32 k, const uint8_t *const *rows, const uint8_t *next, size_t i_block,
+                      size_t n_blocks, const uint8_t *x, size_t x_row_bytes, size_t n_toks, struct panel *s)
 {
     for (size_t b = 0; b < n_blocks; b++) {
         for (int j = 0; j < N_HALVES; j++) {
             const uint8_t *block[8];
+            apr_avx2_prefetch(next, (16 * (i_block + b) + 8 * (size_t)j) * k.block_bytes, 8 * k.block_bytes);
             for (int r = 0; r < 8; r++) block[r] = rows[8 * j + r] + (i_block + b) * k.block_bytes;
             pack(k, block, &s->block[b][j]);
         }
@@ -135,12 +136,11 @@ APR_INLINE void panel(const struct type32 k, const uint8_t *const *rows, size_t 
     for (size_t t = 0; t < n_toks; t += N_TOKS) {
         const struct apr_act32 *act[N_TOKS];
         struct sums *acc[N_TOKS], spare = {0};
-        for (size_t i = 0; i < N_TOKS;
-             i++) { /* past the last token its activations serve again, for nothing */
-            act[i] =
-                (const struct apr_act32 *)(const void *)(x + (t + i < n_toks ? t + i : t) * x_row_bytes) +
-                i_block;
-            acc[i] = t + i < n_toks ? &s->acc[t + i] : &spare;
+        for (size_t i = 0; i < N_TOKS; i++) {
+            bool past = t + i >= n_toks; /* then the first token serves again, for nothing */
+            const void *xt = x + (past ? t : t + i) * x_row_bytes;
+            act[i] = (const struct apr_act32 *)xt + i_block;
+            acc[i] = past ? &spare : &s->acc[t + i];
         }
         for (size_t b = 0; b < n_blocks; b++) {
             tile(k, s->block[b], act, acc);
@@ -161,7 +161,8 @@ APR_INLINE void panels(const struct type32 k, const struct apr_avx2_tiles *a, si
             memset(s->acc, 0, n_group * sizeof s->acc[0]);
             for (size_t i = 0; i < a->n_blocks; i += N_BLOCKS) {
                 size_t n_blocks = a->n_blocks - i < N_BLOCKS ? a->n_blocks - i : N_BLOCKS;
-                panel(k, rows, i, n_blocks, a->x + t * a->x_row_bytes, a->x_row_bytes, n_group, s);
+                panel(k, rows, rows[0] + 16 * a->w_row_bytes, i, n_blocks, a->x + t * a->x_row_bytes,
+                      a->x_row_bytes, n_group, s);
             }
             for (size_t i = 0; i < n_group; i++) {
                 memcpy(a->y + (t + i) * a->y_stride + r, s->acc[i].row, n * sizeof(float));

@@ -78,13 +78,16 @@ static void tile1(const float *const *w, const float *const *x, size_t n, float 
 }
 
 /* One group of 4 rows (their pointers may repeat) and n_toks <= N_GROUP tokens; y: [n_toks, 4] */
-static void slices_by_toks(slice_fn *slice, const uint8_t *const *rows, size_t n_cols, const uint8_t *x,
-                           size_t x_row_bytes, size_t n_toks, float (*y)[N_ROWS], struct slices *s)
+static void slices_by_toks(slice_fn *slice, const uint8_t *const *rows, size_t w_row_bytes, size_t n_cols,
+                           const uint8_t *x, size_t x_row_bytes, size_t n_toks, float (*y)[N_ROWS],
+                           struct slices *s)
 {
     memset(s->acc, 0, n_toks * sizeof s->acc[0]);
     for (size_t k0 = 0; k0 < n_cols; k0 += N_SLICE) {
         size_t n = n_cols - k0 < N_SLICE ? n_cols - k0 : N_SLICE;
         const float *w[N_ROWS], *xs[3];
+        size_t ahead_bytes = N_ROWS * w_row_bytes * k0 / n_cols; /* as far into the next rows as into these */
+        apr_avx2_prefetch(rows[0] + N_ROWS * w_row_bytes, ahead_bytes, N_ROWS * w_row_bytes * n / n_cols);
         for (int r = 0; r < N_ROWS; r++) {
             slice(rows[r], k0, s->wide[r], n);
             w[r] = s->wide[r];
@@ -117,8 +120,8 @@ static void by_slices(slice_fn *slice, const void *w, size_t w_row_bytes, size_t
             rows[j] = (const uint8_t *)w + (r + (j < n ? j : n - 1)) * w_row_bytes;
         for (size_t t0 = 0; t0 < n_toks; t0 += N_GROUP) {
             size_t n_group = n_toks - t0 < N_GROUP ? n_toks - t0 : N_GROUP;
-            slices_by_toks(slice, rows, n_cols, (const uint8_t *)x + t0 * x_row_bytes, x_row_bytes, n_group,
-                           lane, scratch);
+            slices_by_toks(slice, rows, w_row_bytes, n_cols, (const uint8_t *)x + t0 * x_row_bytes,
+                           x_row_bytes, n_group, lane, scratch);
             for (size_t t = 0; t < n_group; t++)
                 memcpy(y + (t0 + t) * y_stride + r, lane[t], n * sizeof **lane);
         }
