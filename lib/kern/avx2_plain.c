@@ -1,7 +1,7 @@
 /* Weights as numbers times f32 activations: 8 lanes, lane = k mod 8, one tree (kern.h).
  *
- * One token: 4 rows at once straight from the weights, bound by memory. More tokens: slices of 4 rows are
- * widened to f32 once for up to 48 tokens and multiplied in tiles of 4 rows x 3 tokens (12 accumulators,
+ * Up to 6 tokens: 4 rows at once straight from the weights, bound by memory. More tokens: slices of 4 rows
+ * are widened to f32 once for up to 48 tokens and multiplied in tiles of 4 rows x 3 tokens (12 accumulators,
  * 7 loads for 12 fused operations); accumulators rest in scratch between slices, unrounded. */
 #include "avx2.h"
 
@@ -179,9 +179,14 @@ BY_SLICES(apr_avx2_exact_q4_k, q4_k)
 BY_SLICES(apr_avx2_exact_q5_k, q5_k)
 BY_SLICES(apr_avx2_exact_q6_k, q6_k)
 
-/* One token, straight from the weights. */
+/* Few tokens, straight from the weights. */
+
+#define N_DIRECT 6 /* tokens up to which converting again for every 3 costs less than a detour by scratch */
 
 typedef __m256 load8_fn(const uint8_t *p); /* 8 values */
+/* 4 rows (their pointers may repeat) times up to 3 tokens; next: rows to fetch meanwhile, or NULL */
+typedef void direct_fn(const uint8_t *const *rows, const uint8_t *next, size_t n_cols, const float *const *x,
+                       float (*y)[N_ROWS]);
 
 APR_INLINE __m256 load8_f32(const uint8_t *p)
 {
@@ -198,53 +203,78 @@ APR_INLINE __m256 load8_bf16(const uint8_t *p)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(apr_load128(p)), 16));
 }
 
-APR_INLINE __m128 four_rows(load8_fn *load8, slice_fn *slice, size_t elem_bytes, const uint8_t *const *rows,
-                            const uint8_t *next, size_t n_cols, const float *x)
+APR_INLINE void direct(load8_fn *load8, slice_fn *slice, size_t elem_bytes, int n_toks,
+                       const uint8_t *const *rows, const uint8_t *next, size_t n_cols, const float *const *x,
+                       float (*y)[N_ROWS])
 {
-    __m256 a[N_ROWS];
-#pragma GCC unroll 4
-    for (int r = 0; r < N_ROWS; r++) a[r] = _mm256_setzero_ps();
+    __m256 a[3][N_ROWS], xv[3];
+#pragma GCC unroll 12
+    for (int i = 0; i < 3 * N_ROWS; i++) a[i / N_ROWS][i % N_ROWS] = _mm256_setzero_ps();
     size_t k = 0;
     for (; k + 8 <= n_cols; k += 8) {
-        __m256 xv = _mm256_loadu_ps(x + k);
-        apr_avx2_prefetch(next, N_ROWS * k * elem_bytes, N_ROWS * 8 * elem_bytes);
+        if (next) apr_avx2_prefetch(next, N_ROWS * k * elem_bytes, N_ROWS * 8 * elem_bytes);
+#pragma GCC unroll 3
+        for (int t = 0; t < n_toks; t++) xv[t] = _mm256_loadu_ps(x[t] + k);
 #pragma GCC unroll 4
-        for (int r = 0; r < N_ROWS; r++) a[r] = _mm256_fmadd_ps(load8(rows[r] + k * elem_bytes), xv, a[r]);
+        for (int r = 0; r < N_ROWS; r++) {
+            __m256 wv = load8(rows[r] + k * elem_bytes);
+#pragma GCC unroll 3
+            for (int t = 0; t < n_toks; t++) a[t][r] = _mm256_fmadd_ps(wv, xv[t], a[t][r]);
+        }
     }
-    if (k < n_cols) {
+    if (k < n_cols) { /* lanes past the end keep their bits */
         __m256i mask = apr_avx2_mask(n_cols - k);
-        __m256 xv = _mm256_maskload_ps(x + k, mask);
 #pragma GCC unroll 4
         for (int r = 0; r < N_ROWS; r++) {
             float tail[8] = {0};
             slice(rows[r], k, tail, n_cols - k);
-            a[r] = _mm256_blendv_ps(a[r], _mm256_fmadd_ps(_mm256_loadu_ps(tail), xv, a[r]),
-                                    _mm256_castsi256_ps(mask));
+            __m256 wv = _mm256_loadu_ps(tail);
+#pragma GCC unroll 3
+            for (int t = 0; t < n_toks; t++) {
+                __m256 v = _mm256_fmadd_ps(wv, _mm256_maskload_ps(x[t] + k, mask), a[t][r]);
+                a[t][r] = _mm256_blendv_ps(a[t][r], v, _mm256_castsi256_ps(mask));
+            }
         }
     }
-    return apr_avx2_trees(a[0], a[1], a[2], a[3]);
+#pragma GCC unroll 3
+    for (int t = 0; t < n_toks; t++) _mm_storeu_ps(y[t], apr_avx2_trees(a[t][0], a[t][1], a[t][2], a[t][3]));
 }
 
-APR_INLINE void one_token(load8_fn *load8, slice_fn *slice, size_t elem_bytes, const uint8_t *w,
-                          size_t w_row_bytes, size_t n_rows, size_t n_cols, const float *x, float *y)
+static void by_direct(direct_fn *const by_toks[3], const uint8_t *w, size_t w_row_bytes, size_t n_rows,
+                      size_t n_cols, const uint8_t *x, size_t x_row_bytes, size_t n_toks, float *y,
+                      size_t y_stride)
 {
+    const float *xs[N_DIRECT];
+    float lane[3][N_ROWS];
+    for (size_t t = 0; t < n_toks; t++) xs[t] = (const float *)(const void *)(x + t * x_row_bytes);
     for (size_t r = 0; r < n_rows; r += N_ROWS) {
-        const uint8_t *rows[N_ROWS];
+        const uint8_t *rows[N_ROWS], *next = w + (r + N_ROWS) * w_row_bytes;
         size_t n = n_rows - r < N_ROWS ? n_rows - r : N_ROWS;
         for (size_t j = 0; j < N_ROWS; j++) rows[j] = w + (r + (j < n ? j : n - 1)) * w_row_bytes;
-        float lane[N_ROWS];
-        _mm_storeu_ps(lane,
-                      four_rows(load8, slice, elem_bytes, rows, rows[0] + N_ROWS * w_row_bytes, n_cols, x));
-        memcpy(y + r, lane, n * sizeof *lane);
+        for (size_t t = 0; t < n_toks; t += 3) {
+            size_t left = n_toks - t < 3 ? n_toks - t : 3;
+            by_toks[left - 1](rows, t ? NULL : next, n_cols, xs + t, lane);
+            for (size_t i = 0; i < left; i++) memcpy(y + (t + i) * y_stride + r, lane[i], n * sizeof **lane);
+        }
     }
 }
 
+#define DIRECT(lower, elem_bytes, n)                                                                         \
+    static void lower##_##n(const uint8_t *const *rows, const uint8_t *next, size_t n_cols,                  \
+                            const float *const *x, float(*y)[N_ROWS])                                        \
+    {                                                                                                        \
+        direct(load8_##lower, slice_##lower, elem_bytes, n, rows, next, n_cols, x, y);                       \
+    }
 #define PLAIN(lower, elem_bytes)                                                                             \
+    DIRECT(lower, elem_bytes, 1)                                                                             \
+    DIRECT(lower, elem_bytes, 2)                                                                             \
+    DIRECT(lower, elem_bytes, 3)                                                                             \
     void apr_avx2_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,    \
                           size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch)       \
     {                                                                                                        \
-        if (n_toks == 1) {                                                                                   \
-            one_token(load8_##lower, slice_##lower, elem_bytes, w, w_row_bytes, n_rows, n_cols, x, y);       \
+        static direct_fn *const by_toks[3] = {lower##_1, lower##_2, lower##_3};                              \
+        if (n_toks <= N_DIRECT) {                                                                            \
+            by_direct(by_toks, w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride);         \
             return;                                                                                          \
         }                                                                                                    \
         by_slices(slice_##lower, w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride,        \
