@@ -153,6 +153,29 @@ static void test_pages_invariant(void **state)
     }
 }
 
+/* Products that round to -0: a tail of dimensions must not turn the other lanes to +0. */
+static void test_negative_zero(void **state)
+{
+    (void)state;
+    static float out[9];
+    const struct apr_kern *k;
+    for (size_t i = 0; i < MAX_Q * MAX_DIM; i++) q[i] = -0x1p-140f;
+    for (size_t i = 0; i < MAX_DIM; i++) {
+        k16_end[-1 - (ptrdiff_t)i] = apr_f32_to_f16(0x1p-14f);
+        k32_end[-1 - (ptrdiff_t)i] = 0x1p-14f;
+    }
+    for (size_t n_dim = 8; n_dim < 24; n_dim++) {
+        struct page p = {.n_q = 8, .n_pos = 1, .n_dim = n_dim, .stride = n_dim};
+        for (size_t t = 0; (k = apr_kern_at(t)) != NULL; t++) {
+            for (int f16 = 0; f16 < 2; f16++) {
+                p.is_f16 = f16;
+                scores(k, &p, out, 1);
+                for (size_t j = 0; j < 8; j++) assert_true(out[j] == 0 && signbit(out[j]));
+            }
+        }
+    }
+}
+
 static void test_pick(void **state)
 {
     (void)state;
@@ -185,6 +208,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pages),
         cmocka_unit_test(test_pages_invariant),
+        cmocka_unit_test(test_negative_zero),
         cmocka_unit_test(test_pick),
     };
     return cmocka_run_group_tests(tests, make_buffers, NULL);

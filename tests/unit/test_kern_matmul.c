@@ -211,6 +211,35 @@ static void test_not_finite(void **state)
     }
 }
 
+static float tiny_d(void)
+{
+    return 0x1p-14f;
+}
+
+/* Products that round to -0: a tail shorter than 8 must not turn the other lanes to +0. */
+static void test_negative_zero(void **state)
+{
+    (void)state;
+    static const enum apr_type types[] = {APR_F32, APR_F16, APR_BF16, APR_F64};
+    static float y[9 * 5];
+    const struct apr_kern *k;
+    for (size_t i = 0; i < 4 * 16; i++) {
+        const struct kern_data_type *t = kern_data_types;
+        while (t->type != types[i / 16]) t++;
+        struct problem p = problem(t, i % 2, 1 + i % 16, 5, 9, w_end, x_end);
+        fixed_byte = 0;
+        for (size_t r = 0; r < p.n_rows; r++)
+            kern_data_row(t, p.w + r * p.row_bytes, p.n_cols, a_byte, tiny_d);
+        float *xs = (float *)(void *)p.x;
+        for (size_t j = 0; j < p.n_toks * p.n_cols; j++) xs[j] = -0x1p-140f;
+        expect_same(&p);
+        for (size_t j = 0; (k = apr_kern_at(j)) != NULL && p.n_cols >= 8; j++) {
+            multiply(k, &p, y, 5, scratch);
+            for (size_t r = 0; r < 9 * 5; r++) assert_true(y[r] == 0 && signbit(y[r]));
+        }
+    }
+}
+
 static double act_value(enum apr_act act, const uint8_t *a, size_t k)
 {
     if (act == APR_ACT_F32) return ((const float *)(const void *)a)[k];
@@ -318,8 +347,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tables_complete),  cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_batch_invariance), cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_not_finite),       cmocka_unit_test(test_against_double),
-        cmocka_unit_test(test_to_f32),
+        cmocka_unit_test(test_not_finite),       cmocka_unit_test(test_negative_zero),
+        cmocka_unit_test(test_against_double),   cmocka_unit_test(test_to_f32),
     };
     return cmocka_run_group_tests(tests, make_buffers, NULL);
 }
