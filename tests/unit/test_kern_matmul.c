@@ -223,10 +223,10 @@ static void test_negative_zero(void **state)
     static const enum apr_type types[] = {APR_F32, APR_F16, APR_BF16, APR_F64};
     static float y[9 * 5];
     const struct apr_kern *k;
-    for (size_t i = 0; i < 4 * 16; i++) {
+    for (size_t i = 0; i < 4 * 16 * 2; i++) {
         const struct kern_data_type *t = kern_data_types;
-        while (t->type != types[i / 16]) t++;
-        struct problem p = problem(t, i % 2, 1 + i % 16, 5, 9, w_end, x_end);
+        while (t->type != types[i / 32]) t++;
+        struct problem p = problem(t, false, 1 + i % 16, 5, i % 32 < 16 ? 3 : 9, w_end, x_end);
         fixed_byte = 0;
         for (size_t r = 0; r < p.n_rows; r++)
             kern_data_row(t, p.w + r * p.row_bytes, p.n_cols, a_byte, tiny_d);
@@ -235,7 +235,7 @@ static void test_negative_zero(void **state)
         expect_same(&p);
         for (size_t j = 0; (k = apr_kern_at(j)) != NULL && p.n_cols >= 8; j++) {
             multiply(k, &p, y, 5, scratch);
-            for (size_t r = 0; r < 9 * 5; r++) assert_true(y[r] == 0 && signbit(y[r]));
+            for (size_t r = 0; r < p.n_toks * 5; r++) assert_true(y[r] == 0 && signbit(y[r]));
         }
     }
 }
