@@ -79,11 +79,11 @@ static enum apr_code put_quoted(struct apr_jj_sb *b, const struct apr_jj_str *s)
         bool data = apr_jj_str_is_data(s, off);
         char esc[12] = "";
         if (cp == '\n')
-            strcpy(esc, "\\n");
+            memcpy(esc, "\\n", 3);
         else if (cp == '\r')
-            strcpy(esc, "\\r");
+            memcpy(esc, "\\r", 3);
         else if (cp == '\t')
-            strcpy(esc, "\\t");
+            memcpy(esc, "\\t", 3);
         else if (cp == '\\' || cp == quote)
             snprintf(esc, sizeof esc, "\\%c", (char)cp);
         else if (!printable(cp))
