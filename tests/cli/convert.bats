@@ -2,7 +2,7 @@
 # import, convert, quantize, export, rosetta: the same bytes by every route, and the bytes that llama.cpp's converter writes.
 
 setup() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     export APR_HOME=$BATS_TEST_TMPDIR/home
     MODEL=tests/data/apr-demo-8M-Instruct
     GGUF=${APR_SHARED:-../shared}/fixtures/gguf

@@ -4,7 +4,7 @@
 bats_require_minimum_version 1.5.0
 
 setup_file() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     F=$BATS_FILE_TMPDIR
     MODEL=tests/data/apr-demo-8M-Instruct
     apr import $MODEL -q -o "$F/a.apr"
@@ -14,7 +14,7 @@ setup_file() {
 }
 
 setup() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     T=$BATS_TEST_TMPDIR
 }
 

@@ -3,7 +3,7 @@
 # (Every truncation and every bit of small files is tried in process by tests/unit/test_fmt_mutate.c.)
 
 setup_file() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     F=$BATS_FILE_TMPDIR
     apr import tests/data/apr-demo-8M-Instruct -q -o "$F/whole.apr"
     apr export "$F/whole.apr" --format gguf -q -o "$F/whole.gguf"
@@ -12,7 +12,7 @@ setup_file() {
 }
 
 setup() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     T=$BATS_TEST_TMPDIR
 }
 

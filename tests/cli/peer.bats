@@ -1,0 +1,51 @@
+#!/usr/bin/env bats
+# llama.cpp reads what we write. APR_PEER names a folder with its programs (llama-completion); without it the tests skip.
+
+setup() {
+    PATH=${BINDIR:-$PWD/bin}:$PATH
+    export APR_HOME=$BATS_TEST_TMPDIR/home
+    MODEL=tests/data/apr-demo-8M-Instruct
+    T=$BATS_TEST_TMPDIR
+    [ -n "${APR_PEER:-}" ] || skip 'APR_PEER names no folder with llama.cpp programs'
+    [ -x "$APR_PEER/llama-completion" ] || skip "no llama-completion in $APR_PEER"
+    export LD_LIBRARY_PATH=$APR_PEER
+}
+
+# The chat format is written out, so that both programs see the same tokens.
+ask() { # QUESTION: the raw prompt
+    printf '<|im_start|>user\n%s<|im_end|>\n<|im_start|>assistant\n' "$1"
+}
+
+# The peer's printing thread now and then loses all of its output to a pipe (exit 0, nothing printed): asked again then.
+theirs() { # GGUF: greedy continuation of $T/prompt
+    local text i
+    for i in 1 2 3 4; do
+        text=$(timeout 60 "$APR_PEER/llama-completion" -m "$1" -f "$T/prompt" -n 12 -t 1 --temp 0 -no-cnv --no-display-prompt 2>/dev/null |
+            sed 's/ *\[end of text\].*//' | tr -d '\n')
+        [ -z "$text" ] || break
+    done
+    printf '%s' "$text"
+}
+
+@test "exported GGUFs load in llama.cpp and answer as here" {
+    local type question ours peers
+    for type in bf16 q8_0 q4_k_m; do
+        apr import $MODEL --quantize $type -q -o "$T/$type.apr"
+        apr export "$T/$type.apr" --format gguf -q -o "$T/$type.gguf"
+        for question in 'What is 2+2? Answer with just the number.' 'What is the capital of France?' 'What is 7+5? Answer with just the number.'; do
+            ask "$question" >"$T/prompt"
+            ours=$(apr run "$T/$type.gguf" --raw -i "$T/prompt" -n 12 2>/dev/null | tr -d '\n')
+            peers=$(theirs "$T/$type.gguf")
+            echo "$type: '$question': ours '$ours', peer '$peers'"
+            [ -n "$ours" ]
+            [ "$peers" = "$ours" ]
+        done
+    done
+}
+
+@test "the comparison with the peer can fail" {
+    tests/tools/break-model scrambled-head $MODEL "$T/broken"
+    apr export "$T/broken" --format gguf -q -o "$T/broken.gguf"
+    ask 'What is 2+2? Answer with just the number.' >"$T/prompt"
+    [ "$(theirs "$T/broken.gguf")" != 4 ]
+}
