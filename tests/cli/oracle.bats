@@ -5,7 +5,7 @@
 bats_require_minimum_version 1.5.0
 
 setup() {
-    PATH=${APR_BIN:-$PWD/bin}:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     MODEL=tests/data/apr-demo-8M-Instruct
     FAMILIES=${APR_SHARED:-../shared}/fixtures/families
     T=$BATS_TEST_TMPDIR

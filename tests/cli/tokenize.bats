@@ -3,7 +3,7 @@
 
 setup() {
     cd "$BATS_TEST_DIRNAME/../.." || return 1
-    apr=${APR_BIN:-bin}/apr
+    apr=${BINDIR:-bin}/apr
     demo=tests/data/apr-demo-8M-Instruct
     golden=tests/data/apr-demo-golden/tokenizer.json
     shared=${APR_SHARED:-../shared}

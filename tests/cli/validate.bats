@@ -5,7 +5,7 @@
 bats_require_minimum_version 1.5.0
 
 setup_file() {
-    PATH=${APR_BIN:-$PWD/bin}:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     export D="$BATS_FILE_TMPDIR" MODEL=tests/data/apr-demo-8M-Instruct
     apr import "$MODEL" -q -o "$D/a.apr"
     apr export "$D/a.apr" --format gguf -q -o "$D/a.gguf"
@@ -19,7 +19,7 @@ setup_file() {
 }
 
 setup() {
-    PATH=${APR_BIN:-$PWD/bin}:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     export APR_HOME=$BATS_TEST_TMPDIR/home
 }
 
