@@ -85,7 +85,7 @@ static void top_k_is_the_k_largest(void **state)
         assert_int_equal(s.n_cands, k);
         for (size_t a = 0; a < N; a++) {
             size_t n_before = 0;
-            for (size_t b = 0; b < N; b++) n_before += x[b] > x[a] || (x[b] == x[a] && b < a);
+            for (size_t b = 0; b < N; b++) n_before += x[b] > x[a] || (b < a && x[b] == x[a]);
             assert_int_equal(has(&s, (int32_t)a), n_before < k);
         }
     }
@@ -180,7 +180,7 @@ static void draws_follow_the_probabilities(void **state)
 static void a_seed_is_a_sequence(void **state)
 {
     (void)state;
-    int32_t first[64];
+    int32_t first[64] = {0};
     for (int pass = 0; pass < 3; pass++) {
         struct apr_sample_opts o = neutral(1);
         o.top_p = 0.9;

@@ -22,8 +22,9 @@ static double nll_of(const struct window *w, const float *logits, int32_t id)
 {
     size_t i_max;
     double max = (double)w->kern->max(logits, w->n_vocab, &i_max), sum = 0;
-    for (size_t i = 0; i < w->n_vocab; i++) sum += exp((double)logits[i] - max);
-    return log(sum) - ((double)logits[id] - max);
+    for (size_t i = 0; i < w->n_vocab; i++)
+        if (i != i_max) sum += exp((double)logits[i] - max);
+    return log1p(sum) - ((double)logits[id] - max);
 }
 
 static enum apr_code take_rows(void *ctx, size_t i_tok, size_t n_rows, const float *logits, struct apr_err *e)

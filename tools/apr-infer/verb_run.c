@@ -97,6 +97,10 @@ static void sampling(const struct run_args *a, const struct apr_model *m, struct
     if (a->top_k != NOT_GIVEN) o->top_k = a->top_k;
     if (a->repeat_last_n != NOT_GIVEN) o->repeat_last_n = a->repeat_last_n;
     o->seed = a->seed;
+}
+
+static void warn_if_idle(const struct run_args *a, const struct apr_sample_opts *o)
+{
     bool shaped = !isnan(a->top_p) || !isnan(a->min_p) || !isnan(a->repeat_penalty) || a->top_k != NOT_GIVEN;
     if (shaped && o->temperature == 0)
         apr_warn("temperature 0 is greedy: --top-k, --top-p, --min-p and penalties do nothing");
@@ -197,6 +201,7 @@ static enum apr_code generate(const struct run_args *a, const struct apr_ctx *ct
     struct apr_ids ids = {0};
     sampling(a, s->model, &o);
     TRY(apr_sample_check(&o, e));
+    warn_if_idle(a, &o);
     TRY(apr_sampler_init(&sampler, &o, s->model->config.n_vocab, s->n_ctx, s->kern, ctx->arena, e));
     enum apr_code code = encode_prompt(a, s, text, &ids, e);
     const struct apr_text_sink to = {write_text, stdout};
