@@ -30,12 +30,13 @@ F_PIPE_003() {
     expect 0 apr oracle "$m" --stats --json && same "$(jq '.. | .rope_theta? // empty' <<<"$out" | head -n 1 | cut -d. -f1)" 1000000
 }
 
-# Stage 5 measures the sum of attention weights. Planted fault: the bound is moved below what it can reach.
+# Stage 5 measures it with values of 1. Planted fault: the bound is moved below what it can reach.
 F_PIPE_004() {
-    local bound=1e-5
+    local bound=1e-5 off
     [ "$1" = bad ] && bound=-1
     expect 0 apr check "$MODEL" --json || return 1
-    jq -e --argjson b "$bound" '[.. | .attention_sum_error? // empty] | length > 0 and all(. <= $b)' <<<"$out" >/dev/null
+    off=$(jq -r '.stages[4].measured' <<<"$out" | grep -oE 'sum to 1 within [0-9.e+-]+' | grep -oE '[0-9.e+-]+$')
+    jq -en --argjson off "$off" --argjson bound "$bound" '$off <= $bound' >/dev/null
 }
 
 # Planted fault: the vocabulary of another model is expected.

@@ -10,6 +10,8 @@
 
 #define N_PROBE 13u /* positions 0..11 hold the repeated token, 12 the other one */
 
+_Static_assert(N_PROBE <= APR_PAGE_POS, "the probe fills one page");
+
 struct probe {
     struct apr_session *s;
     const struct apr_config *cfg;
@@ -132,6 +134,23 @@ static bool stage_qkv(const struct probe *p, char *text, size_t n_text)
     return finite && constant && distinct && least > 0;
 }
 
+/* With values of 1 everywhere the output of a head is the sum of its attention weights. The last layer's
+ * values are overwritten for it: no later stage reads them. (F-PIPE-004) */
+static double attention_sum_error(const struct probe *p)
+{
+    struct apr_forward *f = &p->s->fwd;
+    size_t n = (size_t)p->cfg->n_heads * p->cfg->head_dim;
+    uint32_t last = p->cfg->n_layers - 1;
+    double worst = 0;
+    for (uint32_t h = 0; h < p->cfg->n_heads_kv; h++) {
+        float *v = apr_cache_page(&p->s->cache, APR_CACHE_V, last, h, 0);
+        for (size_t i = 0; i < N_PROBE * p->cfg->head_dim; i++) v[i] = 1;
+    }
+    apr_attention(&f->attn, &f->c, p->cfg, &p->s->cache, last, 0, N_PROBE, f->q, f->att.f32);
+    for (size_t i = 0; i < N_PROBE * n; i++) worst = fmax(worst, fabs((double)f->att.f32[i] - 1));
+    return worst;
+}
+
 /* The first position can attend to itself alone: its output is its own value row, in every layer. */
 static bool stage_attention(const struct probe *p, char *text, size_t n_text)
 {
@@ -144,9 +163,12 @@ static bool stage_attention(const struct probe *p, char *text, size_t n_text)
         for (size_t i = 0; i < d; i++) worst = fmax(worst, fabs((double)out[h * d + i] - (double)v[i]));
     }
     bool finite = finite_row(out, N_PROBE * p->cfg->n_heads * d);
-    snprintf(text, n_text, "%s; first position differs from its own values by %.1e (at most 1e-5)",
-             finite ? "finite" : "NOT finite", worst);
-    return finite && worst <= 1e-5;
+    double off = attention_sum_error(p);
+    snprintf(text, n_text,
+             "%s; weights sum to 1 within %.1e, first position differs from its own values by %.1e (both at "
+             "most 1e-5)",
+             finite ? "finite" : "NOT finite", off, worst);
+    return finite && worst <= 1e-5 && off <= 1e-5;
 }
 
 static bool stage_ffn(const struct probe *p, char *text, size_t n_text)
