@@ -99,7 +99,7 @@ enum apr_code apr_src_open(struct apr_src **out, const char *path, struct apr_er
     apr_escape(name, sizeof name, path, strlen(path));
     s->fd = -1;
     s->n_bytes = UINT64_MAX;
-    s->name = strcmp(path, "-") ? apr_arena_strdup(&arena, name) : "standard input";
+    s->name = strcmp(path, "-") != 0 ? apr_arena_strdup(&arena, name) : "standard input";
     s->arena = arena;
     enum apr_code rc = open_fd(s, path, e);
     if (rc == APR_OK) rc = classify(s, path, e);
@@ -107,7 +107,7 @@ enum apr_code apr_src_open(struct apr_src **out, const char *path, struct apr_er
         apr_src_close(s);
         return rc;
     }
-    if (strcmp(path, "-")) fcntl(s->fd, F_SETFL, 0); /* the open file is ours: block from here on */
+    if (strcmp(path, "-") != 0) fcntl(s->fd, F_SETFL, 0); /* the open file is ours: block from here on */
     *out = s;
     return APR_OK;
 }

@@ -170,7 +170,7 @@ enum apr_code apr_json_put_f64(struct apr_buf *b, double v, struct apr_err *e)
     for (int n_digits = 15; n_digits <= 17; n_digits++) {
         snprintf(text, sizeof text, "%.*g", n_digits, v);
         double back = strtod(text, NULL);
-        if (memcmp(&back, &v, sizeof v) == 0) break;
+        if (back == v) break;
     }
     TRY(apr_buf_append(b, text, strlen(text), e));
     return strpbrk(text, ".e") ? APR_OK : apr_buf_append(b, ".0", 2, e);

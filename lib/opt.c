@@ -196,7 +196,7 @@ enum apr_code apr_opt_parse(const struct apr_opt *opts, size_t n_opts, void *arg
         int c = getopt_long(argc, words, p.shorts, p.longs, NULL);
         if (c == -1) break;
         if (c == '?' || c == ':') return complain(&p, c, words[optind > 0 ? optind - 1 : 0], e);
-        TRY(store(&p, c >= BASE_VAL ? (size_t)(c - BASE_VAL) : (size_t)p.row_of[c], optarg, e));
+        TRY(store(&p, c >= BASE_VAL ? (size_t)(c - BASE_VAL) : (size_t)p.row_of[c & 127], optarg, e));
     }
     for (int i = optind; i < argc; i++) push(arena, operands, words[i]);
     return APR_OK;

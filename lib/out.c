@@ -243,7 +243,7 @@ static bool is_table(const struct node *arr)
         size_t n_cols = 0;
         const struct node *head = arr->first->first;
         for (const struct node *c = row->first; c; c = c->next, head = head->next, n_cols++)
-            if (!is_cell(c) || !head || !head->key || !c->key || strcmp(c->key, head->key) ||
+            if (!is_cell(c) || !head || !head->key || !c->key || strcmp(c->key, head->key) != 0 ||
                 n_cols == MAX_COLS)
                 return false;
         if (head) return false;

@@ -126,7 +126,7 @@ static bool about(const struct apr_tool *tool, int argc, char **argv, enum apr_c
         apr_help_tool(stdout, tool);
     else if (!strcmp(word, "--version") || !strcmp(word, "-V"))
         apr_help_version(stdout, tool);
-    else if (strcmp(word, "--list-options") && strcmp(word, "--man"))
+    else if (strcmp(word, "--list-options") != 0 && strcmp(word, "--man") != 0)
         return false;
     else if (!v)
         *rc = apr_fail(e, APR_EUSAGE, "%s needs a verb of this tool; --list-verbs shows them", word);

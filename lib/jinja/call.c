@@ -128,6 +128,8 @@ static enum apr_code call_macro(struct apr_jj_run *r, const struct apr_jj_macro 
     TRY(apr_jj_scope_push(r, m->scope));
     TRY(bind_macro(r, m->node, a));
     apr_jj_sb_init(&text, r);
+    /* The run ends with the first error, so r->out never outlives this frame. */
+    // cppcheck-suppress autoVariables
     r->out = &text;
     TRY(apr_jj_exec_body(r, m->node->c));
     r->out = sink;
@@ -147,6 +149,8 @@ static enum apr_code call_loop(struct apr_jj_run *r, struct apr_jj_loop *l, cons
     if (++r->macro_depth > r->max_macro_depth)
         return apr_jj_fail(r, "loops nested too deeply (%u calls)", r->max_macro_depth);
     apr_jj_sb_init(&text, r);
+    /* The run ends with the first error, so r->out never outlives this frame. */
+    // cppcheck-suppress autoVariables
     r->out = &text;
     r->scope = l->scope;
     TRY(apr_jj_exec_for(r, l->node, a->at[0], l->depth0 + 1));

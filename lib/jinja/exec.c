@@ -115,6 +115,8 @@ static enum apr_code capture(struct apr_jj_run *r, const struct apr_jj_node *bod
     struct apr_jj_sb *sink = r->out, sb;
     apr_jj_sb_init(&sb, r);
     TRY(apr_jj_scope_push(r, outer));
+    /* The run ends with the first error, so r->out never outlives this frame. */
+    // cppcheck-suppress autoVariables
     r->out = &sb;
     TRY(apr_jj_exec_body(r, body));
     r->out = sink;

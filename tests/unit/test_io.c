@@ -56,7 +56,7 @@ static size_t n_entries(void)
     DIR *d = opendir(dir);
     assert_non_null(d);
     for (const struct dirent *e = readdir(d); e; e = readdir(d))
-        n += strcmp(e->d_name, ".") && strcmp(e->d_name, "..");
+        n += strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
     closedir(d);
     return n;
 }

@@ -119,16 +119,17 @@ static void bad_words_are_usage_errors(void **state)
     apr_arena_free(&r.arena);
 }
 
+static const struct apr_opt twice[] = {APR_OPT(struct args, flag, "a", 0, NULL, "x"),
+                                       APR_OPT(struct args, flag, "a", 0, NULL, "x")};
+static const struct apr_opt shorts[] = {APR_OPT(struct args, flag, "a", 'x', NULL, "x"),
+                                        APR_OPT(struct args, flag, "b", 'x', NULL, "x")};
+static const struct apr_opt helpless[] = {APR_OPT(struct args, flag, "a", 0, NULL, "")};
+static const struct apr_opt global[] = {APR_OPT(struct args, flag, "json", 0, NULL, "x")};
+static const struct apr_opt valued[] = {APR_OPT(struct args, flag, "a", 0, "N", "x")};
+static const struct apr_opt unnamed[] = {APR_OPT(struct args, text, "a", 0, NULL, "x")};
+
 static void broken_tables_are_refused(void **state)
 {
-    static const struct apr_opt twice[] = {APR_OPT(struct args, flag, "a", 0, NULL, "x"),
-                                           APR_OPT(struct args, flag, "a", 0, NULL, "x")};
-    static const struct apr_opt shorts[] = {APR_OPT(struct args, flag, "a", 'x', NULL, "x"),
-                                            APR_OPT(struct args, flag, "b", 'x', NULL, "x")};
-    static const struct apr_opt helpless[] = {APR_OPT(struct args, flag, "a", 0, NULL, "")};
-    static const struct apr_opt global[] = {APR_OPT(struct args, flag, "json", 0, NULL, "x")};
-    static const struct apr_opt valued[] = {APR_OPT(struct args, flag, "a", 0, "N", "x")};
-    static const struct apr_opt unnamed[] = {APR_OPT(struct args, text, "a", 0, NULL, "x")};
     static const struct {
         const struct apr_opt *opts;
         size_t n;

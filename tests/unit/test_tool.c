@@ -50,7 +50,7 @@ static const struct apr_verb cut = {
 static const struct apr_verb no = {.name = "no", .operands = "", .run = answer_no};
 static const struct apr_verb quiet = {.name = "quiet", .operands = "", .run = fail_silently};
 static const struct apr_verb *const verbs[] = {&cut, &no, &quiet};
-static const struct apr_tool tool = {"apr-test", verbs, sizeof verbs / sizeof *verbs};
+static const struct apr_tool tool = {"apr-test", verbs, 3};
 
 /* Runs the tool in a child; its stderr lands in text. */
 static int status_of(const char *verb, const char *operand, char *text, size_t n_text)
