@@ -104,8 +104,16 @@ unit: units
 	O=$(O) BINDIR=$(BINDIR) scripts/run-tests unit
 cli: all
 	O=$(O) BINDIR=$(BINDIR) scripts/run-tests cli
+gates: all
+	O=$(O) BINDIR=$(BINDIR) scripts/run-gates
 lint:
 	scripts/lint
+# Every fuzz target for FUZZ_SECONDS, instrumented, under sanitizers; a finding is a file in build-fuzz and fails the target.
+FUZZ_SECONDS ?= 60
+fuzzers: $(FUZZERS)
+fuzz:
+	$(MAKE) CC=clang SAN=address,undefined,fuzzer-no-link O=build-fuzz fuzzers
+	scripts/run-fuzz build-fuzz $(FUZZ_SECONDS)
 
 # Manual pages and completion come from the tools themselves.
 SCRIPT_VERBS := $(sort $(shell awk -F '\t' '!/^\#/ && $$2 !~ /^apr-/ { print $$2 }' bin/verbs))
@@ -129,6 +137,6 @@ uninstall:
 clean:
 	rm -rf build build-* bin/apr-*
 
-.PHONY: all gen bench units check unit cli lint man install uninstall clean FORCE
+.PHONY: all gen bench units check unit cli gates lint fuzz fuzzers man install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
