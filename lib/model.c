@@ -145,9 +145,10 @@ enum apr_code apr_model_map(struct apr_model *m, struct apr_err *e)
 enum apr_code apr_model_read(struct apr_model *m, const struct apr_tensor *t, uint64_t off, void *dst,
                              size_t n, struct apr_err *e)
 {
+    assert(off <= t->n_bytes && n <= t->n_bytes - off);
+    if (m->compute) return m->compute(m, t, off, dst, n, e);
     struct apr_src *src = m->files[t->i_file].src;
     uint64_t at = t->off_file + off;
-    assert(off <= t->n_bytes && n <= t->n_bytes - off);
     if (!m->is_stream) return apr_src_pread(src, at, dst, n, t->name, e);
     assert(at >= apr_src_pos(src)); /* a stream is read once, front to back */
     TRY(apr_src_skip(src, at - apr_src_pos(src), t->name, e));

@@ -24,6 +24,9 @@ struct apr_fmt;
 struct apr_model;
 /* What follows the last tensor of a stream: padding, trailing section, footer, end of file. */
 typedef enum apr_code apr_end_stream_fn(struct apr_model *m, struct apr_err *e);
+/* n bytes of t's data from off on, computed instead of read from a file. */
+typedef enum apr_code apr_compute_fn(struct apr_model *m, const struct apr_tensor *t, uint64_t off, void *dst,
+                                     size_t n, struct apr_err *e);
 
 struct apr_file {
     struct apr_src *src; /* owned */
@@ -51,6 +54,8 @@ struct apr_model {
     const char
         *name; /* directory or file stem of the source, or what the .apr or GGUF says; never an output name */
     apr_end_stream_fn *end_stream; /* set by the reader of a stream */
+    apr_compute_fn *compute;       /* NULL but for models without files, such as a merge */
+    void *compute_ctx;             /* borrowed */
     bool is_stream;                /* data can be read once, in tensor order */
     bool vocab_only;               /* tokenizer files without weights */
 

@@ -14,32 +14,34 @@ struct job {
     const struct to_apr_args *args;
     const char *step;
     struct apr_ctx *ctx;
-    struct apr_model *m;
+    struct apr_model *m, *data; /* data: see to_apr_source; may be m */
     const struct apr_kern *kern;
     struct apr_pool *pool;
     const struct apr_recipe *recipe;
     struct apr_plan_how how;
     struct apr_plan plan;
-    json_t *meta; /* owned */
+    json_t *meta;             /* owned */
+    const json_t *provenance; /* borrowed, or NULL */
 };
 
-static enum apr_code find_recipe(struct job *j, struct apr_err *e)
+enum apr_code to_apr_recipe(const struct to_apr_args *args, const struct apr_recipe **recipe,
+                            struct apr_err *e)
 {
-    if (!j->args->quantize) {
-        if (j->args->pure)
+    *recipe = NULL;
+    if (!args->quantize) {
+        if (args->pure)
             return apr_fail(e, APR_EUSAGE, "--pure says how to quantize; it needs --quantize TYPE");
         return APR_OK;
     }
-    j->recipe = apr_recipe_named(j->args->quantize);
-    if (j->recipe) return APR_OK;
+    *recipe = apr_recipe_named(args->quantize);
+    if (*recipe) return APR_OK;
     char names[512] = "";
     const struct apr_recipe *r;
     for (size_t i = 0; (r = apr_recipe_at(i)) != NULL; i++) {
         size_t n = strlen(names);
         snprintf(names + n, sizeof names - n, "%s%s", n ? " " : "", r->name);
     }
-    return apr_fail(e, APR_EUSAGE, "--quantize %s: unknown type; expected one of: %s", j->args->quantize,
-                    names);
+    return apr_fail(e, APR_EUSAGE, "--quantize %s: unknown type; expected one of: %s", args->quantize, names);
 }
 
 static enum apr_code check_source(const struct job *j, const char *format, struct apr_err *e)
@@ -84,8 +86,8 @@ static enum apr_code make_meta(struct job *j, struct apr_err *e)
 {
     TRY(apr_meta_build(j->m, &j->meta, e));
     json_t *apr = json_object_get(j->meta, "apr");
-    json_t *provenance = apr_provenance_of(j->m);
-    apr_provenance_step(provenance, j->step, j->recipe, j->args->pure);
+    json_t *provenance = j->provenance ? json_deep_copy(j->provenance) : apr_provenance_of(j->m);
+    if (!j->provenance) apr_provenance_step(provenance, j->step, j->recipe, j->args->pure);
     json_object_set_new(apr, "provenance", provenance);
     put_quantization(j, apr);
     if (j->args->materialize_head) json_object_set_new(j->meta, "tied_embeddings", json_false());
@@ -125,12 +127,25 @@ static enum apr_code report_done(const struct job *j, const char *output, uint64
     return apr_out_close(o, e);
 }
 
+/* The plan was made for the model's types; values come from where they are. */
+static enum apr_code take_data(struct job *j, struct apr_err *e)
+{
+    for (uint64_t i = 0; j->data != j->m && i < j->plan.n_tensors; i++) {
+        struct apr_plan_tensor *p = &j->plan.tensors[i];
+        const struct apr_tensor *t = apr_model_find(j->data, p->src->name);
+        if (!t) return apr_fail(e, APR_ECONTRACT, "%s: tensor %s is missing", j->data->path, p->src->name);
+        p->src = t;
+    }
+    return APR_OK;
+}
+
 static enum apr_code write_output(struct job *j, const char *output, struct apr_err *e)
 {
     struct apr_sink *s;
     int64_t ns = apr_now_ns();
+    TRY(take_data(j, e));
     TRY(apr_sink_open(&s, output, j->args->force, e));
-    struct apr_convert c = {.model = j->m,
+    struct apr_convert c = {.model = j->data,
                             .plan = &j->plan,
                             .fmt = j->how.fmt,
                             .kern = j->kern,
@@ -148,12 +163,12 @@ static enum apr_code write_output(struct job *j, const char *output, struct apr_
     return report_done(j, output, n_out, apr_now_ns() - ns, e);
 }
 
-static enum apr_code run(struct job *j, const char *format, const char *output, struct apr_err *e)
+static enum apr_code run(struct job *j, const char *format, struct apr_err *e)
 {
-    TRY(find_recipe(j, e));
+    TRY(to_apr_recipe(j->args, &j->recipe, e));
     TRY(check_source(j, format, e));
     TRY(gate(j, e));
-    if (j->args->hash_sources) TRY(apr_provenance_hash(j->m, e));
+    if (j->args->hash_sources && !j->provenance) TRY(apr_provenance_hash(j->m, e));
     j->how = (struct apr_plan_how){.fmt = apr_fmt_named("apr"),
                                    .recipe = j->recipe,
                                    .pure = j->args->pure,
@@ -161,24 +176,46 @@ static enum apr_code run(struct job *j, const char *format, const char *output, 
                                    .materialize_head = j->args->materialize_head};
     TRY(apr_plan_make(j->m, &j->how, j->ctx->arena, &j->plan, e));
     TRY(make_meta(j, e));
-    return j->args->dry_run ? report_plan(j, e) : write_output(j, output, e);
+    return j->args->dry_run ? report_plan(j, e) : write_output(j, j->args->output ? j->args->output : "-", e);
+}
+
+enum apr_code to_apr_check_output(const struct to_apr_args *args, const struct apr_ctx *ctx,
+                                  struct apr_err *e)
+{
+    if (args->dry_run || (args->output && strcmp(args->output, "-") != 0)) return APR_OK;
+    if (isatty(STDOUT_FILENO))
+        return apr_fail(e, APR_EUSAGE, "standard output is a terminal; name an output with -o FILE");
+    if (ctx->g->json)
+        return apr_fail(e, APR_EUSAGE, "--json needs -o FILE: standard output carries the model");
+    return APR_OK;
+}
+
+enum apr_code to_apr_from(const struct to_apr_args *args, const char *step,
+                          const struct to_apr_source *source, struct apr_ctx *ctx, struct apr_err *e)
+{
+    struct job j = {.args = args,
+                    .step = step,
+                    .ctx = ctx,
+                    .m = source->model,
+                    .data = source->data ? source->data : source->model,
+                    .provenance = source->provenance,
+                    .kern = source->kern,
+                    .pool = source->pool};
+    enum apr_code code = run(&j, NULL, e);
+    json_decref(j.meta);
+    return code;
 }
 
 enum apr_code to_apr_run(const struct to_apr_args *args, const char *step, const char *format,
                          const char *source, struct apr_ctx *ctx, struct apr_err *e)
 {
     struct job j = {.args = args, .step = step, .ctx = ctx};
-    const char *output = args->output ? args->output : "-";
-    if (strcmp(output, "-") == 0 && !args->dry_run) {
-        if (isatty(STDOUT_FILENO))
-            return apr_fail(e, APR_EUSAGE, "standard output is a terminal; name an output with -o FILE");
-        if (ctx->g->json)
-            return apr_fail(e, APR_EUSAGE, "--json needs -o FILE: standard output carries the model");
-    }
+    TRY(to_apr_check_output(args, ctx, e));
     TRY(apr_kern_pick(&j.kern, e));
     TRY(apr_load_model(source, APR_LOAD_STREAM, &j.m, e));
+    j.data = j.m;
     j.pool = apr_pool_open((unsigned)args->n_threads);
-    enum apr_code code = run(&j, format, output, e);
+    enum apr_code code = run(&j, format, e);
     apr_pool_close(j.pool);
     json_decref(j.meta);
     apr_model_close(j.m);

@@ -1,11 +1,12 @@
-/* One conversion to .apr: what import, convert and quantize have in common.
+/* One conversion to .apr: what import, convert, quantize and merge have in common.
  *
- *     struct to_apr t = {.step = "import", .source = "DIR", .recipe = "q4k", .output = "m.apr"};
- *     TRY(to_apr_run(&t, ctx, e));
+ *     TRY(to_apr_run(args, "import", NULL, "DIR", ctx, e));
  */
 #ifndef APR_IMPORT_TO_APR_H
 #define APR_IMPORT_TO_APR_H
 
+#include "mix.h"
+#include "model.h"
 #include "tool.h"
 
 struct to_apr_args { /* the options that all three verbs share */
@@ -33,5 +34,23 @@ struct to_apr_args { /* the options that all three verbs share */
 /* format: NULL, or the format that the source must have. */
 APR_MUST_USE enum apr_code to_apr_run(const struct to_apr_args *args, const char *step, const char *format,
                                       const char *source, struct apr_ctx *ctx, struct apr_err *e);
+
+/* A model that is open already. */
+struct to_apr_source {
+    struct apr_model *model; /* metadata, names and types */
+    struct apr_model *data;  /* values, by the same names; NULL: the model's own */
+    json_t *provenance;      /* borrowed; NULL: the model's own and this step */
+    const struct apr_kern *kern;
+    struct apr_pool *pool;
+};
+APR_MUST_USE enum apr_code to_apr_from(const struct to_apr_args *args, const char *step,
+                                       const struct to_apr_source *source, struct apr_ctx *ctx,
+                                       struct apr_err *e);
+/* Refuses (2) a terminal as the output, and --json beside a model on standard output. */
+APR_MUST_USE enum apr_code to_apr_check_output(const struct to_apr_args *args, const struct apr_ctx *ctx,
+                                               struct apr_err *e);
+/* --quantize as a recipe; NULL without it. */
+APR_MUST_USE enum apr_code to_apr_recipe(const struct to_apr_args *args, const struct apr_recipe **recipe,
+                                         struct apr_err *e);
 
 #endif
