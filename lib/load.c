@@ -2,12 +2,14 @@
 #include "load.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #include "fmt/fmt.h"
 #include "hash.h"
+#include "sibling.h"
 
 #define PROBE_BYTES 512u
 
@@ -64,8 +66,6 @@ static enum apr_code load_path(struct apr_model *m, const char *path, enum apr_l
 {
     struct stat st;
     const char *slash = strrchr(path, '/');
-    if (strncmp(path, "hf://", 5) == 0)
-        return apr_fail(e, APR_ENOTFOUND, "%s: not downloaded; run: apr pull %s", path, path);
     if (is_folder(path)) return apr_hf_folder_open(path, m, e);
     if (has_suffix(path, ".safetensors.index.json")) {
         if (stat(path, &st) != 0) return apr_fail(e, APR_ENOTFOUND, "%s: %s", path, strerror(errno));
@@ -75,13 +75,24 @@ static enum apr_code load_path(struct apr_model *m, const char *path, enum apr_l
     return load_file(m, path, how, e);
 }
 
+/* A model of a hub becomes the path in the cache: only apr-pull speaks to the network. */
+static enum apr_code localize(const char **path, char *local, size_t n_local, struct apr_err *e)
+{
+    if (!apr_sibling_is_remote(*path)) return APR_OK;
+    TRY(apr_sibling_pull(*path, local, n_local, e));
+    *path = local;
+    return APR_OK;
+}
+
 enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr_model **out,
                              struct apr_err *e)
 {
+    char local[PATH_MAX];
+    *out = NULL;
+    TRY(localize(&path, local, sizeof local, e));
     struct apr_model *m = apr_model_new(path);
     m->is_look = (how & APR_LOAD_LOOK) != 0;
     enum apr_code code = load_path(m, path, how, e);
-    *out = NULL;
     if (code == APR_OK && (how & APR_LOAD_RANDOM)) code = apr_model_map(m, e);
     if (code != APR_OK) {
         apr_model_close(m);
@@ -93,10 +104,12 @@ enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr
 
 enum apr_code apr_load_vocab(const char *path, struct apr_model **out, struct apr_err *e)
 {
+    char local[PATH_MAX];
+    *out = NULL;
+    TRY(localize(&path, local, sizeof local, e));
     struct apr_model *m = apr_model_new(path);
     enum apr_code code =
         is_folder(path) ? apr_hf_vocab_open(path, m, e) : load_path(m, path, APR_LOAD_STREAM, e);
-    *out = NULL;
     if (code == APR_OK && m->vocab.kind == APR_VOCAB_NONE)
         code = apr_fail(e, APR_ELOAD, "%s: holds no tokenizer", path);
     if (code != APR_OK) {

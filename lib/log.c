@@ -22,6 +22,11 @@ void apr_log_set(enum apr_log_level level, const char *program)
     if (program) state.program = program;
 }
 
+enum apr_log_level apr_log_get(void)
+{
+    return state.level;
+}
+
 int64_t apr_now_ns(void)
 {
     struct timespec t;

@@ -12,6 +12,7 @@
 enum apr_log_level { APR_LOG_QUIET = 0, APR_LOG_NORMAL = 1, APR_LOG_VERBOSE = 2 };
 
 void apr_log_set(enum apr_log_level level, const char *program);
+enum apr_log_level apr_log_get(void);
 void apr_note(const char *format, ...) APR_PRINTF(1, 2);    /* normal and verbose */
 void apr_verbose(const char *format, ...) APR_PRINTF(1, 2); /* verbose only */
 void apr_warn(const char *format, ...) APR_PRINTF(1, 2);    /* "warning: ..." unless quiet */

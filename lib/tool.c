@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,6 +101,7 @@ static enum apr_code run_verb(const struct apr_tool *tool, const struct apr_verb
     if (g.version) return apr_help_version(stdout, tool), APR_OK;
     enum apr_log_level level = g.quiet ? APR_LOG_QUIET : g.verbose ? APR_LOG_VERBOSE : APR_LOG_NORMAL;
     apr_log_set(level, tool->name);
+    if (g.offline) setenv("HF_HUB_OFFLINE", "1", 1); /* also for the tools that this one runs */
     TRY(check_operands(v, &operands, e));
     struct apr_ctx ctx = {
         .g = &g,
@@ -164,19 +164,4 @@ int apr_tool_main(const struct apr_tool *tool, int argc, char **argv)
     print_error(tool->name, rc, &e);
     apr_arena_free(&arena);
     return (int)rc;
-}
-
-/* Tools stand together: in bin/ of a build, in libexec/apr after an installation. */
-enum apr_code apr_tool_sibling(const char *name, char *out, size_t n_out, struct apr_err *e)
-{
-    char self[PATH_MAX];
-    ssize_t n_self = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n_self <= 0) return apr_fail(e, APR_EIO, "/proc/self/exe: %s", strerror(errno));
-    self[n_self] = '\0';
-    char *slash = strrchr(self, '/');
-    if (slash) slash[1] = '\0';
-    int n = snprintf(out, n_out, "%s%s", self, name);
-    if (n < 0 || (size_t)n >= n_out) return apr_fail(e, APR_EIO, "%s: path too long", name);
-    if (access(out, X_OK)) return apr_fail(e, APR_EUNAVAIL, "%s: not built: %s", out, strerror(errno));
-    return APR_OK;
 }

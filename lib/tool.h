@@ -46,7 +46,5 @@ struct apr_tool {
 };
 
 int apr_tool_main(const struct apr_tool *tool, int argc, char **argv);
-/* Path of a sibling program (beside this executable, or libexec after install). */
-APR_MUST_USE enum apr_code apr_tool_sibling(const char *name, char *out, size_t n_out, struct apr_err *e);
 
 #endif
