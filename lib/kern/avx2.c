@@ -22,6 +22,18 @@ static const struct apr_matmul matmul[APR_N_TYPES] = {
     [APR_Q4_K] = {apr_avx2_fast_q4_k, APR_ACT_Q8_256, apr_avx2_exact_q4_k},
     [APR_Q5_K] = {apr_avx2_fast_q5_k, APR_ACT_Q8_256, apr_avx2_exact_q5_k},
     [APR_Q6_K] = {apr_avx2_fast_q6_k, APR_ACT_Q8_256, apr_avx2_exact_q6_k},
+    [APR_IQ2_XXS] = {apr_avx2_exact_iq2_xxs, APR_ACT_F32, apr_avx2_exact_iq2_xxs},
+    [APR_IQ2_XS] = {apr_avx2_exact_iq2_xs, APR_ACT_F32, apr_avx2_exact_iq2_xs},
+    [APR_IQ2_S] = {apr_avx2_exact_iq2_s, APR_ACT_F32, apr_avx2_exact_iq2_s},
+    [APR_IQ3_XXS] = {apr_avx2_exact_iq3_xxs, APR_ACT_F32, apr_avx2_exact_iq3_xxs},
+    [APR_IQ3_S] = {apr_avx2_exact_iq3_s, APR_ACT_F32, apr_avx2_exact_iq3_s},
+    [APR_IQ1_S] = {apr_avx2_exact_iq1_s, APR_ACT_F32, apr_avx2_exact_iq1_s},
+    [APR_IQ1_M] = {apr_avx2_exact_iq1_m, APR_ACT_F32, apr_avx2_exact_iq1_m},
+    [APR_IQ4_NL] = {apr_avx2_exact_iq4_nl, APR_ACT_F32, apr_avx2_exact_iq4_nl},
+    [APR_IQ4_XS] = {apr_avx2_exact_iq4_xs, APR_ACT_F32, apr_avx2_exact_iq4_xs},
+    [APR_TQ1_0] = {apr_avx2_exact_tq1_0, APR_ACT_F32, apr_avx2_exact_tq1_0},
+    [APR_TQ2_0] = {apr_avx2_exact_tq2_0, APR_ACT_F32, apr_avx2_exact_tq2_0},
+    [APR_MXFP4] = {apr_avx2_exact_mxfp4, APR_ACT_F32, apr_avx2_exact_mxfp4},
 };
 static apr_to_f32_fn *const to_f32[APR_N_TYPES] = {
     [APR_F32] = apr_f32_to_f32, [APR_F16] = apr_avx2_f16_row_to_f32, [APR_BF16] = apr_avx2_bf16_row_to_f32,
@@ -31,6 +43,12 @@ static apr_to_f32_fn *const to_f32[APR_N_TYPES] = {
     [APR_Q5_0] = apr_avx2_q5_0_to_f32, [APR_Q5_1] = apr_avx2_q5_1_to_f32, [APR_Q8_0] = apr_avx2_q8_0_to_f32,
     [APR_Q2_K] = apr_avx2_q2_k_to_f32, [APR_Q3_K] = apr_avx2_q3_k_to_f32, [APR_Q4_K] = apr_avx2_q4_k_to_f32,
     [APR_Q5_K] = apr_avx2_q5_k_to_f32, [APR_Q6_K] = apr_avx2_q6_k_to_f32,
+    [APR_IQ2_XXS] = apr_iq2_xxs_to_f32, [APR_IQ2_XS] = apr_iq2_xs_to_f32,
+    [APR_IQ2_S] = apr_iq2_s_to_f32, [APR_IQ3_XXS] = apr_iq3_xxs_to_f32,
+    [APR_IQ3_S] = apr_iq3_s_to_f32, [APR_IQ1_S] = apr_iq1_s_to_f32,
+    [APR_IQ1_M] = apr_iq1_m_to_f32, [APR_IQ4_NL] = apr_iq4_nl_to_f32,
+    [APR_IQ4_XS] = apr_iq4_xs_to_f32, [APR_TQ1_0] = apr_tq1_0_to_f32,
+    [APR_TQ2_0] = apr_tq2_0_to_f32, [APR_MXFP4] = apr_mxfp4_to_f32,
 };
 /* clang-format on */
 const struct apr_kern apr_kern_avx2 = {

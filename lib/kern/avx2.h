@@ -46,6 +46,9 @@ apr_matmul_fn apr_avx2_native_q4, apr_avx2_native_q8;
 apr_matmul_fn apr_avx2_exact_q4_0, apr_avx2_exact_q4_1, apr_avx2_exact_q5_0, apr_avx2_exact_q5_1;
 apr_matmul_fn apr_avx2_exact_q8_0, apr_avx2_exact_q2_k, apr_avx2_exact_q3_k, apr_avx2_exact_q4_k;
 apr_matmul_fn apr_avx2_exact_q5_k, apr_avx2_exact_q6_k;
+apr_matmul_fn apr_avx2_exact_iq2_xxs, apr_avx2_exact_iq2_xs, apr_avx2_exact_iq2_s, apr_avx2_exact_iq3_xxs;
+apr_matmul_fn apr_avx2_exact_iq3_s, apr_avx2_exact_iq1_s, apr_avx2_exact_iq1_m, apr_avx2_exact_iq4_nl;
+apr_matmul_fn apr_avx2_exact_iq4_xs, apr_avx2_exact_tq1_0, apr_avx2_exact_tq2_0, apr_avx2_exact_mxfp4;
 
 /* avx2_widen.c */
 apr_to_f32_fn apr_avx2_f16_row_to_f32, apr_avx2_bf16_row_to_f32, apr_avx2_f64_to_f32, apr_avx2_i8_to_f32;

@@ -63,7 +63,7 @@ typedef void apr_matmul_fn(const void *w, size_t w_row_bytes, size_t n_rows, siz
                            size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch);
 
 struct apr_matmul {
-    apr_matmul_fn *fast; /* x in layout act */
+    apr_matmul_fn *fast; /* x in layout act; rare types have only the exact one, here too */
     enum apr_act act;
     apr_matmul_fn *exact; /* x is f32; block weights are widened row by row, in scratch */
 };

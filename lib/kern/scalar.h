@@ -16,6 +16,11 @@ apr_matmul_fn apr_scalar_native_q4, apr_scalar_native_q8;
 apr_matmul_fn apr_scalar_exact_q4_0, apr_scalar_exact_q4_1, apr_scalar_exact_q5_0, apr_scalar_exact_q5_1;
 apr_matmul_fn apr_scalar_exact_q8_0, apr_scalar_exact_q2_k, apr_scalar_exact_q3_k, apr_scalar_exact_q4_k;
 apr_matmul_fn apr_scalar_exact_q5_k, apr_scalar_exact_q6_k;
+apr_matmul_fn apr_scalar_exact_iq2_xxs, apr_scalar_exact_iq2_xs, apr_scalar_exact_iq2_s;
+apr_matmul_fn apr_scalar_exact_iq3_xxs, apr_scalar_exact_iq3_s, apr_scalar_exact_iq1_s,
+    apr_scalar_exact_iq1_m;
+apr_matmul_fn apr_scalar_exact_iq4_nl, apr_scalar_exact_iq4_xs;
+apr_matmul_fn apr_scalar_exact_tq1_0, apr_scalar_exact_tq2_0, apr_scalar_exact_mxfp4;
 /* The first rule of kern.h. */
 float apr_scalar_dot(const float *a, const float *b, size_t n);
 /* The tree of kern.h over 8 lanes. */

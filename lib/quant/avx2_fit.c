@@ -4,6 +4,8 @@
 
 #include <immintrin.h>
 
+#include "grids.h"
+
 typedef float v8 __attribute__((vector_size(32)));
 typedef int32_t m8 __attribute__((vector_size(32)));
 

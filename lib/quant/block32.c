@@ -24,7 +24,7 @@ static void load_lanes(struct apr_group *g, const struct apr_fit *fit, size_t n_
         memcpy(values + j * APR_QK, x + j * APR_QK, APR_QK * sizeof *x);
         if (weights) memcpy(importance + j * APR_QK, weights + j * APR_QK, APR_QK * sizeof *x);
     }
-    fit->load(g, values, weights ? importance : NULL, APR_QK, APR_FIT_LARGER);
+    fit->load(g, values, weights ? importance : NULL, APR_QK, weights ? APR_FIT_PLAIN : APR_FIT_LARGER);
 }
 
 /* Rounds scales to halves; a lane that cannot be stored gets an infinite one and levels of zeros. */

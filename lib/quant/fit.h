@@ -33,10 +33,12 @@ enum apr_fit_weight {
     APR_FIT_LARGER, /* r + |x|; with imatrix q * sqrt(2 r^2 + x^2) */
 };
 
-/* x = scale * l - min with l in 0 .. n_levels - 1, or (symmetric) x = scale * l with l in -half .. half - 1.
+/* x = scale * l - min with l in 0 .. n_levels - 1, or (symmetric) x = scale * l with l in -half .. half - 1
+ * or, where is_uneven, l one of apr_iq4_values (half is 127 then).
  */
 struct apr_fit_spec {
     int n_levels;
+    bool is_uneven;    /* symmetric only: the 16 levels of IQ4_NL and IQ4_XS */
     bool any_min;      /* min may be negative (a block with a half for its minimum) */
     float first, step; /* candidates: the range is stretched to n_levels - 1 + first + k * step levels */
     int n_candidates;
@@ -63,7 +65,7 @@ struct apr_fit {
     void (*symmetric)(const struct apr_group *g, const struct apr_fit_spec *spec, float *scale);
     void (*symmetric_refine)(const struct apr_group *g, const struct apr_fit_spec *spec, float d,
                              int32_t *scale);
-    /* Levels are stored with half added. */
+    /* Levels are stored with half added; of uneven ones the index. */
     void (*symmetric_levels)(const struct apr_group *g, const struct apr_fit_spec *spec, const float *scale,
                              uint8_t *levels);
 };

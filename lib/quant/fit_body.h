@@ -166,7 +166,51 @@ static void affine_levels(const struct apr_group *g, const struct apr_fit_spec *
     }
 }
 
-static void symmetric(const struct apr_group *g, const struct apr_fit_spec *spec, float *scale)
+/* How many of the 15 middles between apr_iq4_values lie below y (its index), and the value there. */
+static inline v8 uneven_level(v8 y, v8 *value)
+{
+    v8 index = v8_of(0);
+    *value = v8_of(apr_iq4_values[0]);
+    for (int k = 0; k < 15; k++) {
+        float low = apr_iq4_values[k], high = apr_iq4_values[k + 1];
+        m8 above = y > v8_of(0.5F * (low + high));
+        index += v8_select(above, v8_of(1), v8_of(0));
+        *value += v8_select(above, v8_of(high - low), v8_of(0));
+    }
+    return index;
+}
+
+/* What l is when x / scale is rounded. */
+struct levels {
+    bool is_uneven;
+    float half;
+};
+
+static inline struct levels levels_of(const struct apr_fit_spec *spec, bool is_uneven)
+{
+    return (struct levels){is_uneven, is_uneven ? 127 : 0.5F * (float)spec->n_levels};
+}
+
+static inline v8 rounded(struct levels k, v8 x, v8 inv)
+{
+    v8 value;
+    if (!k.is_uneven) return level(x, inv, v8_of(-k.half), v8_of(k.half - 1));
+    (void)uneven_level(x * inv, &value);
+    return value;
+}
+
+/* The level where the extreme value goes; uneven levels are not alike on both sides, so it tries both ends.
+ */
+static inline float candidate(const struct apr_fit_spec *spec, struct levels k, int c)
+{
+    if (!k.is_uneven) return -(k.half + spec->first + (float)c * spec->step);
+    float beyond = spec->first + (float)(c / 2) * spec->step;
+    return c % 2 == 0 ? (float)apr_iq4_values[0] - beyond : (float)apr_iq4_values[15] + beyond;
+}
+
+static inline __attribute__((always_inline)) void symmetric_of(const struct apr_group *g,
+                                                               const struct apr_fit_spec *spec,
+                                                               struct levels k, float *scale)
 {
     uint32_t n = g->n_elems;
     v8 extreme = v8_at(g->x[0]);
@@ -176,15 +220,12 @@ static void symmetric(const struct apr_group *g, const struct apr_fit_spec *spec
     }
     v8 wx[APR_FIT_ELEMS];
     for (uint32_t i = 0; i < n; i++) wx[i] = v8_at(g->w[i]) * v8_at(g->x[i]);
-    float half = 0.5F * (float)spec->n_levels;
-    v8 low = v8_of(-half), high = v8_of(half - 1), inv_extreme = inverse(extreme);
-    v8 best_a = extreme / -half, best = v8_of(0);
+    v8 inv_extreme = inverse(extreme), best_a = extreme / -k.half, best = v8_of(0);
     for (int c = 0; c < spec->n_candidates + spec->n_refits; c++) {
-        v8 inv = c < spec->n_candidates ? -(half + spec->first + (float)c * spec->step) * inv_extreme
-                                        : inverse(best_a);
+        v8 inv = c < spec->n_candidates ? candidate(spec, k, c) * inv_extreme : inverse(best_a);
         v8 sll = v8_of(0), sxl = v8_of(0);
         for (uint32_t i = 0; i < n; i++) {
-            v8 l = level(v8_at(g->x[i]), inv, low, high);
+            v8 l = rounded(k, v8_at(g->x[i]), inv);
             sll += v8_at(g->w[i]) * l * l;
             sxl += wx[i] * l;
         }
@@ -196,27 +237,36 @@ static void symmetric(const struct apr_group *g, const struct apr_fit_spec *spec
     *(v8 *)scale = best_a;
 }
 
-static inline v8 symmetric_error(const struct apr_group *g, v8 a, v8 low, v8 high)
+static void symmetric(const struct apr_group *g, const struct apr_fit_spec *spec, float *scale)
+{
+    if (spec->is_uneven)
+        symmetric_of(g, spec, levels_of(spec, true), scale);
+    else
+        symmetric_of(g, spec, levels_of(spec, false), scale);
+}
+
+static inline v8 symmetric_error(const struct apr_group *g, v8 a, struct levels k)
 {
     v8 inv = inverse(a), error = v8_of(0);
     for (uint32_t i = 0; i < g->n_elems; i++) {
-        v8 x = v8_at(g->x[i]), off = a * level(x, inv, low, high) - x;
+        v8 x = v8_at(g->x[i]), off = a * rounded(k, x, inv) - x;
         error += v8_at(g->w[i]) * (off * off);
     }
     return error;
 }
 
-static void symmetric_refine(const struct apr_group *g, const struct apr_fit_spec *spec, float d,
-                             int32_t *scale)
+static inline __attribute__((always_inline)) void symmetric_refine_of(const struct apr_group *g,
+                                                                      const struct apr_fit_spec *spec,
+                                                                      struct levels k, float d,
+                                                                      int32_t *scale)
 {
-    float half = 0.5F * (float)spec->n_levels, limit = (float)spec->max_scale;
-    v8 low = v8_of(-half), high = v8_of(half - 1);
+    float limit = (float)spec->max_scale;
     v8 scale_0 = __builtin_convertvector(*(m8 *)scale, v8), best_s = scale_0;
-    v8 best = symmetric_error(g, d * scale_0, low, high);
+    v8 best = symmetric_error(g, d * scale_0, k);
     for (int i = -spec->reach; i <= spec->reach; i++) {
         if (i == 0) continue;
         v8 s = v8_min(v8_max(scale_0 + (float)i, v8_of(-limit - 1)), v8_of(limit));
-        v8 error = symmetric_error(g, d * s, low, high);
+        v8 error = symmetric_error(g, d * s, k);
         m8 better = error < best;
         best = v8_select(better, error, best);
         best_s = v8_select(better, s, best_s);
@@ -224,14 +274,24 @@ static void symmetric_refine(const struct apr_group *g, const struct apr_fit_spe
     *(m8 *)scale = __builtin_convertvector(best_s, m8);
 }
 
+static void symmetric_refine(const struct apr_group *g, const struct apr_fit_spec *spec, float d,
+                             int32_t *scale)
+{
+    if (spec->is_uneven)
+        symmetric_refine_of(g, spec, levels_of(spec, true), d, scale);
+    else
+        symmetric_refine_of(g, spec, levels_of(spec, false), d, scale);
+}
+
 static void symmetric_levels(const struct apr_group *g, const struct apr_fit_spec *spec, const float *scale,
                              uint8_t *levels)
 {
-    float half = 0.5F * (float)spec->n_levels;
-    v8 inv = inverse(v8_at(scale));
+    struct levels k = levels_of(spec, spec->is_uneven);
+    v8 inv = inverse(v8_at(scale)), value;
     for (uint32_t i = 0; i < g->n_elems; i++) {
-        v8 l = level(v8_at(g->x[i]), inv, v8_of(-half), v8_of(half - 1));
-        put_levels(l + half, i, g->n_elems, levels);
+        v8 x = v8_at(g->x[i]);
+        v8 l = k.is_uneven ? uneven_level(x * inv, &value) : rounded(k, x, inv) + k.half;
+        put_levels(l, i, g->n_elems, levels);
     }
 }
 

@@ -77,6 +77,18 @@ static const struct kern_data_type {
     {APR_Q4_K, offsetof(struct apr_block_q4_k, d), offsetof(struct apr_block_q4_k, dmin)},
     {APR_Q5_K, offsetof(struct apr_block_q5_k, d), offsetof(struct apr_block_q5_k, dmin)},
     {APR_Q6_K, offsetof(struct apr_block_q6_k, d), -1},
+    {APR_IQ2_XXS, offsetof(struct apr_block_iq2_xxs, d), -1},
+    {APR_IQ2_XS, offsetof(struct apr_block_iq2_xs, d), -1},
+    {APR_IQ2_S, offsetof(struct apr_block_iq2_s, d), -1},
+    {APR_IQ3_XXS, offsetof(struct apr_block_iq3_xxs, d), -1},
+    {APR_IQ3_S, offsetof(struct apr_block_iq3_s, d), -1},
+    {APR_IQ1_S, offsetof(struct apr_block_iq1_s, d), -1},
+    {APR_IQ1_M, -1, -1},
+    {APR_IQ4_NL, offsetof(struct apr_block_iq4_nl, d), -1},
+    {APR_IQ4_XS, offsetof(struct apr_block_iq4_xs, d), -1},
+    {APR_TQ1_0, offsetof(struct apr_block_tq1_0, d), -1},
+    {APR_TQ2_0, offsetof(struct apr_block_tq2_0, d), -1},
+    {APR_MXFP4, -1, -1},
 };
 #define KERN_DATA_N_TYPES (sizeof kern_data_types / sizeof kern_data_types[0])
 
@@ -99,6 +111,9 @@ static inline void kern_data_row(const struct kern_data_type *t, uint8_t *row, s
         if (t->off_d >= 0) memcpy(block + t->off_d, &h, sizeof h);
         if (t->off_dmin >= 0) memcpy(block + t->off_dmin, &m, sizeof m);
         if (t->type == APR_F16) memcpy(block, &h, sizeof h);
+        if (t->type == APR_MXFP4) block[0] = (uint8_t)(112 + block[0] % 16); /* near 1 */
+        for (int j = 0; j < 4 && t->type == APR_IQ1_M; j++)                  /* the half in four nibbles */
+            block[49 + 2 * j] = (uint8_t)((block[49 + 2 * j] & 15) | (h >> 4 * j & 15) << 4);
         float f = d_of();
         uint16_t b = apr_f32_to_bf16(f);
         double g = f;

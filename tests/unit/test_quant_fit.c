@@ -167,9 +167,10 @@ static void errors_fit_the_bits(void **state)
     static const struct {
         enum apr_type type;
         double max;
-    } bounds[] = {{APR_Q2_K, 0.085},   {APR_Q3_K, 0.031},  {APR_Q4_0, 0.0085}, {APR_Q4_1, 0.0075},
-                  {APR_Q4_K, 0.0062},  {APR_Q5_0, 0.0021}, {APR_Q5_1, 0.0018}, {APR_Q5_K, 0.0016},
-                  {APR_Q6_K, 0.00042}, {APR_Q8_0, 4e-5},   {APR_BF16, 4e-6},   {APR_F16, 6e-8}};
+    } bounds[] = {{APR_Q2_K, 0.085},    {APR_Q3_K, 0.031},    {APR_Q4_0, 0.0085},  {APR_Q4_1, 0.0075},
+                  {APR_Q4_K, 0.0062},   {APR_Q5_0, 0.0021},   {APR_Q5_1, 0.0018},  {APR_Q5_K, 0.0016},
+                  {APR_IQ4_NL, 0.0068}, {APR_IQ4_XS, 0.0068}, {APR_Q6_K, 0.00042}, {APR_Q8_0, 4e-5},
+                  {APR_BF16, 4e-6},     {APR_F16, 6e-8}};
     static float x[N], weights[N];
     for (size_t i = 0; i < N; i++) x[i] = (float)gauss();
     for (size_t i = 0; i < N; i++) weights[i] = (float)exp(gauss());
@@ -185,8 +186,8 @@ static void errors_fit_the_bits(void **state)
 static void importance_weights_pay(void **state)
 {
     (void)state;
-    static const enum apr_type types[] = {APR_Q2_K, APR_Q3_K, APR_Q4_0, APR_Q4_1, APR_Q4_K,
-                                          APR_Q5_0, APR_Q5_1, APR_Q5_K, APR_Q6_K};
+    static const enum apr_type types[] = {APR_Q2_K, APR_Q3_K, APR_Q4_0, APR_Q4_1,   APR_Q4_K,  APR_Q5_0,
+                                          APR_Q5_1, APR_Q5_K, APR_Q6_K, APR_IQ4_NL, APR_IQ4_XS};
     static float x[N], weights[N], y[N], z[N];
     static uint8_t blocks[MAX_BYTES];
     for (size_t i = 0; i < N; i++) x[i] = (float)gauss();
@@ -254,7 +255,7 @@ static void random_rows_are_not_worse_than_llama_cpp(void **state)
             fail_msg("%s, rows %d, weights %d: %g, %g", q->name, kind, with, ours, theirs);
     }
     fclose(f);
-    assert_int_equal(n_lines, 60);
+    assert_int_equal(n_lines, 72);
 }
 
 /* What fits the levels exactly is kept; what no half can scale becomes infinite, never a wrong number. */
