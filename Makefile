@@ -1,4 +1,4 @@
-# The only makefile. Targets: all check unit cli gates lint fuzz man install uninstall clean.
+# The only makefile. Targets: all check unit cli gates lint fuzz bench man install uninstall clean.
 # O= and BINDIR= put objects and executables elsewhere; SAN=address,undefined builds with sanitizers there.
 CC      ?= cc
 SAN     ?=

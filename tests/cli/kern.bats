@@ -1,0 +1,27 @@
+#!/usr/bin/env bats
+# shellcheck disable=SC2154 # run --separate-stderr sets stderr
+# APR_KERN: which kernels run, and that the choice changes no byte.
+
+load infer
+
+setup() { infer_setup; }
+
+@test "APR_KERN: an unknown name is a usage error that lists the names" {
+    APR_KERN=altivec run --separate-stderr apr logits "$MODEL" --ids 1,2,3 -q -o "$T/l.f32"
+    [ "$status" -eq 2 ]
+    [[ $stderr == *'APR_KERN=altivec: unknown kernels; known are: scalar, avx2' ]]
+    [ ! -e "$T/l.f32" ]
+}
+
+@test "APR_KERN: every type of a quantized model gives the same bits with any kernels" {
+    for type in q4_k_m q5_0 q8_0 q6_k q2_k; do
+        apr import "$MODEL" --quantize "$type" -q -o "$T/$type.apr"
+        for exact in '' --exact; do
+            # shellcheck disable=SC2086 # no option or one
+            APR_KERN=scalar apr logits "$T/$type.apr" $exact --ids 5,6,7,8,9 -q --force -o "$T/scalar.f32"
+            # shellcheck disable=SC2086
+            apr logits "$T/$type.apr" $exact --ids 5,6,7,8,9 -q --force -o "$T/best.f32"
+            cmp "$T/scalar.f32" "$T/best.f32"
+        done
+    done
+}
