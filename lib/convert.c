@@ -244,7 +244,7 @@ static enum apr_code run(struct loop *l, struct apr_sink *s, json_t *hashes, str
         if (hashes) json_object_set_new(hashes, p->name, json_string(hex));
         if (apr_sink_failed(s)) break; /* the text comes from apr_sink_finish */
     }
-    return apr_model_end(c->model, e);
+    return c->more ? APR_OK : apr_model_end(c->model, e);
 }
 
 static enum apr_code check_space(const struct apr_convert *c, struct apr_sink *s, struct apr_err *e)

@@ -23,6 +23,7 @@ struct apr_convert {
     struct apr_pool *pool;
     bool gate; /* refuse data that breaks the contract; values that the planned type cannot hold are always
                   refused */
+    bool more;   /* another run on the same source follows: what comes after its last tensor is left alone */
 };
 
 /* Writes the whole output to s: begin, data, end. trailer may be NULL; otherwise an object that receives

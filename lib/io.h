@@ -72,8 +72,22 @@ APR_MUST_USE enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, s
 /* Flush, fsync, rename, fsync of the directory; reports the sticky error. Frees s in either case. */
 APR_MUST_USE enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e);
 void apr_sink_abort(struct apr_sink *s); /* removes the temporary; NULL is fine. Frees s */
+/* Flush and fsync without publishing: what follows is quick. Sets of files are synced one by one and then
+ * finished together. The error is sticky and comes from finish. */
+void apr_sink_sync(struct apr_sink *s);
 /* Removes the temporaries of unfinished sinks; async-signal-safe, for the handlers of tool.c. Runs at exit,
  * too. */
 void apr_sink_cleanup(void);
+
+/* A folder that appears only when it is complete: files are written into a temporary beside path, which
+ * finish renames. An existing folder that is not empty needs force, and is replaced only when it holds
+ * nothing but the files of a model. In io_dir.c. */
+struct apr_dir;
+APR_MUST_USE enum apr_code apr_dir_open(struct apr_dir **out, const char *path, bool force,
+                                        struct apr_err *e);
+const char *apr_dir_path(const struct apr_dir *d); /* the temporary; until finish */
+APR_MUST_USE enum apr_code apr_dir_finish(struct apr_dir *d, struct apr_err *e); /* frees d in either case */
+void apr_dir_abort(struct apr_dir *d); /* removes the temporary; NULL is fine. Frees d */
+void apr_dir_cleanup(void);            /* called by apr_sink_cleanup, after the files */
 
 #endif

@@ -51,11 +51,12 @@ static atomic_int temps_owner; /* pid: a forked child must not remove its parent
 
 void apr_sink_cleanup(void)
 {
-    if (atomic_load(&temps_owner) != (int)getpid()) return;
-    for (size_t i = 0; i < MAX_TEMPS; i++) {
+    bool is_owner = atomic_load(&temps_owner) == (int)getpid();
+    for (size_t i = 0; is_owner && i < MAX_TEMPS; i++) {
         char *path = atomic_exchange(&temps[i], NULL);
         if (path) unlink(path);
     }
+    apr_dir_cleanup();
 }
 
 static bool temp_list(char *path)
@@ -308,6 +309,12 @@ static enum apr_code publish(struct apr_sink *s, struct apr_err *e)
     if (fsync(s->fd_dir) && errno != EINVAL && errno != EROFS)
         return apr_fail(e, APR_EIO, "%s: cannot sync its directory: %s", s->name, strerror(errno));
     return APR_OK;
+}
+
+void apr_sink_sync(struct apr_sink *s)
+{
+    if (s->n_buf) flush(s);
+    if (s->code == APR_OK && s->fd_dir >= 0 && fsync(s->fd)) stick(s, s->pos);
 }
 
 enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e)

@@ -3,21 +3,25 @@
 #include <unistd.h>
 
 #include "convert.h"
+#include "folder.h"
 #include "gguf_keys.h"
 #include "load.h"
 #include "plan.h"
 #include "provenance.h"
+#include "split.h"
 #include "verbs.h"
 
 struct export_args {
-    const char *format, *output, *quantize;
+    const char *format, *output, *quantize, *max_shard_size, *split_max_size;
+    uint64_t split_max_tensors;
     bool force, pure, requantize, materialize_head, no_provenance, dry_run, list_formats;
     uint64_t n_threads;
 };
 
 static const struct apr_opt opts[] = {
     APR_OPT(struct export_args, format, "format", 0, "FORMAT", "gguf or safetensors (default: safetensors)"),
-    APR_OPT(struct export_args, output, "output", 'o', "FILE", "write to FILE; - is standard output"),
+    APR_OPT(struct export_args, output, "output", 'o', "FILE",
+            "write to FILE, or to a Hugging Face folder; - is standard output"),
     APR_OPT(struct export_args, quantize, "quantize", 0, "TYPE",
             "store matrices by this recipe: q4k, q8_0, f16 ..."),
     APR_OPT(struct export_args, pure, "pure", 0, NULL, "give every matrix the recipe's own type"),
@@ -27,6 +31,12 @@ static const struct apr_opt opts[] = {
             "write a tied lm_head as a tensor of its own"),
     APR_OPT(struct export_args, no_provenance, "no-provenance", 0, NULL,
             "leave out the keys that tell where the model comes from"),
+    APR_OPT(struct export_args, max_shard_size, "max-shard-size", 0, "SIZE",
+            "cut the SafeTensors of a folder into shards of at most SIZE (5GB)"),
+    APR_OPT(struct export_args, split_max_size, "split-max-size", 0, "SIZE",
+            "write a split GGUF of parts with at most SIZE of data"),
+    APR_OPT(struct export_args, split_max_tensors, "split-max-tensors", 0, "N",
+            "write a split GGUF of parts with at most N tensors"),
     APR_OPT(struct export_args, force, "force", 'f', NULL, "replace an existing output"),
     APR_OPT(struct export_args, dry_run, "dry-run", 'n', NULL,
             "show type, size and place of every tensor and stop"),
@@ -46,6 +56,8 @@ struct job {
     struct apr_plan plan;
     struct apr_kvs kvs;
     json_t *provenance, *st_meta; /* owned */
+    bool to_folder;
+    struct parts_limit limit; /* both 0: one file */
 };
 
 static enum apr_code list_formats(bool json, struct apr_err *e)
@@ -116,8 +128,8 @@ static enum apr_code report_plan(const struct job *j, struct apr_err *e)
     return code != APR_OK ? code : closed;
 }
 
-static enum apr_code report_done(const struct job *j, const char *output, uint64_t n_out, int64_t ns,
-                                 struct apr_err *e)
+static enum apr_code report_done(const struct job *j, const char *output, uint32_t n_parts, uint64_t n_out,
+                                 int64_t ns, struct apr_err *e)
 {
     double s = (double)ns * 1e-9;
     if (!j->ctx->g->json) {
@@ -131,30 +143,44 @@ static enum apr_code report_done(const struct job *j, const char *output, uint64
     apr_out_str(o, "recipe", j->recipe ? j->recipe->name : NULL);
     apr_out_u64(o, "n_tensors", j->plan.n_tensors);
     apr_out_u64(o, "n_fallbacks", j->how.n_fallbacks);
+    apr_out_u64(o, "n_files", n_parts);
     apr_out_u64(o, "output_bytes", n_out);
     apr_out_f64(o, "seconds", s);
     return apr_out_close(o, e);
 }
 
-static enum apr_code write_output(struct job *j, const char *output, struct apr_err *e)
+static enum apr_code write_file(const struct job *j, const struct apr_convert *c, const char *output,
+                                uint64_t *n_out, struct apr_err *e)
 {
     struct apr_sink *s;
-    int64_t ns = apr_now_ns();
     TRY(apr_sink_open(&s, output, j->args->force, e));
+    enum apr_code code = apr_convert_run(c, s, NULL, e);
+    if (code != APR_OK && !apr_sink_failed(s)) {
+        apr_sink_abort(s);
+        return code;
+    }
+    *n_out = apr_sink_pos(s);
+    return apr_sink_finish(s, e);
+}
+
+static enum apr_code write_output(struct job *j, const char *output, struct apr_err *e)
+{
+    int64_t ns = apr_now_ns();
+    uint64_t n_out = 0;
+    uint32_t n_parts = 1;
     struct apr_convert c = {.model = j->m,
                             .plan = &j->plan,
                             .fmt = j->how.fmt,
                             .kern = j->kern,
                             .pool = j->pool,
                             .gate = j->ctx->gated};
-    enum apr_code code = apr_convert_run(&c, s, NULL, e);
-    if (code != APR_OK && !apr_sink_failed(s)) {
-        apr_sink_abort(s);
-        return code;
-    }
-    uint64_t n_out = apr_sink_pos(s);
-    TRY(apr_sink_finish(s, e));
-    return report_done(j, output, n_out, apr_now_ns() - ns, e);
+    if (j->to_folder)
+        TRY(folder_write(&c, output, j->limit.n_bytes, j->args->force, j->ctx->arena, &n_parts, &n_out, e));
+    else if (j->limit.n_bytes || j->limit.n_tensors)
+        TRY(split_write(&c, output, j->limit, j->args->force, j->ctx->arena, &n_parts, &n_out, e));
+    else
+        TRY(write_file(j, &c, output, &n_out, e));
+    return report_done(j, output, n_parts, n_out, apr_now_ns() - ns, e);
 }
 
 static enum apr_code run_job(struct job *j, const struct apr_fmt *fmt, const char *output, struct apr_err *e)
@@ -167,8 +193,31 @@ static enum apr_code run_job(struct job *j, const struct apr_fmt *fmt, const cha
                                    .requantize = j->args->requantize,
                                    .materialize_head = j->args->materialize_head};
     TRY(apr_plan_make(j->m, &j->how, j->ctx->arena, &j->plan, e));
+    if (!fmt->gguf_rules) TRY(folder_order(j->m, &j->plan, e));
     TRY(make_meta(j, e));
     return j->args->dry_run ? report_plan(j, e) : write_output(j, output, e);
+}
+
+static enum apr_code pick_parts(struct job *j, const struct apr_fmt *fmt, const char *output,
+                                struct apr_err *e)
+{
+    const struct export_args *a = j->args;
+    bool split = a->split_max_size || a->split_max_tensors;
+    j->to_folder = !fmt->gguf_rules && folder_is_meant(output);
+    if (split && !fmt->gguf_rules)
+        return apr_fail(e, APR_EUSAGE,
+                        "--split-max-size and --split-max-tensors are for GGUF; a folder of "
+                        "SafeTensors has --max-shard-size");
+    if (split && strcmp(output, "-") == 0)
+        return apr_fail(e, APR_EUSAGE, "a split GGUF is several files; name them with -o FILE");
+    if (a->max_shard_size && !j->to_folder)
+        return apr_fail(e, APR_EUSAGE,
+                        "--max-shard-size is for a folder of SafeTensors; name it with -o DIR");
+    if (j->to_folder) j->limit.n_bytes = FOLDER_SHARD_BYTES;
+    if (a->max_shard_size) TRY(parts_size("--max-shard-size", a->max_shard_size, &j->limit.n_bytes, e));
+    if (a->split_max_size) TRY(parts_size("--split-max-size", a->split_max_size, &j->limit.n_bytes, e));
+    j->limit.n_tensors = a->split_max_tensors;
+    return APR_OK;
 }
 
 static enum apr_code check_output(const struct export_args *args, const struct apr_ctx *ctx,
@@ -209,6 +258,7 @@ static enum apr_code run(void *p, struct apr_ctx *ctx, struct apr_err *e)
         return apr_fail(e, APR_EUSAGE, "export: %s: expected one input", in->at[first + 1]);
     TRY(pick_format(args, named, &fmt, e));
     TRY(check_output(args, ctx, e));
+    TRY(pick_parts(&j, fmt, args->output ? args->output : "-", e));
     TRY(apr_kern_pick(&j.kern, e));
     TRY(apr_load_model(in->n > first ? in->at[first] : "-", APR_LOAD_STREAM, &j.m, e));
     j.pool = apr_pool_open((unsigned)args->n_threads);
@@ -231,8 +281,11 @@ const struct apr_verb verb_export = {
     .details = "INPUT is an .apr, a Hugging Face folder, SafeTensors, GGUF, or - (the default) for standard "
                "input. GGUF gets "
                "the keys, names and types that llama.cpp's converter writes; quantized blocks pass through "
-               "unchanged.\n"
+               "unchanged. A SafeTensors output that is not named *.safetensors is a Hugging Face folder: "
+               "config.json, tokenizer files, model card, and shards with their index.\n"
                "Examples:\n"
                "    apr export model.apr --format gguf -o model.gguf\n"
+               "    apr export model.gguf --format safetensors --quantize bf16 -o DIR/\n"
+               "    apr export model.apr --format gguf --split-max-size 2G -o model.gguf\n"
                "    apr-import st DIR --quantize q4k | apr-export gguf > model.gguf",
 };

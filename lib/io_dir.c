@@ -1,0 +1,247 @@
+/* Folders that appear only when they are complete. See io.h.
+ *
+ * The temporary is .NAME.XXXXXX.tmp beside the target and locked while its maker lives, so that the next
+ * writer of the same target can remove what a killed one left behind.
+ */
+#include "io.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "arena.h"
+
+#define MARK_CHARS   6
+#define MAX_DIR_NAME 200 /* of the target's name inside the temporary's: the sum stays under NAME_MAX */
+#define N_TRIES      100
+
+struct apr_dir {
+    struct apr_arena arena; /* owns this struct and its strings */
+    const char *name;       /* escaped, for messages */
+    const char *target, *parent, *base;
+    char *temp;
+    int fd_lock; /* of temp */
+    bool force;
+};
+
+/* The one unfinished folder of this program, for the handlers of signals. */
+static _Atomic(char *) unfinished;
+static atomic_int unfinished_owner;
+
+/* What getdents64 delivers. Source: getdents(2). */
+struct entry {
+    uint64_t inode;
+    int64_t off_next;
+    uint16_t n_bytes;
+    uint8_t type;
+    char name[];
+};
+
+/* Removes a folder of plain files. Only async-signal-safe calls. */
+static void remove_folder(const char *path)
+{
+    _Alignas(struct entry) char buf[4096];
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    for (int pass = 0; fd >= 0 && pass < 64; pass++) { /* entries may be skipped while others vanish */
+        long n, n_removed = 0;
+        if (lseek(fd, 0, SEEK_SET) != 0) break;
+        while ((n = syscall(SYS_getdents64, fd, buf, sizeof buf)) > 0) {
+            for (long at = 0; at < n;) {
+                const struct entry *d = (const void *)(buf + at);
+                at += d->n_bytes;
+                if (strcmp(d->name, ".") != 0 && strcmp(d->name, "..") != 0)
+                    n_removed += unlinkat(fd, d->name, 0) == 0;
+            }
+        }
+        if (n_removed == 0) break;
+    }
+    if (fd >= 0) close(fd);
+    rmdir(path);
+}
+
+void apr_dir_cleanup(void)
+{
+    if (atomic_load(&unfinished_owner) != (int)getpid()) return;
+    char *path = atomic_exchange(&unfinished, NULL);
+    if (path) remove_folder(path);
+}
+
+/* Files that a model folder holds; a folder with anything else is not replaced. */
+static bool is_model_file(const char *name)
+{
+    static const char *const suffixes[] = {".json", ".safetensors", ".md", ".txt", ".model", ".jinja"};
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof suffixes / sizeof *suffixes; i++) {
+        size_t k = strlen(suffixes[i]);
+        if (n > k && name[0] != '.' && strcmp(name + n - k, suffixes[i]) == 0) return true;
+    }
+    return false;
+}
+
+static enum apr_code check_target(const struct apr_dir *d, struct apr_err *e)
+{
+    struct stat st;
+    const struct dirent *entry;
+    enum apr_code code = APR_OK;
+    DIR *dir;
+    if (stat(d->target, &st) != 0) return APR_OK;
+    if (!S_ISDIR(st.st_mode))
+        return apr_fail(e, APR_EUSAGE, "%s: is a file, expected a folder to write", d->name);
+    dir = opendir(d->target);
+    if (!dir) return apr_fail(e, APR_EIO, "%s: %s", d->name, strerror(errno));
+    while (code == APR_OK && (entry = readdir(dir)) != NULL) {
+        char shown[256];
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
+        if (!d->force)
+            code = apr_fail(e, APR_EUSAGE, "%s: exists already; --force replaces it", d->name);
+        else if (!is_model_file(entry->d_name) || entry->d_type == DT_DIR)
+            code = apr_fail(e, APR_EUSAGE, "%s: holds %s, which is no file of a model; it is not replaced",
+                            d->name, apr_escape(shown, sizeof shown, entry->d_name, strlen(entry->d_name)));
+    }
+    closedir(dir);
+    return code;
+}
+
+static bool is_temporary_of(const struct apr_dir *d, const char *name)
+{
+    int n_base = (int)strnlen(d->base, MAX_DIR_NAME);
+    return name[0] == '.' && strncmp(name + 1, d->base, (size_t)n_base) == 0 &&
+           strlen(name) == (size_t)n_base + 2 + MARK_CHARS + 4 && name[n_base + 1] == '.' &&
+           strcmp(name + n_base + 2 + MARK_CHARS, ".tmp") == 0;
+}
+
+/* Temporaries of this target whose maker is gone: nobody holds their lock. */
+static void remove_stale(const struct apr_dir *d)
+{
+    const struct dirent *entry;
+    DIR *dir = opendir(d->parent);
+    while (dir && (entry = readdir(dir)) != NULL) {
+        char path[PATH_MAX];
+        if (!is_temporary_of(d, entry->d_name)) continue;
+        int n = snprintf(path, sizeof path, "%s/%s", d->parent, entry->d_name);
+        if (n < 0 || (size_t)n >= sizeof path) continue;
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0) continue;
+        if (flock(fd, LOCK_EX | LOCK_NB) == 0) remove_folder(path);
+        close(fd);
+    }
+    if (dir) closedir(dir);
+}
+
+static enum apr_code make_temp(struct apr_dir *d, struct apr_err *e)
+{
+    static const char digits[] = "abcdefghijklmnopqrstuvwxyz0123456789";
+    for (int i = 0; i < N_TRIES; i++) {
+        unsigned char noise[MARK_CHARS];
+        char mark[MARK_CHARS + 1] = {0};
+        if (getrandom(noise, sizeof noise, 0) != sizeof noise)
+            memset(noise, (getpid() + i) & 0xff, sizeof noise);
+        for (size_t k = 0; k < sizeof noise; k++) mark[k] = digits[noise[k] % (sizeof digits - 1)];
+        char *path = apr_arena_printf(&d->arena, "%s/.%.*s.%s.tmp", d->parent, MAX_DIR_NAME, d->base, mark);
+        if (mkdir(path, 0777) != 0) {
+            if (errno == EEXIST) continue;
+            break;
+        }
+        d->temp = path;
+        d->fd_lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (d->fd_lock < 0 || flock(d->fd_lock, LOCK_EX | LOCK_NB) != 0) break;
+        if (atomic_exchange(&unfinished_owner, (int)getpid()) == 0) atexit(apr_dir_cleanup);
+        atomic_store(&unfinished, path);
+        return APR_OK;
+    }
+    return apr_fail(e, APR_EIO, "%s: cannot create: %s", d->name, strerror(errno));
+}
+
+/* A link stands for what it points to; slashes at the end do not count. */
+static void split_path(struct apr_dir *d, const char *path)
+{
+    char *real = realpath(path, NULL);
+    char *target = apr_arena_strdup(&d->arena, real ? real : path);
+    free(real);
+    for (size_t n = strlen(target); n > 1 && target[n - 1] == '/'; n--) target[n - 1] = '\0';
+    char *slash = strrchr(target, '/');
+    d->target = target;
+    d->base = slash ? slash + 1 : target;
+    d->parent =
+        slash ? apr_arena_strndup(&d->arena, target, (size_t)(slash - target) + (slash == target)) : ".";
+}
+
+enum apr_code apr_dir_open(struct apr_dir **out, const char *path, bool force, struct apr_err *e)
+{
+    struct apr_arena arena;
+    char name[512];
+    apr_arena_init(&arena);
+    struct apr_dir *d = apr_arena_get(&arena, sizeof *d);
+    apr_escape(name, sizeof name, path, strlen(path));
+    d->name = apr_arena_strdup(&arena, name);
+    d->arena = arena;
+    d->force = force;
+    d->fd_lock = -1;
+    split_path(d, path);
+    *out = NULL;
+    enum apr_code code = APR_OK;
+    if (*d->base == '\0' || strcmp(d->base, ".") == 0 || strcmp(d->base, "..") == 0)
+        code = apr_fail(e, APR_EUSAGE, "%s: expected the name of a folder", d->name);
+    if (code == APR_OK) code = check_target(d, e);
+    if (code == APR_OK) remove_stale(d);
+    if (code == APR_OK) code = make_temp(d, e);
+    if (code != APR_OK) {
+        apr_dir_abort(d);
+        return code;
+    }
+    *out = d;
+    return APR_OK;
+}
+
+const char *apr_dir_path(const struct apr_dir *d)
+{
+    return d->temp;
+}
+
+/* An old folder changes places with the new one, and goes. */
+static enum apr_code publish(struct apr_dir *d, struct apr_err *e)
+{
+    if (fsync(d->fd_lock) && errno != EINVAL)
+        return apr_fail(e, APR_EIO, "%s: cannot write: %s", d->name, strerror(errno));
+    TRY(check_target(d, e)); /* somebody may have been here meanwhile */
+    if (rename(d->temp, d->target) == 0) {
+        d->temp = NULL;
+        atomic_store(&unfinished, NULL);
+    } else if (!d->force || renameat2(AT_FDCWD, d->temp, AT_FDCWD, d->target, RENAME_EXCHANGE) != 0) {
+        return apr_fail(e, APR_EIO, "%s: cannot rename its temporary: %s", d->name, strerror(errno));
+    }
+    int fd = open(d->parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0 && fsync(fd) && errno != EINVAL && errno != EROFS) {
+        close(fd);
+        return apr_fail(e, APR_EIO, "%s: cannot sync its directory: %s", d->name, strerror(errno));
+    }
+    if (fd >= 0) close(fd);
+    return APR_OK;
+}
+
+enum apr_code apr_dir_finish(struct apr_dir *d, struct apr_err *e)
+{
+    enum apr_code code = publish(d, e);
+    apr_dir_abort(d); /* after an exchange the temporary is the old folder */
+    return code;
+}
+
+void apr_dir_abort(struct apr_dir *d)
+{
+    if (!d) return;
+    if (d->temp) remove_folder(d->temp);
+    if (d->temp) atomic_store(&unfinished, NULL);
+    if (d->fd_lock >= 0) close(d->fd_lock);
+    struct apr_arena arena = d->arena;
+    apr_arena_free(&arena);
+}

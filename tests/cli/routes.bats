@@ -1,0 +1,82 @@
+#!/usr/bin/env bats
+# export to folders and to split GGUF, and back: the same tensors by every route.
+
+setup() {
+    PATH=$PWD/bin:$PATH
+    export APR_HOME=$BATS_TEST_TMPDIR/home
+    MODEL=tests/data/apr-demo-8M-Instruct
+    GGUF=${APR_SHARED:-../shared}/fixtures/gguf
+    T=$BATS_TEST_TMPDIR
+}
+
+need_fixtures() { [ -d "$GGUF" ] || skip "the fixtures are not here: $GGUF"; }
+# The hash of every tensor, by name.
+hashes() { apr inspect "$1" --provenance --json | jq -cS .integrity.tensors; }
+same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
+
+@test "folder: documents and tensors come back from an .apr" {
+    apr import $MODEL -q -o "$T/a.apr"
+    apr export "$T/a.apr" --format safetensors -q -o "$T/dir"
+    for f in config generation_config tokenizer tokenizer_config; do
+        same_json $MODEL/$f.json "$T/dir/$f.json"
+    done
+    [ ! -e "$T/dir/model.safetensors.index.json" ]
+    apr import "$T/dir" -q -o "$T/b.apr"
+    [ "$(hashes "$T/a.apr")" = "$(hashes "$T/b.apr")" ]
+    head -1 "$T/dir/README.md" | grep -qx -- ---
+}
+
+@test "folder: shards, index, and the same bytes through a pipe and on one thread" {
+    apr export $MODEL --format safetensors --max-shard-size 5MB -q -j1 -o "$T/a"
+    apr import $MODEL -q | apr export - --format safetensors --max-shard-size 5MB -q -j2 -o "$T/b/"
+    diff -r "$T/a" "$T/b"
+    [ -e "$T/a/model-00004-of-00004.safetensors" ]
+    want=$(jq .metadata.total_size $MODEL/model.safetensors.index.json)
+    run jq -r '.metadata.total_size, (.weight_map | length)' "$T/a/model.safetensors.index.json"
+    [ "$output" = "$(printf '%s\n99' "$want")" ]
+    apr validate "$T/a" -q
+}
+
+@test "folder: an existing one needs --force, and only files of a model are replaced" {
+    apr export $MODEL --format safetensors -q -o "$T/a"
+    run apr export $MODEL --format safetensors -q -o "$T/a"
+    [ "$status" -eq 2 ]
+    apr export $MODEL --format safetensors --max-shard-size 5M -q --force -o "$T/a"
+    [ ! -e "$T/a/model.safetensors" ]
+    touch "$T/a/thesis.tex"
+    run apr export $MODEL --format safetensors -q --force -o "$T/a"
+    [ "$status" -eq 2 ]
+    [[ $output == *thesis.tex* ]]
+    [ "$(find "$T" -maxdepth 1 -name '.*' -type d ! -path "$T" | wc -l)" -eq 0 ]
+}
+
+@test "folder: a killed export leaves nothing that the next one does not remove" {
+    for i in 1 2 3; do
+        apr-export st $MODEL -q --max-shard-size 1M -o "$T/k" &
+        sleep "0.0$((i * 2))"
+        kill -9 $! 2>/dev/null || true
+        wait $! || true
+        rm -rf "$T/k"
+    done
+    apr-export st $MODEL -q -o "$T/k"
+    [ "$(find "$T" -maxdepth 1 -name '.k.*' | wc -l)" -eq 0 ]
+    [ -e "$T/k/model.safetensors" ]
+}
+
+@test "folder from GGUF: rebuilt, quantized blocks only with --quantize" {
+    need_fixtures
+    run apr export "$GGUF/demo-Q4_K_M.gguf" --format safetensors -q -o "$T/q"
+    [ "$status" -eq 5 ]
+    [ ! -e "$T/q" ]
+    run apr export "$GGUF/demo-bf16.gguf" --format safetensors -o "$T/g"
+    [ "$status" -eq 0 ]
+    [[ $output == *"config.json: rebuilt"* ]]
+    same_json $MODEL/tokenizer.json "$T/g/tokenizer.json" 'del(.added_tokens)'
+    apr import "$GGUF/demo-bf16.gguf" -q -o "$T/a.apr"
+    apr import "$T/g" -q -o "$T/b.apr"
+    [ "$(hashes "$T/a.apr")" = "$(hashes "$T/b.apr")" ]
+    apr export "$GGUF/demo-Q4_K_M.gguf" --format safetensors --quantize f16 -q -o "$T/f16/"
+    [ "$(jq -r .torch_dtype "$T/f16/config.json")" = float16 ]
+    text='def f(x): return x + 1  # <|im_end|> ünï'
+    [ "$(apr tokenize "$T/g" "$text")" = "$(apr tokenize $MODEL "$text")" ]
+}
