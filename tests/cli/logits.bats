@@ -31,6 +31,7 @@ golden_logits() {
 @test "the same bits for any thread count, prefill chunk and kernel table" {
     make_model q4k apr
     head -c 700 "$GOLDEN/eval.txt" >"$T/text"
+    head -c 160 "$T/text" >"$T/begin"
     for m in "$MODEL" "$T/m.apr"; do
         for exact in "" --exact; do
             apr logits "$m" --prompt-file "$T/text" $exact -t 1 -q --force -o "$T/one.f32"
@@ -40,8 +41,11 @@ golden_logits() {
                 apr logits "$m" --prompt-file "$T/text" $exact $how -q --force -o "$T/other.f32"
                 cmp "$T/one.f32" "$T/other.f32"
             done
-            APR_KERN=scalar apr logits "$m" --prompt-file "$T/text" $exact -q --force -o "$T/other.f32"
-            cmp "$T/one.f32" "$T/other.f32"
+            # the first rows do not know what follows them, so that a beginning is enough for the slow table
+            APR_KERN=scalar apr logits "$m" --prompt-file "$T/begin" $exact -q --force -o "$T/other.f32"
+            n=$(wc -c <"$T/other.f32")
+            [ "$n" -gt $((30 * 4096 * 4)) ]
+            cmp -n $((n - 2 * 4096 * 4)) "$T/one.f32" "$T/other.f32" # the last tokens may be cut otherwise
         done
     done
 }
