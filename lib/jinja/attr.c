@@ -218,10 +218,19 @@ enum apr_code apr_jj_get_slice(struct apr_jj_run *r, struct apr_jj_val v, const 
     return APR_OK;
 }
 
-enum apr_code apr_jj_get_path(struct apr_jj_run *r, struct apr_jj_val v, struct apr_jj_val path,
-                              struct apr_jj_val *out)
+static enum apr_code path_step(struct apr_jj_run *r, struct apr_jj_val *v, struct apr_jj_val key,
+                               struct apr_jj_val other)
 {
-    if (path.kind != APR_JJ_STR) return apr_jj_get_item(r, v, path, out);
+    TRY(apr_jj_get_item(r, *v, key, v));
+    if (v->kind == APR_JJ_UNDEF && other.kind != APR_JJ_ABSENT) *v = other;
+    return APR_OK;
+}
+
+enum apr_code apr_jj_get_path(struct apr_jj_run *r, struct apr_jj_val v, struct apr_jj_val path,
+                              struct apr_jj_val other, struct apr_jj_val *out)
+{
+    *out = v;
+    if (path.kind != APR_JJ_STR) return path_step(r, out, path, other);
     const char *p = path.u.s->p, *end = p + path.u.s->n;
     for (;;) {
         const char *dot = memchr(p, '.', (size_t)(end - p));
@@ -234,10 +243,8 @@ enum apr_code apr_jj_get_path(struct apr_jj_run *r, struct apr_jj_val v, struct 
             index = digits ? index * 10 + (*c - '0') : 0;
         }
         TRY(apr_jj_str_new(r, p, (size_t)(stop - p), false, &key));
-        TRY(apr_jj_get_item(r, v, digits ? apr_jj_int(index) : key, &v));
-        if (!dot) break;
+        TRY(path_step(r, out, digits ? apr_jj_int(index) : key, other));
+        if (!dot) return APR_OK;
         p = dot + 1;
     }
-    *out = v;
-    return APR_OK;
 }

@@ -14,8 +14,9 @@ APR_MUST_USE enum apr_code apr_jj_get_item(struct apr_jj_run *r, struct apr_jj_v
 /* part[3]: begin, end, step; ABSENT where not given. */
 APR_MUST_USE enum apr_code apr_jj_get_slice(struct apr_jj_run *r, struct apr_jj_val v,
                                             const struct apr_jj_val part[3], struct apr_jj_val *out);
-/* "a.b.0", as map(attribute=...) and sort(attribute=...) take it. */
+/* "a.b.0", as map(attribute=...) and sort(attribute=...) take it. other replaces every undefined step, unless
+ * it is ABSENT. */
 APR_MUST_USE enum apr_code apr_jj_get_path(struct apr_jj_run *r, struct apr_jj_val v, struct apr_jj_val path,
-                                           struct apr_jj_val *out);
+                                           struct apr_jj_val other, struct apr_jj_val *out);
 
 #endif

@@ -31,8 +31,7 @@ static enum apr_code map_attribute(struct apr_jj_run *r, const struct apr_jj_lis
     }
     if (path.kind == APR_JJ_ABSENT) return apr_jj_fail(r, "map requires a filter argument");
     for (size_t i = 0; i < l->n; i++) {
-        TRY(apr_jj_get_path(r, l->at[i], path, &v));
-        if (v.kind == APR_JJ_UNDEF && other.kind != APR_JJ_ABSENT) v = other;
+        TRY(apr_jj_get_path(r, l->at[i], path, other, &v));
         TRY(apr_jj_list_push(r, mapped, v));
     }
     return APR_OK;
@@ -81,7 +80,7 @@ static enum apr_code pick(struct apr_jj_run *r, struct apr_jj_val self, const st
     for (size_t i = 0; i < l->n; i++) {
         struct apr_jj_val v = l->at[i], answer;
         bool yes = false;
-        if (by_attr) TRY(apr_jj_get_path(r, v, a->at[0], &v));
+        if (by_attr) TRY(apr_jj_get_path(r, v, a->at[0], (struct apr_jj_val){0}, &v));
         answer = v;
         if (fn) TRY(apr_jj_call_fn(r, fn, v, &rest, &answer));
         TRY(apr_jj_truth(r, answer, &yes));

@@ -12,6 +12,8 @@
     static enum apr_code name_(struct apr_jj_run *r, struct apr_jj_val self, const struct apr_jj_args *a,    \
                                struct apr_jj_val *out)
 
+static const struct apr_jj_val absent = {0};
+
 static enum apr_code copy_list(struct apr_jj_run *r, const struct apr_jj_list *from, struct apr_jj_list **out)
 {
     TRY(apr_jj_list_new(r, from->n, out));
@@ -72,7 +74,7 @@ static enum apr_code take_attr(struct apr_jj_run *r, const struct apr_jj_list *f
     if (path.kind == APR_JJ_ABSENT || path.kind == APR_JJ_NONE) return APR_OK;
     TRY(apr_jj_list_new(r, from->n, &l));
     for (size_t i = 0; i < from->n; i++) {
-        TRY(apr_jj_get_path(r, from->at[i], path, &v));
+        TRY(apr_jj_get_path(r, from->at[i], path, absent, &v));
         TRY(apr_jj_list_push(r, l, v));
     }
     *out = l;
@@ -122,7 +124,7 @@ FILTER(f_sum)
 static enum apr_code sort_key(struct apr_jj_run *r, struct apr_jj_val v, struct apr_jj_val path,
                               bool case_counts, struct apr_jj_val *out)
 {
-    if (path.kind != APR_JJ_ABSENT && path.kind != APR_JJ_NONE) TRY(apr_jj_get_path(r, v, path, &v));
+    if (path.kind != APR_JJ_ABSENT && path.kind != APR_JJ_NONE) TRY(apr_jj_get_path(r, v, path, absent, &v));
     *out = v;
     if (v.kind == APR_JJ_STR && !case_counts) return apr_jj_case(r, v.u.s, APR_JJ_LOWER, out);
     return APR_OK;
@@ -169,6 +171,27 @@ static enum apr_code sort_list(struct apr_jj_run *r, const struct apr_jj_list *l
     return APR_OK;
 }
 
+/* "a,b": a list of the attributes, compared one after the other; a list of one where there is no comma. */
+static enum apr_code multi_key(struct apr_jj_run *r, struct apr_jj_val v, struct apr_jj_val paths,
+                               bool case_counts, struct apr_jj_val *out)
+{
+    static const struct apr_jj_str comma = {.p = ",", .n = 1};
+    struct apr_jj_list *l = NULL;
+    struct apr_jj_val part = paths, key;
+    TRY(apr_jj_list_new(r, 1, &l));
+    for (size_t begin = 0;;) {
+        ssize_t at = paths.kind == APR_JJ_STR ? apr_jj_str_find(paths.u.s, &comma, begin) : -1;
+        if (paths.kind == APR_JJ_STR)
+            TRY(apr_jj_str_part(r, paths.u.s, begin, (at < 0 ? paths.u.s->n : (size_t)at) - begin, &part));
+        TRY(sort_key(r, v, part, case_counts, &key));
+        TRY(apr_jj_list_push(r, l, key));
+        if (at < 0) break;
+        begin = (size_t)at + 1;
+    }
+    *out = apr_jj_of_list(l, APR_JJ_PLAIN);
+    return APR_OK;
+}
+
 FILTER(f_sort)
 {
     const struct apr_jj_list *l = NULL;
@@ -178,7 +201,8 @@ FILTER(f_sort)
     TRY(apr_jj_truth(r, a->at[0], &reverse));
     TRY(apr_jj_truth(r, a->at[1], &case_counts));
     TRY(apr_jj_items(r, self, &l));
-    TRY(sort_keys(r, l, a->at[2], case_counts, &keys));
+    TRY(apr_jj_alloc(r, l->n + 1, sizeof *keys, &keys));
+    for (size_t i = 0; i < l->n; i++) TRY(multi_key(r, l->at[i], a->at[2], case_counts, &keys[i]));
     TRY(sort_list(r, l, keys, reverse, &sorted));
     *out = apr_jj_of_list(sorted, APR_JJ_PLAIN);
     return APR_OK;
@@ -303,7 +327,7 @@ FILTER(f_groupby)
         TRY(apr_jj_equal(r, key, last, &same));
         if (!i || !same) {
             struct apr_jj_val name;
-            TRY(apr_jj_get_path(r, sorted->at[i], a->at[0], &name));
+            TRY(apr_jj_get_path(r, sorted->at[i], a->at[0], absent, &name));
             TRY(apr_jj_list_new(r, 2, &group));
             TRY(apr_jj_list_new(r, 0, &members));
             TRY(apr_jj_list_push(r, group, name.kind == APR_JJ_UNDEF ? key : name));

@@ -1,6 +1,8 @@
 /* String methods about letters and character classes; see case.h and fn.h. */
 #include "case.h"
 
+#include <string.h>
+
 #include <utf8proc.h>
 
 #include "fn.h"
@@ -17,12 +19,34 @@ static bool is_cased(int32_t cp)
     return c >= UTF8PROC_CATEGORY_LU && c <= UTF8PROC_CATEGORY_LT;
 }
 
-/* Full mappings where one letter becomes two (SpecialCasing.txt): sharp s and dotted capital I. */
-static enum apr_code put_cased(struct apr_jj_sb *b, int32_t cp, bool upper, bool first, bool data)
+/* Letters that have no upper case of one letter (SpecialCasing.txt, Latin and Armenian). */
+static const struct {
+    int32_t cp;
+    const char *upper, *title;
+} long_uppers[] = {
+    {0x00DF, "SS", "Ss"},
+    {0x0149, "\xCA\xBCN", "\xCA\xBCN"},
+    {0x01F0, "J\xCC\x8C", "J\xCC\x8C"},
+    {0x0587, "\xD4\xB5\xD5\x92", "\xD4\xB5\xD6\x82"},
+    {0xFB00, "FF", "Ff"},
+    {0xFB01, "FI", "Fi"},
+    {0xFB02, "FL", "Fl"},
+    {0xFB03, "FFI", "Ffi"},
+    {0xFB04, "FFL", "Ffl"},
+    {0xFB05, "ST", "St"},
+    {0xFB06, "ST", "St"},
+};
+
+static enum apr_code put_cased(struct apr_jj_sb *b, int32_t cp, bool upper, bool title, bool data)
 {
-    if (upper && cp == 0xDF) return apr_jj_sb_bytes(b, first ? "Ss" : "SS", 2, data);
-    if (!upper && cp == 0x130) return apr_jj_sb_bytes(b, "i\xCC\x87", 3, data);
-    return apr_jj_sb_cp(b, upper ? utf8proc_toupper(cp) : utf8proc_tolower(cp), data);
+    for (size_t i = 0; upper && i < sizeof long_uppers / sizeof long_uppers[0]; i++)
+        if (long_uppers[i].cp == cp) {
+            const char *text = title ? long_uppers[i].title : long_uppers[i].upper;
+            return apr_jj_sb_bytes(b, text, strlen(text), data);
+        }
+    if (!upper && cp == 0x130) return apr_jj_sb_bytes(b, "i\xCC\x87", 3, data); /* dotted capital I */
+    if (!upper) return apr_jj_sb_cp(b, utf8proc_tolower(cp), data);
+    return apr_jj_sb_cp(b, title ? utf8proc_totitle(cp) : utf8proc_toupper(cp), data);
 }
 
 /* Capital sigma at the end of a word becomes the final form. */
@@ -54,7 +78,7 @@ enum apr_code apr_jj_case(struct apr_jj_run *r, const struct apr_jj_str *s, enum
         if (!upper && cp == 0x3A3 && final_sigma(s, off, n, is_letter(before)))
             TRY(apr_jj_sb_cp(&b, 0x3C2, data));
         else
-            TRY(put_cased(&b, cp, upper, casing >= APR_JJ_CAPITAL, data));
+            TRY(put_cased(&b, cp, upper, casing == APR_JJ_CAPITAL || casing == APR_JJ_TITLE, data));
         before = cp;
     }
     return apr_jj_sb_done(&b, out);

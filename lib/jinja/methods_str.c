@@ -52,12 +52,7 @@ static enum apr_code split_words(struct apr_jj_run *r, const struct apr_jj_str *
         while (off < s->n && apr_jj_is_space(apr_jj_cp_at(s->p + off, s->p + s->n, &n))) off += n;
         if (off == s->n) return APR_OK;
         size_t begin = off;
-        if (n_max >= 0 && (int64_t)l->n >= n_max) {
-            struct apr_jj_val rest;
-            struct apr_jj_str tail = {.p = s->p, .n = s->n};
-            TRY(apr_jj_str_strip(r, &tail, NULL, false, true, &rest));
-            return push_part(r, l, s, begin, rest.u.s->n);
-        }
+        if (n_max >= 0 && (int64_t)l->n >= n_max) return push_part(r, l, s, begin, s->n);
         while (off < s->n && !apr_jj_is_space(apr_jj_cp_at(s->p + off, s->p + s->n, &n))) off += n;
         TRY(push_part(r, l, s, begin, off));
     }

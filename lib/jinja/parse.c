@@ -201,8 +201,16 @@ static enum apr_code parse_autoescape(struct apr_jj_parser *p, struct apr_jj_nod
 
 static enum apr_code parse_print(struct apr_jj_parser *p, struct apr_jj_node *n)
 {
-    n->type = APR_JJ_N_OUTPUT;
-    return apr_jj_parse_expr(p, true, &n->a);
+    struct apr_jj_nodes list = {0};
+    struct apr_jj_node *one = NULL;
+    do {
+        TRY(apr_jj_node_new(p, APR_JJ_N_OUTPUT, n->line, &one));
+        TRY(apr_jj_parse_expr(p, true, &one->a));
+        TRY(apr_jj_node_push(p, &list, one));
+    } while (apr_jj_tok_skip(p, ","));
+    n->at = list.at; /* n is a BODY already */
+    n->n = list.n;
+    return APR_OK;
 }
 
 static enum apr_code parse_break(struct apr_jj_parser *p, struct apr_jj_node *n)
