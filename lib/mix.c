@@ -87,6 +87,20 @@ static const struct apr_recipe recipes[] = {
      .attn_v = WHEN(APR_MIX_MORE_BITS, APR_Q6_K, APR_Q5_K),
      .ffn_down = WHEN(APR_MIX_MORE_BITS, APR_Q6_K, APR_Q5_K)},
     {.name = "q6_k", .aliases = "", .type = APR_Q6_K, .file_type = 18},
+    {.name = "iq4_nl",
+     .aliases = "",
+     .type = APR_IQ4_NL,
+     .file_type = 25,
+     .attn_v = WHEN(APR_MIX_GQA4, APR_Q5_K, APR_IQ4_NL),
+     .ffn_down = WHEN(APR_MIX_UNGUIDED, APR_Q5_K, APR_IQ4_NL),
+     .attn_out_q5_of_8 = true},
+    {.name = "iq4_xs",
+     .aliases = "",
+     .type = APR_IQ4_XS,
+     .file_type = 30,
+     .attn_v = WHEN(APR_MIX_GQA4, APR_Q5_K, APR_IQ4_XS),
+     .ffn_down = WHEN(APR_MIX_UNGUIDED, APR_Q5_K, APR_IQ4_XS),
+     .attn_out_q5_of_8 = true},
     {.name = "int4",
      .aliases = "apr_q4",
      .type = APR_NATIVE_Q4,
@@ -102,11 +116,8 @@ static const struct apr_recipe recipes[] = {
 /* What becomes of a type whose block does not divide the columns. */
 static const struct {
     enum apr_type from, to;
-} fallbacks[] = {{APR_Q2_K, APR_Q4_0},
-                 {APR_Q3_K, APR_Q4_0},
-                 {APR_Q4_K, APR_Q5_0},
-                 {APR_Q5_K, APR_Q5_1},
-                 {APR_Q6_K, APR_Q8_0}};
+} fallbacks[] = {{APR_Q2_K, APR_Q4_0}, {APR_Q3_K, APR_Q4_0}, {APR_Q4_K, APR_Q5_0},
+                 {APR_Q5_K, APR_Q5_1}, {APR_Q6_K, APR_Q8_0}, {APR_IQ4_XS, APR_IQ4_NL}};
 
 /* Architectures whose model of so many layers counts as "70B": attention values get more bits. */
 static const struct {
@@ -275,6 +286,8 @@ static bool holds(enum apr_mix_when when, uint64_t i, uint64_t n, const struct a
         return i < n / 8 || i >= 7 * n / 8 || (i - n / 8) % 3 == 2;
     case APR_MIX_GUARD:
         return m->has_imatrix && i < n / 8;
+    case APR_MIX_UNGUIDED:
+        return !m->has_imatrix && i < n / 8;
     }
     return false;
 }
@@ -345,7 +358,7 @@ static enum apr_code set_ffn_down(const struct apr_recipe *r, const struct apr_m
     uint64_t i_down = 0;
     for (size_t k = 0; k < ranks->n; k++) {
         struct apr_mix_tensor *t = ranks->at[k].tensor;
-        if (!apr_mix_eligible(t->gguf_name, t->n_dims)) continue;
+        if (!apr_mix_eligible(t->gguf_name, t->n_dims) || t->overruled) continue;
         uint64_t i = i_down++;
         if (m->n_experts > 1) {
             int layer = layer_of(t->gguf_name);
@@ -368,8 +381,23 @@ static void set_attn_v(const struct apr_recipe *r, const struct apr_mix_model *m
     uint64_t i_value = 0;
     for (size_t k = 0; k < ranks->n; k++) {
         struct apr_mix_tensor *t = ranks->at[k].tensor;
-        if (apr_mix_eligible(t->gguf_name, t->n_dims)) t->wanted = attn_v_type(r, m, i_value++, ranks->n);
+        if (apr_mix_eligible(t->gguf_name, t->n_dims) && !t->overruled)
+            t->wanted = attn_v_type(r, m, i_value++, ranks->n);
     }
+}
+
+/* The rules that look at one tensor only. */
+static enum apr_type single_rule(const struct apr_recipe *r, const struct apr_mix_model *m, enum class class,
+                                 bool tied, const struct apr_mix_tensor *t)
+{
+    if (class == OUTPUT || (class == EMBED && tied)) {
+        if (m->overrides && m->overrides->has_output_type) return m->overrides->output_type;
+        return output_type(r, t->n_cols);
+    }
+    if (class == ATTN_K && m->n_experts == 8) return APR_Q8_0;
+    if (class != ATTN_OUT) return t->wanted;
+    if (m->n_experts == 8) return r->attn_out_q5_of_8 ? APR_Q5_K : r->type;
+    return ruled(&r->attn_out, r->type, 0, 0, m);
 }
 
 static enum apr_code apply_rules(const struct apr_recipe *r, const struct apr_mix_model *m,
@@ -381,12 +409,7 @@ static enum apr_code apply_rules(const struct apr_recipe *r, const struct apr_mi
         if (class_of(t[i].gguf_name) == OUTPUT) tied = false;
     }
     for (size_t i = 0; i < n; i++) {
-        enum class class = class_of(t[i].gguf_name);
-        if (class == OUTPUT || (class == EMBED && tied)) t[i].wanted = output_type(r, t[i].n_cols);
-        if (class == ATTN_K && m->n_experts == 8) t[i].wanted = APR_Q8_0;
-        if (class != ATTN_OUT) continue;
-        t[i].wanted = ruled(&r->attn_out, r->type, 0, 0, m);
-        if (m->n_experts == 8) t[i].wanted = r->attn_out_q5_of_8 ? APR_Q5_K : r->type;
+        if (!t[i].overruled) t[i].wanted = single_rule(r, m, class_of(t[i].gguf_name), tied, &t[i]);
     }
     struct ranks ranks;
     TRY(ranks_make(&ranks, arena, ATTN_V, t, n, e));
@@ -403,26 +426,61 @@ static enum apr_type fallback_of(enum apr_type type, uint64_t n_cols)
     return n_cols % apr_quant_of(type)->block_elems == 0 ? type : APR_F16;
 }
 
+/* Sets overruled, and wanted with it. */
+static enum apr_code overrule(const struct apr_recipe *r, const struct apr_mix_overrides *o,
+                              struct apr_mix_tensor *t, struct apr_err *e)
+{
+    enum class class = class_of(t->gguf_name);
+    const struct apr_mix_pick *pick = NULL;
+    if (class == OUTPUT && o->leave_output) {
+        t->wanted = t->src;
+        t->overruled = true;
+        return APR_OK;
+    }
+    bool is_embed = class == EMBED && o->has_embed_type, is_output = class == OUTPUT && o->has_output_type;
+    if (is_embed || is_output) {
+        t->wanted = is_embed ? o->embed_type : o->output_type;
+        t->overruled = true;
+        if (t->n_cols % apr_quant_of(t->wanted)->block_elems == 0) return APR_OK;
+        return apr_fail(e, APR_EUSAGE, "%s %s: %s has %" PRIu64 " columns; expected a multiple of %" PRIu32,
+                        is_embed ? "--embedding-type" : "--output-type", apr_type_name(t->wanted),
+                        t->gguf_name, t->n_cols, apr_quant_of(t->wanted)->block_elems);
+    }
+    if (r->is_float || r->is_native) return APR_OK;
+    TRY(apr_mix_pick_find(o, t->gguf_name, &pick, e));
+    t->overruled = pick != NULL;
+    if (pick) t->wanted = pick->type;
+    return APR_OK;
+}
+
+/* Settles type and fallback for what is wanted. */
+static void settle(const struct apr_recipe *r, struct apr_mix_tensor *t)
+{
+    if (!apr_mix_eligible(t->gguf_name, t->n_dims)) t->wanted = t->src;
+    t->type = t->wanted;
+    t->fallback = false;
+    if (r->is_float || r->is_native || t->wanted == t->src) return;
+    if (t->n_cols % apr_quant_of(t->wanted)->block_elems == 0) return;
+    t->type = fallback_of(t->wanted, t->n_cols);
+    t->fallback = true;
+}
+
 enum apr_code apr_mix_apply(const struct apr_recipe *r, const struct apr_mix_model *m,
                             struct apr_mix_tensor *t, size_t n, struct apr_err *e)
 {
-    bool plain = r->is_float || r->is_native;
-    for (size_t i = 0; i < n; i++) t[i].wanted = r->type;
-    if (!plain && !m->pure) {
+    for (size_t i = 0; i < n; i++) {
+        t[i].wanted = r->type;
+        t[i].overruled = false;
+        if (m->overrides && apr_mix_eligible(t[i].gguf_name, t[i].n_dims))
+            TRY(overrule(r, m->overrides, &t[i], e));
+    }
+    if (!r->is_float && !r->is_native && !m->pure) {
         struct apr_arena arena;
         apr_arena_init(&arena);
         enum apr_code code = apply_rules(r, m, t, n, &arena, e);
         apr_arena_free(&arena);
         if (code != APR_OK) return code;
     }
-    for (size_t i = 0; i < n; i++) {
-        if (!apr_mix_eligible(t[i].gguf_name, t[i].n_dims)) t[i].wanted = t[i].src;
-        t[i].type = t[i].wanted;
-        t[i].fallback = false;
-        if (plain || t[i].wanted == t[i].src) continue;
-        if (t[i].n_cols % apr_quant_of(t[i].wanted)->block_elems == 0) continue;
-        t[i].type = fallback_of(t[i].wanted, t[i].n_cols);
-        t[i].fallback = true;
-    }
+    for (size_t i = 0; i < n; i++) settle(r, &t[i]);
     return APR_OK;
 }

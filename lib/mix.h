@@ -31,6 +31,7 @@ enum apr_mix_when {
     APR_MIX_SIXTEENTH, /* i < n / 16 */
     APR_MIX_MORE_BITS, /* first eighth, last eighth, every third between */
     APR_MIX_GUARD,     /* i < n / 8, with importance weights only */
+    APR_MIX_UNGUIDED,  /* i < n / 8, without importance weights only */
 };
 
 struct apr_mix_rule {
@@ -56,12 +57,28 @@ const struct apr_recipe *apr_recipe_named(const char *name);
 /* NULL past the end; for help texts and tests. */
 const struct apr_recipe *apr_recipe_at(size_t i);
 
+/* --tensor-type REGEX=TYPE: tensors whose GGUF name holds a match get TYPE. */
+struct apr_mix_pick {
+    void *re;         /* owned: pcre2_code */
+    const char *text; /* the whole option */
+    enum apr_type type;
+};
+/* What overrules a recipe. The types of embedding and output win over picks, and no fallback softens them. */
+struct apr_mix_overrides {
+    struct apr_mix_pick *picks; /* the first that matches counts; for recipes of quantized types only */
+    size_t n_picks;
+    bool has_output_type, has_embed_type;
+    bool leave_output; /* output.weight keeps its type */
+    enum apr_type output_type, embed_type;
+};
+
 struct apr_mix_model {
     const char *gguf_arch; /* "qwen2" */
     uint32_t n_layers, n_heads, n_heads_kv;
     uint32_t n_experts; /* 0: dense */
     bool pure;          /* the recipe's own type for every matrix; the fallback still applies */
     bool has_imatrix;
+    const struct apr_mix_overrides *overrides; /* NULL: none */
 };
 
 struct apr_mix_tensor {
@@ -72,12 +89,25 @@ struct apr_mix_tensor {
     enum apr_type type;   /* out */
     enum apr_type wanted; /* out: what the recipe asked for; differs from type on fallback */
     bool fallback;        /* out: n_cols is not a multiple of the block of wanted */
+    bool overruled;       /* out: an override named the type */
 };
 
-/* Sets type, wanted and fallback of all n tensors. Fails with APR_EFORMAT when a name of a model with experts
- * has no layer below n_layers, with APR_ELOAD when memory is short. */
+/* Sets the fields marked "out" of all n tensors. Fails with APR_EFORMAT when a name of a model with experts
+ * has no layer below n_layers, with APR_EUSAGE when an output or embedding type does not fit, with APR_ELOAD
+ * when memory is short. */
 APR_MUST_USE enum apr_code apr_mix_apply(const struct apr_recipe *r, const struct apr_mix_model *m,
                                          struct apr_mix_tensor *t, size_t n, struct apr_err *e);
+
+/* Reads "REGEX=TYPE" (PCRE2, letters of either case); close with apr_mix_pick_close. TYPE is a type that can
+ * be written, by its GGML name. text is borrowed. */
+APR_MUST_USE enum apr_code apr_mix_pick_open(struct apr_mix_pick *pick, const char *text, struct apr_err *e);
+void apr_mix_pick_close(struct apr_mix_pick *pick);
+/* The first pick that matches, or NULL. */
+APR_MUST_USE enum apr_code apr_mix_pick_find(const struct apr_mix_overrides *o, const char *gguf_name,
+                                             const struct apr_mix_pick **found, struct apr_err *e);
+/* A type by name for option --OPTION: APR_EUSAGE when it is unknown or cannot be written. */
+APR_MUST_USE enum apr_code apr_mix_type_named(const char *name, const char *option, enum apr_type *type,
+                                              struct apr_err *e);
 
 /* The type that llama.cpp's converter stores: F32 for vectors, norms, routers and positions, else src. */
 enum apr_type apr_mix_base_type(const char *gguf_name, uint32_t n_dims, enum apr_type src);

@@ -12,14 +12,14 @@
 
 #include "mix.h"
 
-enum { MAX_TENSORS = 1024, MAX_RECIPES = 32 };
+enum { MAX_TENSORS = 1024, MAX_RECIPES = 40 };
 
 static enum apr_type type_of_letter(char letter)
 {
-    static const char letters[] = "FHBabcde23456";
-    static const enum apr_type types[] = {APR_F32,  APR_F16,  APR_BF16, APR_Q4_0, APR_Q4_1,
-                                          APR_Q5_0, APR_Q5_1, APR_Q8_0, APR_Q2_K, APR_Q3_K,
-                                          APR_Q4_K, APR_Q5_K, APR_Q6_K};
+    static const char letters[] = "FHBabcde23456nx";
+    static const enum apr_type types[] = {APR_F32,  APR_F16,  APR_BF16, APR_Q4_0,   APR_Q4_1,
+                                          APR_Q5_0, APR_Q5_1, APR_Q8_0, APR_Q2_K,   APR_Q3_K,
+                                          APR_Q4_K, APR_Q5_K, APR_Q6_K, APR_IQ4_NL, APR_IQ4_XS};
     const char *p = strchr(letters, letter);
     assert_non_null(p);
     return types[p - letters];
@@ -86,13 +86,53 @@ static void sheet_read(struct sheet *s, const char *name)
     assert_true(s->n > 10 && s->n_recipes > 20);
 }
 
+/* What the prefixes "pick-" and "out-" of a column stand for: the options that llama-quantize was given. */
+static struct apr_mix_pick picks[4], out_pick;
+static const struct apr_mix_overrides with_picks = {.picks = picks, .n_picks = 4};
+static const struct apr_mix_overrides with_out = {
+    .picks = &out_pick, .n_picks = 1, .has_output_type = true, .output_type = APR_Q8_0};
+
+static int open_picks(void **state)
+{
+    (void)state;
+    static const char *const texts[4] = {"blk\\.[02468]\\..*(attn_v|ffn_down)=q5_k", "ATTN_.*=q3_K",
+                                         "ffn_down=q8_0", "output=q5_0"};
+    struct apr_err e;
+    for (size_t i = 0; i < 4; i++) assert_int_equal(apr_mix_pick_open(&picks[i], texts[i], &e), APR_OK);
+    assert_int_equal(apr_mix_pick_open(&out_pick, "token=q5_0", &e), APR_OK);
+    return 0;
+}
+
+static int close_picks(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 4; i++) apr_mix_pick_close(&picks[i]);
+    apr_mix_pick_close(&out_pick);
+    return 0;
+}
+
+/* Takes a prefix off a column's name. */
+static bool prefixed(const char **recipe, const char *prefix)
+{
+    if (strncmp(*recipe, prefix, strlen(prefix)) != 0) return false;
+    *recipe += strlen(prefix);
+    return true;
+}
+
+static const struct apr_recipe *column_recipe(const char *column, struct apr_mix_model *m)
+{
+    m->has_imatrix = prefixed(&column, "imx-");
+    m->overrides = prefixed(&column, "pick-") ? &with_picks : prefixed(&column, "out-") ? &with_out : NULL;
+    m->pure = prefixed(&column, "pure-");
+    return apr_recipe_named(column);
+}
+
 static void sheet_check(const char *name)
 {
     static struct sheet s;
     sheet_read(&s, name);
     for (size_t r = 0; r < s.n_recipes; r++) {
-        s.model.pure = strncmp(s.recipes[r], "pure-", 5) == 0;
-        const struct apr_recipe *recipe = apr_recipe_named(s.recipes[r] + (s.model.pure ? 5 : 0));
+        const struct apr_recipe *recipe = column_recipe(s.recipes[r], &s.model);
         assert_non_null(recipe);
         struct apr_err e;
         assert_int_equal(apr_mix_apply(recipe, &s.model, s.t, s.n, &e), APR_OK);
@@ -134,6 +174,58 @@ static void guard_needs_importance_weights(void **state)
     assert_int_equal(t[0].type, APR_Q5_1);
 }
 
+static void overrides(void **state)
+{
+    (void)state;
+    struct apr_mix_tensor t[3] = {
+        {.gguf_name = "output.weight", .n_dims = 2, .n_cols = 512, .src = APR_BF16},
+        {.gguf_name = "token_embd.weight", .n_dims = 2, .n_cols = 512, .src = APR_BF16},
+        {.gguf_name = "blk.0.ffn_down.weight", .n_dims = 2, .n_cols = 96, .src = APR_BF16}};
+    struct apr_mix_pick pick;
+    struct apr_err e;
+    assert_int_equal(apr_mix_pick_open(&pick, "(weight|(?=x)=)=Q6_K", &e), APR_OK);
+    struct apr_mix_overrides o = {
+        .picks = &pick, .n_picks = 1, .has_embed_type = true, .embed_type = APR_F16, .leave_output = true};
+    struct apr_mix_model m = {
+        .gguf_arch = "llama", .n_layers = 8, .n_heads = 8, .n_heads_kv = 8, .overrides = &o};
+    assert_int_equal(apr_mix_apply(apr_recipe_named("q4_0"), &m, t, 3, &e), APR_OK);
+    assert_int_equal(t[0].type, APR_BF16);
+    assert_int_equal(t[1].type, APR_F16);
+    assert_int_equal(t[2].type, APR_Q8_0); /* what becomes of Q6_K at 96 columns */
+    assert_true(t[2].fallback && t[2].overruled);
+    o.embed_type = APR_Q4_K;
+    assert_int_equal(apr_mix_apply(apr_recipe_named("f16"), &m, t, 3, &e), APR_OK);
+    assert_int_equal(t[1].type, APR_Q4_K); /* also beside a float recipe, where picks do nothing */
+    assert_int_equal(t[2].type, APR_F16);
+    t[1].n_cols = 96;
+    assert_int_equal(apr_mix_apply(apr_recipe_named("q4_0"), &m, t, 3, &e), APR_EUSAGE);
+    assert_string_equal(
+        e.text, "--embedding-type Q4_K: token_embd.weight has 96 columns; expected a multiple of 256");
+    apr_mix_pick_close(&pick);
+}
+
+static void bad_picks_are_refused(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {"",     "=q4_0", "x=",        "x",          "(=q4_0",
+                                      "x=q9", "x=I32", "x=IQ2_XXS", "[z-a]=q8_0", "x=y=zz"};
+    struct apr_mix_pick pick;
+    struct apr_err e;
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        assert_int_equal(apr_mix_pick_open(&pick, bad[i], &e), APR_EUSAGE);
+        apr_mix_pick_close(&pick);
+    }
+    assert_int_equal(apr_mix_pick_open(&pick, "(a*)*(a*)*(a*)*b=q4_0", &e), APR_OK);
+    const struct apr_mix_overrides o = {.picks = &pick, .n_picks = 1};
+    const struct apr_mix_pick *found;
+    char name[256];
+    memset(name, 'a', sizeof name);
+    name[sizeof name - 1] = '\0';
+    enum apr_code code = apr_mix_pick_find(&o, name, &found, &e); /* bounded, whatever it says */
+    assert_true(code == APR_EUSAGE || (code == APR_OK && !found));
+    apr_mix_pick_close(&pick);
+}
+
 static void names_and_ids(void **state)
 {
     (void)state;
@@ -162,7 +254,7 @@ static void names_and_ids(void **state)
             assert_true(r->file_type == APR_NO_FILE_TYPE || other->file_type != r->file_type);
         }
     }
-    assert_int_equal(n, 20);
+    assert_int_equal(n, 22);
 }
 
 static void native_types_take_every_matrix(void **state)
@@ -215,7 +307,9 @@ static void order_is_llama_quantizes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(types_equal_llama_quantize),
+        cmocka_unit_test_setup_teardown(types_equal_llama_quantize, open_picks, close_picks),
+        cmocka_unit_test(overrides),
+        cmocka_unit_test(bad_picks_are_refused),
         cmocka_unit_test(guard_needs_importance_weights),
         cmocka_unit_test(names_and_ids),
         cmocka_unit_test(native_types_take_every_matrix),
