@@ -96,6 +96,7 @@ json_t *apr_meta_kvs_pack(const struct apr_kvs *kvs)
     json_t *list = json_array();
     for (size_t i = 0; i < kvs->n; i++) {
         const struct apr_kv *kv = &kvs->at[i];
+        if (strncmp(kv->key.p, "split.", 6) == 0) continue; /* of the files, not of the model */
         json_t *row = json_array();
         json_array_append_new(row, pack_str(&kv->key));
         json_array_append_new(row, json_string(apr_kv_type_name(kv->type)));

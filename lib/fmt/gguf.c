@@ -21,7 +21,10 @@ struct reader {
     struct apr_rd rd;
     const char *file;
     uint64_t n_tensors, n_kv;
-    struct apr_gguf_arrays arrays;
+    struct apr_gguf_part *part;
+    struct apr_kvs *kvs; /* the part's */
+    uint64_t i_first;    /* of the model's tensors, the part's first */
+    uint32_t alignment;
 };
 
 /* ---- values ------------------------------------------------------------------------------------------- */
@@ -197,10 +200,10 @@ static enum apr_code read_array(struct reader *r, struct apr_kv *kv, struct apr_
 
 static struct apr_kv *vocab_slot(struct reader *r, const char *key)
 {
-    if (strcmp(key, "tokenizer.ggml.tokens") == 0) return &r->arrays.tokens;
-    if (strcmp(key, "tokenizer.ggml.token_type") == 0) return &r->arrays.types;
-    if (strcmp(key, "tokenizer.ggml.scores") == 0) return &r->arrays.scores;
-    if (strcmp(key, "tokenizer.ggml.merges") == 0) return &r->arrays.merges;
+    if (strcmp(key, "tokenizer.ggml.tokens") == 0) return &r->part->arrays.tokens;
+    if (strcmp(key, "tokenizer.ggml.token_type") == 0) return &r->part->arrays.types;
+    if (strcmp(key, "tokenizer.ggml.scores") == 0) return &r->part->arrays.scores;
+    if (strcmp(key, "tokenizer.ggml.merges") == 0) return &r->part->arrays.merges;
     return NULL;
 }
 
@@ -212,7 +215,7 @@ static enum apr_code read_kv(struct reader *r, struct apr_err *e)
     char shown[256];
     TRY(read_name(r, KEY_MAX_BYTES, "key", &kv.key, e));
     slot = vocab_slot(r, kv.key.p);
-    if (apr_kvs_find(&r->m->kvs, kv.key.p) || (slot && slot->type == APR_KV_ARRAY))
+    if (apr_kvs_find(r->kvs, kv.key.p) || (slot && slot->type == APR_KV_ARRAY))
         return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": key %s occurs twice", r->file, off,
                         apr_escape(shown, sizeof shown, kv.key.p, kv.key.n_bytes));
     TRY(apr_rd_u32(&r->rd, &type, "value type", e));
@@ -234,40 +237,36 @@ static enum apr_code read_kv(struct reader *r, struct apr_err *e)
         }
         struct apr_kv empty = kv; /* the elements are in the arena already: hung in, not copied */
         empty.v.a.n = 0;
-        apr_kvs_add(&r->m->kvs, &empty);
-        r->m->kvs.at[r->m->kvs.n - 1].v = kv.v;
+        apr_kvs_add(r->kvs, &empty);
+        r->kvs->at[r->kvs->n - 1].v = kv.v;
         return APR_OK;
     } else {
         TRY(read_scalar(r, &kv, e));
     }
-    apr_kvs_add(&r->m->kvs, &kv);
+    apr_kvs_add(r->kvs, &kv);
     return APR_OK;
 }
 
 static enum apr_code read_alignment(struct reader *r, struct apr_err *e)
 {
-    const struct apr_kv *kv = apr_kvs_find(&r->m->kvs, "general.alignment");
-    r->m->header.alignment = APR_GGUF_ALIGNMENT;
+    const struct apr_kv *kv = apr_kvs_find(r->kvs, "general.alignment");
+    r->alignment = APR_GGUF_ALIGNMENT;
     if (!kv) return APR_OK;
     if (kv->type != APR_KV_U32 || kv->v.u == 0 || kv->v.u > APR_MAX_ALIGNMENT || (kv->v.u & (kv->v.u - 1)))
         return apr_fail(e, APR_EFORMAT,
                         "%s: general.alignment: %s %" PRIu64 ", expected a u32, a power of two, at most %u",
                         r->file, apr_kv_type_name(kv->type), kv->type == APR_KV_U32 ? kv->v.u : 0,
                         APR_MAX_ALIGNMENT);
-    r->m->header.alignment = (uint32_t)kv->v.u;
+    r->alignment = (uint32_t)kv->v.u;
     return APR_OK;
 }
 
-static enum apr_code refuse_split(struct reader *r, struct apr_err *e)
+static enum apr_code read_split(struct reader *r, struct apr_err *e)
 {
-    uint64_t n = 0;
-    TRY(apr_kv_get_u64(&r->m->kvs, "split.count", 0, UINT16_MAX, &n, r->file, e));
-    if (n > 1)
-        return apr_fail(e, APR_ELOAD,
-                        "%s: one of %" PRIu64 " parts of a split GGUF; merge them first "
-                        "(llama-gguf-split --merge)",
-                        r->file, n);
-    return APR_OK;
+    struct apr_gguf_part *p = r->part;
+    TRY(apr_kv_get_u64(r->kvs, "split.no", 0, UINT16_MAX, &p->no, r->file, e));
+    TRY(apr_kv_get_u64(r->kvs, "split.count", 0, UINT16_MAX, &p->n_parts, r->file, e));
+    return apr_kv_get_u64(r->kvs, "split.tensors.count", 0, APR_MAX_TENSORS, &p->n_total, r->file, e);
 }
 
 /* ---- tensors ------------------------------------------------------------------------------------------ */
@@ -290,13 +289,14 @@ static enum apr_code read_info(struct reader *r, uint64_t *off_next, struct apr_
 {
     struct apr_tensor *t;
     struct apr_str name;
-    uint32_t type, alignment = r->m->header.alignment;
+    uint32_t type, alignment = r->alignment;
     uint64_t off_info = apr_rd_off(&r->rd), off, end, over;
     char shown[256];
     enum apr_code code;
     TRY(apr_model_add_tensor(r->m, &t, e));
     TRY(read_name(r, APR_GGUF_NAME_BYTES, "tensor name", &name, e));
     t->name = name.p;
+    t->i_file = r->part->i_file;
     apr_escape(shown, sizeof shown, name.p, name.n_bytes);
     TRY(read_dims(r, t, e));
     TRY(apr_rd_u32(&r->rd, &type, "tensor type", e));
@@ -346,12 +346,12 @@ static void rename_tensors(struct apr_model *m)
 }
 
 /* The end of the file: at the end of the last tensor or of its padding. n_data: padded. */
-static enum apr_code check_size(const struct reader *r, uint64_t n_data, struct apr_err *e)
+static enum apr_code check_size(const struct reader *r, uint64_t off_data, uint64_t n_data, struct apr_err *e)
 {
     const struct apr_model *m = r->m;
-    uint64_t size = apr_src_size(m->files[0].src), end, least;
-    const struct apr_tensor *last = m->n_tensors ? &m->tensors[m->n_tensors - 1] : NULL;
-    if (ckd_add(&end, m->header.off_data, n_data))
+    uint64_t size = apr_src_size(m->files[r->part->i_file].src), end, least;
+    const struct apr_tensor *last = r->n_tensors ? &m->tensors[m->n_tensors - 1] : NULL;
+    if (ckd_add(&end, off_data, n_data))
         return apr_fail(e, APR_EFORMAT, "%s: %" PRIu64 " bytes of data overflow", r->file, n_data);
     least = last ? last->off_file + last->n_bytes : apr_rd_off(&r->rd);
     if (m->is_stream) return APR_OK;
@@ -368,18 +368,19 @@ static enum apr_code read_tensors(struct reader *r, struct apr_err *e)
 {
     struct apr_model *m = r->m;
     uint64_t off_next = 0, off, n_pad;
+    r->i_first = m->n_tensors;
     for (uint64_t i = 0; i < r->n_tensors; i++) TRY(read_info(r, &off_next, e));
     off = apr_rd_off(&r->rd);
-    n_pad = (m->header.alignment - off % m->header.alignment) % m->header.alignment;
+    n_pad = (r->alignment - off % r->alignment) % r->alignment;
     if (r->n_tensors) TRY(apr_rd_zeros(&r->rd, n_pad, "padding before the data", e));
-    m->header.off_data = off + n_pad;
-    m->header.n_head_bytes = off + n_pad;
-    m->header.n_data_bytes = off_next;
-    m->vocab_only = r->n_tensors == 0;
-    for (uint64_t i = 0; i < m->n_tensors; i++)
-        if (ckd_add(&m->tensors[i].off_file, m->tensors[i].off_file, m->header.off_data))
+    if (r->part->i_file == 0) m->header.off_data = off + n_pad;
+    if (r->part->i_file == 0) m->header.alignment = r->alignment;
+    m->header.n_head_bytes += off + n_pad;
+    m->header.n_data_bytes += off_next;
+    for (uint64_t i = r->i_first; i < m->n_tensors; i++)
+        if (ckd_add(&m->tensors[i].off_file, m->tensors[i].off_file, off + n_pad))
             return apr_fail(e, APR_EFORMAT, "%s: tensor offsets overflow", r->file);
-    return check_size(r, off_next, e);
+    return check_size(r, off + n_pad, off_next, e);
 }
 
 /* ---- file --------------------------------------------------------------------------------------------- */
@@ -411,20 +412,29 @@ static enum apr_code read_head(struct reader *r, struct apr_err *e)
     return apr_rd_room(&r->rd, r->n_tensors, INFO_MIN_BYTES, "tensor count", e);
 }
 
-static enum apr_code read_all(struct reader *r, struct apr_err *e)
+static enum apr_code read_part(struct reader *r, struct apr_err *e)
 {
-    struct apr_model *m = r->m;
     TRY(read_head(r, e));
     for (uint64_t i = 0; i < r->n_kv; i++) TRY(read_kv(r, e));
-    m->has_kvs = true;
     TRY(read_alignment(r, e));
-    TRY(refuse_split(r, e));
-    TRY(read_tensors(r, e));
-    rename_tensors(m);
-    TRY(apr_model_index(m, e));
-    TRY(apr_gguf_vocab(m, &r->arrays, r->file, e));
-    TRY(apr_derive_config(m, e));
-    return apr_derive_generation(m, e);
+    TRY(read_split(r, e));
+    return r->part->keys_only ? APR_OK : read_tensors(r, e);
+}
+
+enum apr_code apr_gguf_read_part(struct apr_model *m, struct apr_gguf_part *part, struct apr_err *e)
+{
+    struct apr_src *src = m->files[part->i_file].src;
+    struct reader r = {.m = m, .file = apr_src_name(src), .part = part, .kvs = part->kvs};
+    const uint8_t *base;
+    if (m->is_stream) {
+        apr_rd_src(&r.rd, src, APR_MAX_META_BYTES);
+    } else {
+        TRY(apr_src_map(src, &base, e));
+        apr_rd_mem(&r.rd, base, apr_src_size(src), 0, r.file);
+    }
+    enum apr_code code = read_part(&r, e);
+    apr_rd_close(&r.rd);
+    return code;
 }
 
 static enum apr_code end_stream(struct apr_model *m, struct apr_err *e)
@@ -443,26 +453,42 @@ static enum apr_code end_stream(struct apr_model *m, struct apr_err *e)
     return APR_OK;
 }
 
-static enum apr_code open_file(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e)
+static enum apr_code open_one(struct apr_src *src, const char *path, struct apr_model *m,
+                              struct apr_gguf_arrays *arrays, struct apr_err *e)
 {
-    struct reader r = {.m = m, .file = apr_src_name(src)};
-    const char *name = NULL;
-    const uint8_t *base;
-    enum apr_code code;
+    struct apr_gguf_part part = {.kvs = &m->kvs};
     TRY(apr_model_add_files(m, 1, e));
     apr_origin_file(m, 0, src, path);
+    TRY(apr_gguf_read_part(m, &part, e));
+    *arrays = part.arrays;
+    if (part.n_parts <= 1) return APR_OK;
+    if (m->is_stream)
+        return apr_fail(e, APR_EFORMAT,
+                        "%s: part %" PRIu64 " of a split GGUF of %" PRIu64 "; name a file instead of a pipe",
+                        apr_src_name(src), part.no + 1, part.n_parts);
+    return apr_fail(e, APR_EFORMAT,
+                    "%s: part %" PRIu64 " of %" PRIu64 " of a split GGUF; its name, expected to end in "
+                    "-%05" PRIu64 "-of-%05" PRIu64 ".gguf, does not tell where the others are",
+                    apr_src_name(src), part.no + 1, part.n_parts, part.no + 1, part.n_parts);
+}
+
+static enum apr_code open_file(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e)
+{
+    const char *name = NULL;
+    struct apr_gguf_arrays arrays = {0};
+    bool is_set = false;
     m->is_stream = !apr_src_seekable(src);
     m->end_stream = end_stream;
-    if (m->is_stream) {
-        apr_rd_src(&r.rd, src, APR_MAX_META_BYTES);
-    } else {
-        TRY(apr_src_map(src, &base, e));
-        apr_rd_mem(&r.rd, base, apr_src_size(src), 0, r.file);
-    }
-    code = read_all(&r, e);
-    apr_rd_close(&r.rd);
-    if (code != APR_OK) return code;
-    TRY(apr_kv_get_str(&m->kvs, "general.name", &name, r.file, e));
+    if (!m->is_stream) TRY(apr_gguf_read_set(m, src, path, &arrays, &is_set, e));
+    if (!is_set) TRY(open_one(src, path, m, &arrays, e));
+    m->has_kvs = true;
+    m->vocab_only = m->n_tensors == 0;
+    rename_tensors(m);
+    TRY(apr_model_index(m, e));
+    TRY(apr_gguf_vocab(m, &arrays, apr_src_name(src), e));
+    TRY(apr_derive_config(m, e));
+    TRY(apr_derive_generation(m, e));
+    TRY(apr_kv_get_str(&m->kvs, "general.name", &name, apr_src_name(src), e));
     if (name && *name)
         m->name = name;
     else

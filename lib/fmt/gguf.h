@@ -2,7 +2,8 @@
  *
  * Layout: "GGUF", u32 version, u64 n_tensors, u64 n_kv, key-values, tensor infos, padding to the alignment,
  * data; each tensor padded to the alignment, in the order of the infos, without gaps. Source: the GGUF
- * specification of the ggml project. Dimensions are reversed here and nowhere else.
+ * specification of the ggml project. Dimensions are reversed here and nowhere else. A split GGUF is a set of
+ * such files, PREFIX-00001-of-0000N.gguf ..., whose first one has the keys.
  */
 #ifndef APR_FMT_GGUF_H
 #define APR_FMT_GGUF_H
@@ -17,6 +18,22 @@
 struct apr_gguf_arrays {
     struct apr_kv tokens, types, scores, merges; /* type is APR_KV_ARRAY where the file has it */
 };
+
+/* One file of a model: m->files[i_file] is set. Its keys go to kvs (those of the first file: m->kvs), its
+ * tensors behind those of m, with GGUF names. */
+struct apr_gguf_part {
+    uint32_t i_file;
+    struct apr_kvs *kvs;
+    bool keys_only;                /* stop before the tensors; nothing is consumed or added to m's tensors */
+    struct apr_gguf_arrays arrays; /* out */
+    uint64_t no, n_parts, n_total; /* out: split.no, split.count (0: no such key), split.tensors.count */
+};
+APR_MUST_USE enum apr_code apr_gguf_read_part(struct apr_model *m, struct apr_gguf_part *part,
+                                              struct apr_err *e);
+/* In gguf_split.c. Every part of the set that path belongs to, which is the name of src (both m's), into m.
+ * *is_set: false when path is not named like a part or its file says that it is none: nothing was done. */
+APR_MUST_USE enum apr_code apr_gguf_read_set(struct apr_model *m, struct apr_src *src, const char *path,
+                                             struct apr_gguf_arrays *arrays, bool *is_set, struct apr_err *e);
 
 /* model->vocab from the arrays and from the tokenizer keys of model->kvs; in gguf_vocab.c. */
 APR_MUST_USE enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *a,

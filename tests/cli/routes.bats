@@ -80,3 +80,64 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
     text='def f(x): return x + 1  # <|im_end|> ünï'
     [ "$(apr tokenize "$T/g" "$text")" = "$(apr tokenize $MODEL "$text")" ]
 }
+
+@test "split GGUF: any part opens the set; it equals the single file" {
+    apr export $MODEL --format gguf -q -o "$T/one.gguf"
+    apr export $MODEL --format gguf --split-max-size 5M -q -o "$T/s.gguf"
+    [ "$(find "$T" -name 's-*-of-00004.gguf' | wc -l)" -eq 4 ]
+    apr import "$T/one.gguf" -q -o "$T/one.apr"
+    for i in 1 2 4; do
+        apr import "$T/s-0000$i-of-00004.gguf" -q -o "$T/s$i.apr"
+        [ "$(hashes "$T/one.apr")" = "$(hashes "$T/s$i.apr")" ]
+        apr export "$T/s$i.apr" --format gguf --no-provenance -q -o "$T/back$i.gguf"
+    done
+    apr export "$T/one.gguf" --format gguf --no-provenance -q -o "$T/want.gguf"
+    cmp "$T/back1.gguf" "$T/want.gguf"
+    cmp "$T/back4.gguf" "$T/want.gguf"
+    [ "$(apr run "$T/s-00003-of-00004.gguf" 'What is 2+2?' -q)" = "$(apr run "$T/one.gguf" 'What is 2+2?' -q)" ]
+}
+
+@test "split GGUF: a missing, doubled or foreign part is named" {
+    apr export $MODEL --format gguf --split-max-tensors 40 -q -o "$T/s.gguf"
+    mv "$T/s-00002-of-00003.gguf" "$T/two"
+    run apr inspect "$T/s-00001-of-00003.gguf"
+    [ "$status" -eq 3 ]
+    [[ $output == *s-00002-of-00003.gguf* ]]
+    cp "$T/s-00003-of-00003.gguf" "$T/s-00002-of-00003.gguf"
+    run apr inspect "$T/s-00001-of-00003.gguf"
+    [ "$status" -eq 4 ]
+    [[ $output == *"part 3 of 3, expected part 2 of 3"* ]]
+    run apr inspect "$T/two"
+    [ "$status" -eq 4 ]
+    [[ $output == *"-00002-of-00003.gguf"* ]]
+    run bash -c "cat '$T/two' | apr inspect -"
+    [ "$status" -eq 4 ]
+    apr export $MODEL --format gguf --split-max-tensors 50 -q -o "$T/o.gguf"
+    [ -e "$T/o-00002-of-00002.gguf" ]
+}
+
+@test "split GGUF: one part alone is a plain file; an existing part needs --force" {
+    apr export $MODEL --format gguf --split-max-size 5G -q -o "$T/a.gguf"
+    apr export $MODEL --format gguf -q -o "$T/b.gguf"
+    cmp "$T/a.gguf" "$T/b.gguf"
+    apr export $MODEL --format gguf --split-max-tensors 60 -q -o "$T/s.gguf"
+    rm "$T/s-00001-of-00002.gguf"
+    run apr export $MODEL --format gguf --split-max-tensors 60 -q -o "$T/s.gguf"
+    [ "$status" -eq 2 ]
+    [ ! -e "$T/s-00001-of-00002.gguf" ]
+    run apr export $MODEL --format gguf --split-max-size 5M -q
+    [ "$status" -eq 2 ]
+}
+
+@test "split GGUF: the peer merges ours, and we read the peer's" {
+    PEER=${APR_PEER_BIN:-}
+    [ -x "$PEER/llama-gguf-split" ] || skip "APR_PEER_BIN does not name a folder with llama-gguf-split"
+    apr export $MODEL --format gguf --no-provenance -q -o "$T/one.gguf"
+    apr export $MODEL --format gguf --no-provenance --split-max-size 5M -q -o "$T/s.gguf"
+    "$PEER/llama-gguf-split" --merge "$T/s-00001-of-00004.gguf" "$T/merged.gguf"
+    apr export "$T/merged.gguf" --format gguf --no-provenance -q -o "$T/back.gguf"
+    cmp "$T/back.gguf" "$T/one.gguf"
+    "$PEER/llama-gguf-split" --split --no-tensor-first-split --split-max-tensors 30 "$T/one.gguf" "$T/p"
+    apr export "$T/p-00003-of-00005.gguf" --format gguf --no-provenance -q -o "$T/back2.gguf"
+    cmp "$T/back2.gguf" "$T/one.gguf"
+}

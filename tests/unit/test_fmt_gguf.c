@@ -423,7 +423,7 @@ static void key_types(void **state)
     str(&b, "split.count");
     tiny_uint(&b, APR_KV_U16, 4);
     tiny_uint(&b, 3, 2);
-    refused(&b, APR_ELOAD, "split");
+    refused(&b, APR_EFORMAT, "split");
 }
 
 /* ---- writer ------------------------------------------------------------------------------------------- */
