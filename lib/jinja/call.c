@@ -122,20 +122,18 @@ static enum apr_code call_macro(struct apr_jj_run *r, const struct apr_jj_macro 
                                 const struct apr_jj_args *a, struct apr_jj_val *out)
 {
     struct apr_jj_scope *outer = r->scope;
-    struct apr_jj_sb *sink = r->out, text;
+    struct apr_jj_sb *sink = r->out, *text = NULL;
     if (++r->macro_depth > r->max_macro_depth)
         return apr_jj_fail(r, "macros nested too deeply (%u calls)", r->max_macro_depth);
     TRY(apr_jj_scope_push(r, m->scope));
     TRY(bind_macro(r, m->node, a));
-    apr_jj_sb_init(&text, r);
-    /* The run ends with the first error, so r->out never outlives this frame. */
-    // cppcheck-suppress autoVariables
-    r->out = &text;
+    TRY(apr_jj_sb_new(r, &text));
+    r->out = text;
     TRY(apr_jj_exec_body(r, m->node->c));
     r->out = sink;
     r->scope = outer;
     r->macro_depth--;
-    return apr_jj_sb_done(&text, out);
+    return apr_jj_sb_done(text, out);
 }
 
 /* loop(items): the recursive loop's body over items, as text. */
@@ -143,21 +141,19 @@ static enum apr_code call_loop(struct apr_jj_run *r, struct apr_jj_loop *l, cons
                                struct apr_jj_val *out)
 {
     struct apr_jj_scope *outer = r->scope;
-    struct apr_jj_sb *sink = r->out, text;
+    struct apr_jj_sb *sink = r->out, *text = NULL;
     if (!l->node->recursive) return apr_jj_fail(r, "the loop is not marked recursive");
     if (a->n != 1 || a->n_kw) return apr_jj_fail(r, "loop() takes one argument");
     if (++r->macro_depth > r->max_macro_depth)
         return apr_jj_fail(r, "loops nested too deeply (%u calls)", r->max_macro_depth);
-    apr_jj_sb_init(&text, r);
-    /* The run ends with the first error, so r->out never outlives this frame. */
-    // cppcheck-suppress autoVariables
-    r->out = &text;
+    TRY(apr_jj_sb_new(r, &text));
+    r->out = text;
     r->scope = l->scope;
     TRY(apr_jj_exec_for(r, l->node, a->at[0], l->depth0 + 1));
     r->out = sink;
     r->scope = outer;
     r->macro_depth--;
-    return apr_jj_sb_done(&text, out);
+    return apr_jj_sb_done(text, out);
 }
 
 enum apr_code apr_jj_call(struct apr_jj_run *r, struct apr_jj_val f, const struct apr_jj_args *a,

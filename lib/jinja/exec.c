@@ -112,16 +112,14 @@ enum apr_code apr_jj_exec_for(struct apr_jj_run *r, const struct apr_jj_node *n,
 static enum apr_code capture(struct apr_jj_run *r, const struct apr_jj_node *body, struct apr_jj_val *text)
 {
     struct apr_jj_scope *outer = r->scope;
-    struct apr_jj_sb *sink = r->out, sb;
-    apr_jj_sb_init(&sb, r);
+    struct apr_jj_sb *sink = r->out, *sb = NULL;
+    TRY(apr_jj_sb_new(r, &sb));
     TRY(apr_jj_scope_push(r, outer));
-    /* The run ends with the first error, so r->out never outlives this frame. */
-    // cppcheck-suppress autoVariables
-    r->out = &sb;
+    r->out = sb;
     TRY(apr_jj_exec_body(r, body));
     r->out = sink;
     r->scope = outer;
-    return apr_jj_sb_done(&sb, text);
+    return apr_jj_sb_done(sb, text);
 }
 
 /* Applies a chain of filters whose innermost input is text. */

@@ -12,7 +12,7 @@
 static struct apr_jj_args rest_of(const struct apr_jj_args *a, size_t n_used)
 {
     struct apr_jj_args rest = *a;
-    rest.at += n_used;
+    if (n_used) rest.at += n_used;
     rest.n -= n_used;
     return rest;
 }

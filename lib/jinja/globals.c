@@ -25,11 +25,10 @@ GLOBAL(g_range)
         TRY(apr_jj_arg_int(r, a->at[1], "range", &to));
     }
     TRY(apr_jj_arg_int(r, a->at[2], "range", &step));
-    if (!step) return apr_jj_fail(r, "range() arg 3 must not be zero");
     uint64_t span = step > 0 ? (to > from ? (uint64_t)to - (uint64_t)from : 0)
                              : (from > to ? (uint64_t)from - (uint64_t)to : 0);
-    uint64_t width = step > 0 ? (uint64_t)step : 0 - (uint64_t)step;
-    /* cppcheck-suppress zerodivcond ; step is not zero here */
+    uint64_t width = step < 0 ? 0 - (uint64_t)step : (uint64_t)step;
+    if (!width) return apr_jj_fail(r, "range() arg 3 must not be zero");
     uint64_t n = span / width + (span % width != 0);
     if (n > MAX_RANGE) return apr_jj_fail(r, "range too big, the maximum is %d", MAX_RANGE);
     TRY(apr_jj_list_new(r, (size_t)n, &l));

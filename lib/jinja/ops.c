@@ -387,6 +387,7 @@ enum apr_code apr_jj_items(struct apr_jj_run *r, struct apr_jj_val v, const stru
     TRY(apr_jj_list_new(r, 0, &l));
     *out = l;
     if (v.kind == APR_JJ_LIST) {
+        if (v.u.l->i_next == v.u.l->n) return APR_OK;
         l->at = v.u.l->at + v.u.l->i_next;
         l->n = l->n_cap = v.u.l->n - v.u.l->i_next;
         v.u.l->i_next = v.u.l->n;

@@ -69,31 +69,27 @@ static bool printable(int32_t cp)
     return c != UTF8PROC_CATEGORY_CN && c < UTF8PROC_CATEGORY_ZS;
 }
 
+/* Python's escape of a character in repr(); "" when it stands for itself. */
+static void escape_of(int32_t cp, char quote, char esc[12])
+{
+    static const char named[] = "\n\r\t\\", letters[] = "nrt\\";
+    const char *hit = cp > 0 && cp < 0x80 ? strchr(named, (char)cp) : NULL;
+    esc[0] = 0;
+    if (hit || cp == quote)
+        (void)snprintf(esc, 12, "\\%c", hit ? letters[hit - named] : quote);
+    else if (!printable(cp))
+        (void)snprintf(esc, 12, cp < 0x100 ? "\\x%02x" : cp < 0x10000 ? "\\u%04x" : "\\U%08x", (unsigned)cp);
+}
+
 static enum apr_code put_quoted(struct apr_jj_sb *b, const struct apr_jj_str *s)
 {
     bool single = memchr(s->p, '\'', s->n) != NULL, twice = memchr(s->p, '"', s->n) != NULL;
-    char quote = single && !twice ? '"' : '\'';
+    char quote = single && !twice ? '"' : '\'', esc[12];
     TRY(apr_jj_sb_bytes(b, &quote, 1, false));
     for (size_t off = 0, n; off < s->n; off += n) {
-        int32_t cp = apr_jj_cp_at(s->p + off, s->p + s->n, &n);
-        bool data = apr_jj_str_is_data(s, off);
-        char esc[12] = "";
-        if (cp == '\n')
-            memcpy(esc, "\\n", 3);
-        else if (cp == '\r')
-            memcpy(esc, "\\r", 3);
-        else if (cp == '\t')
-            memcpy(esc, "\\t", 3);
-        else if (cp == '\\' || cp == quote)
-            snprintf(esc, sizeof esc, "\\%c", (char)cp);
-        else if (!printable(cp))
-            snprintf(esc, sizeof esc,
-                     cp < 0x100     ? "\\x%02x"
-                     : cp < 0x10000 ? "\\u%04x"
-                                    : "\\U%08x",
-                     (unsigned)cp);
+        escape_of(apr_jj_cp_at(s->p + off, s->p + s->n, &n), quote, esc);
         if (esc[0])
-            TRY(apr_jj_sb_bytes(b, esc, strlen(esc), data));
+            TRY(apr_jj_sb_bytes(b, esc, strlen(esc), apr_jj_str_is_data(s, off)));
         else
             TRY(apr_jj_sb_part(b, s, off, n));
     }

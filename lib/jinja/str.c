@@ -14,6 +14,13 @@ void apr_jj_sb_init(struct apr_jj_sb *b, struct apr_jj_run *r)
     *b = (struct apr_jj_sb){.r = r};
 }
 
+enum apr_code apr_jj_sb_new(struct apr_jj_run *r, struct apr_jj_sb **out)
+{
+    TRY(apr_jj_alloc(r, 1, sizeof **out, out));
+    apr_jj_sb_init(*out, r);
+    return APR_OK;
+}
+
 static enum apr_code make_room(struct apr_jj_sb *b, size_t n)
 {
     struct apr_jj_run *r = b->r;

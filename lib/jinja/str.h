@@ -19,6 +19,9 @@ struct apr_jj_sb {
     bool any_data, any_text;
 };
 void apr_jj_sb_init(struct apr_jj_sb *b, struct apr_jj_run *r);
+/* One that lives in the run's arena: for an output that outlasts its function's frame when rendering fails.
+ */
+APR_MUST_USE enum apr_code apr_jj_sb_new(struct apr_jj_run *r, struct apr_jj_sb **out);
 APR_MUST_USE enum apr_code apr_jj_sb_bytes(struct apr_jj_sb *b, const char *p, size_t n, bool data);
 APR_MUST_USE enum apr_code apr_jj_sb_text(struct apr_jj_sb *b, const char *text);
 APR_MUST_USE enum apr_code apr_jj_sb_str(struct apr_jj_sb *b, const struct apr_jj_str *s);

@@ -7,7 +7,6 @@
 
 #include <cmocka.h>
 
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -55,16 +54,16 @@ static void cases_of_jinja2(void **state)
     assert_int_equal(n_bad, 0);
 }
 
-/* text * n between before and after. */
-static char *repeated(const char *before, const char *text, size_t n, const char *after)
+/* text * n between before and after; the caller frees the buffer. */
+static const char *repeated(struct apr_buf *b, const char *before, const char *text, size_t n,
+                            const char *after)
 {
-    size_t n_text = strlen(text), n_before = strlen(before);
-    char *s = malloc(n_before + n * n_text + strlen(after) + 1);
-    assert_non_null(s);
-    memcpy(s, before, n_before);
-    for (size_t i = 0; i < n; i++) memcpy(s + n_before + i * n_text, text, n_text);
-    memcpy(s + n_before + n * n_text, after, strlen(after) + 1);
-    return s;
+    struct apr_err e;
+    apr_buf_init(b, 4u << 20);
+    assert_int_equal(apr_buf_append(b, before, strlen(before), &e), APR_OK);
+    for (size_t i = 0; i < n; i++) assert_int_equal(apr_buf_append(b, text, strlen(text), &e), APR_OK);
+    assert_int_equal(apr_buf_append(b, after, strlen(after), &e), APR_OK);
+    return (const char *)b->data;
 }
 
 static void expect_refused(const char *text, const char *why)
@@ -139,9 +138,9 @@ static void hostile_nesting(void **state)
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        char *text = repeated(rows[i].before, rows[i].text, 20000, rows[i].after);
-        expect_refused(text, rows[i].why);
-        free(text);
+        struct apr_buf text;
+        expect_refused(repeated(&text, rows[i].before, rows[i].text, 20000, rows[i].after), rows[i].why);
+        apr_buf_free(&text);
     }
     expect_refused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "nested too deeply");
     expect_refused("{% for x in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}", "nested too deeply");
@@ -157,23 +156,27 @@ static void hostile_nesting(void **state)
 /* Long but flat: nothing here is refused. */
 static void flat_is_fine(void **state)
 {
-    struct apr_err e = {0};
-    struct apr_buf out;
+    static const struct {
+        const char *before, *text;
+        size_t n;
+        const char *after;
+    } rows[] = {
+        {"{% if false %}", "{% elif false %}", 20000, "{% endif %}"},
+        {"{{ [", "1,", 20000, "]|length }}"},
+        {"{{ '' ", "~ 'x'", 20000, "}}"},
+        {"", "{{ 1 }}{% set x = 1 %}text", 20000, ""},
+        {"{% set ns = namespace(s='') %}", "{% set ns.s = ns.s + 'some text of a message' %}", 10000, ""},
+    };
     (void)state;
     json_t *context = json_object();
-    char *texts[] = {
-        repeated("{% if false %}", "{% elif false %}", 20000, "{% endif %}"),
-        repeated("{{ [", "1,", 20000, "]|length }}"),
-        repeated("{{ '' ", "~ 'x'", 20000, "}}"),
-        repeated("", "{{ 1 }}{% set x = 1 %}text", 20000, ""),
-        repeated("{% set ns = namespace(s='') %}", "{% set ns.s = ns.s + 'some text of a message' %}", 10000,
-                 ""),
-    };
-    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
-        enum apr_code code = render(texts[i], context, NULL, &out, &e);
-        if (code != APR_OK) fail_msg("%.40s: %s", texts[i], e.text);
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        struct apr_err e = {0};
+        struct apr_buf out, text;
+        const char *t = repeated(&text, rows[i].before, rows[i].text, rows[i].n, rows[i].after);
+        enum apr_code code = render(t, context, NULL, &out, &e);
+        if (code != APR_OK) fail_msg("%.40s: %s", t, e.text);
         apr_buf_free(&out);
-        free(texts[i]);
+        apr_buf_free(&text);
     }
     json_decref(context);
 }
