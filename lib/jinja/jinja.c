@@ -169,15 +169,11 @@ static enum apr_code give_pieces(const struct apr_jinja_opts *opts, const struct
 static enum apr_code render(struct apr_jj_run *r, const struct apr_jinja *t, const json_t *context,
                             const struct apr_jinja_opts *opts, struct apr_buf *out)
 {
-    struct apr_jj_sb text;
     TRY(context_scope(r, context));
-    apr_jj_sb_init(&text, r);
-    /* The run ends with the first error, so r->out never outlives this frame. */
-    // cppcheck-suppress autoVariables
-    r->out = &text;
+    TRY(apr_jj_sb_new(r, &r->out));
     TRY(apr_jj_exec_body(r, t->body));
-    if (text.n) TRY(apr_buf_append(out, text.p, text.n, r->e));
-    return opts && opts->piece ? give_pieces(opts, &text, r->e) : APR_OK;
+    if (r->out->n) TRY(apr_buf_append(out, r->out->p, r->out->n, r->e));
+    return opts && opts->piece ? give_pieces(opts, r->out, r->e) : APR_OK;
 }
 
 enum apr_code apr_jinja_render(const struct apr_jinja *t, const json_t *context,
