@@ -5,6 +5,8 @@ UNIT_OBJ_test_sample   := $(call infer_obj,sample)
 UNIT_OBJ_test_forward  := $(call infer_obj,forward attention linear weights cache) $(O)/tests/unit/ref_forward.o
 UNIT_OBJ_test_generate := $(call infer_obj,generate sample session forward attention linear weights cache)
 UNIT_OBJ_test_chat     := $(call infer_obj,chat)
+UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_check merge_methods merge_linear \
+                            merge_task merge_slerp merge_ties merge_dare)
 UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 
-$(foreach t,test_cache test_sample test_forward test_fixtures test_generate test_chat,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
+$(foreach t,test_cache test_sample test_forward test_fixtures test_generate test_chat test_merge,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))

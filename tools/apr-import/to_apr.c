@@ -22,6 +22,7 @@ struct job {
     struct apr_plan plan;
     json_t *meta;             /* owned */
     const json_t *provenance; /* borrowed, or NULL */
+    uint64_t n_held_bytes;
 };
 
 enum apr_code to_apr_recipe(const struct to_apr_args *args, const struct apr_recipe **recipe,
@@ -99,7 +100,8 @@ static enum apr_code make_meta(struct job *j, struct apr_err *e)
 static enum apr_code report_plan(const struct job *j, struct apr_err *e)
 {
     struct apr_out *o = apr_out_open(stdout, j->ctx->g->json, "apr.plan/1");
-    enum apr_code code = apr_plan_report(&j->plan, j->how.fmt, apr_convert_peak_bytes(j->pool), o, e);
+    enum apr_code code =
+        apr_plan_report(&j->plan, j->how.fmt, apr_convert_peak_bytes(j->pool) + j->n_held_bytes, o, e);
     enum apr_code closed = apr_out_close(o, e);
     return code != APR_OK ? code : closed;
 }
@@ -199,6 +201,7 @@ enum apr_code to_apr_from(const struct to_apr_args *args, const char *step,
                     .m = source->model,
                     .data = source->data ? source->data : source->model,
                     .provenance = source->provenance,
+                    .n_held_bytes = source->n_held_bytes,
                     .kern = source->kern,
                     .pool = source->pool};
     enum apr_code code = run(&j, NULL, e);

@@ -40,6 +40,7 @@ struct to_apr_source {
     struct apr_model *model; /* metadata, names and types */
     struct apr_model *data;  /* values, by the same names; NULL: the model's own */
     json_t *provenance;      /* borrowed; NULL: the model's own and this step */
+    uint64_t n_held_bytes;   /* memory that computing the values takes, for --dry-run */
     const struct apr_kern *kern;
     struct apr_pool *pool;
 };
