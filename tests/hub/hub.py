@@ -126,11 +126,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def api(self, root, parts):
         repo = root.joinpath(*parts[:2])
-        if len(parts) != 4 or parts[2] != "revision" or not repo.is_dir():
+        revision = "/".join(parts[3:])
+        if len(parts) < 4 or parts[2] != "revision" or not repo.is_dir():
             self.answer(401, [("X-Error-Code", "RepoNotFound")])
             return
         commit = commit_of(repo)
-        if parts[3] not in ("main", "v1", "refs/pr/1", commit):
+        if revision not in ("main", "v1", "refs/pr/1", commit):
             self.answer(404, [("X-Error-Code", "RevisionNotFound")])
             return
         names = sorted(str(p.relative_to(repo)) for p in repo.rglob("*") if p.is_file())
