@@ -9,7 +9,7 @@ F_ARCH_001() {
     for t in $tools; do
         t=$(command -v "$t") || return 1
         n=$((n + 1))
-        if nm -C "$t" | grep -Eq ' [Tt] (forward|session)_'; then
+        if nm -C "$t" | grep -Eq ' [Tt] apr_(forward|session)_'; then
             echo "$t holds the engine"
             return 1
         fi
