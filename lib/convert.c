@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ckd.h"
+#include "fmt/apr.h"
 #include "log.h"
 
 /* Both are multiples of every block length, so that no block straddles a border. */
@@ -258,6 +259,7 @@ enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, j
                               struct apr_err *e)
 {
     TRY(check_plan(c, e));
+    apr_sink_pack(s, c->plan->pack, APR_HEADER_BYTES, c->pool);
     TRY(check_space(c, s, e));
     struct loop l = {.c = c};
     apr_arena_init(&l.arena);

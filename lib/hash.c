@@ -63,6 +63,11 @@ uint64_t apr_xxh3_end(struct apr_xxh3 *h)
     return sum;
 }
 
+uint32_t apr_xxh32(const void *p, size_t n_bytes)
+{
+    return XXH32(p, n_bytes, 0);
+}
+
 uint64_t apr_xxh3_64(const void *p, size_t n_bytes)
 {
     return XXH3_64bits(p, n_bytes);

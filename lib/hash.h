@@ -24,6 +24,7 @@ struct apr_xxh3 *apr_xxh3_begin(void);
 void apr_xxh3_add(struct apr_xxh3 *h, const void *p, size_t n_bytes);
 uint64_t apr_xxh3_end(struct apr_xxh3 *h); /* frees h */
 uint64_t apr_xxh3_64(const void *p, size_t n_bytes);
+uint32_t apr_xxh32(const void *p, size_t n_bytes); /* seed 0: the checksums of LZ4 frames */
 
 /* For hash tables in memory over names from files: seeded at random per process, so that no file can be
  * made to collide. Never written anywhere. */

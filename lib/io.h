@@ -13,6 +13,7 @@
 
 #include "buf.h"
 #include "err.h"
+#include "pack.h"
 
 struct apr_src;
 
@@ -42,6 +43,15 @@ APR_MUST_USE enum apr_code apr_src_map(struct apr_src *s, const uint8_t **p, str
 /* Turns a pipe into a seekable source by copying it, already peeked bytes included, to an unlinked
  * temporary file (TMPDIR); the position must be 0. No effect on a seekable source. */
 APR_MUST_USE enum apr_code apr_src_spool(struct apr_src *s, struct apr_err *e);
+/* From the current position on the file is a compressed stream (pack.h); everything above now sees its
+ * content, position and size included. The size of some forms is UINT64_MAX until apr_src_bound. */
+APR_MUST_USE enum apr_code apr_src_unpack(struct apr_src *s, enum apr_pack kind, struct apr_err *e);
+/* The content, what was read before it included, may have n_max bytes at most. No effect on a pipe. */
+APR_MUST_USE enum apr_code apr_src_bound(struct apr_src *s, uint64_t n_max, struct apr_err *e);
+bool apr_src_packed(const struct apr_src *s);
+/* As pread, of the bytes on disk. */
+APR_MUST_USE enum apr_code apr_src_pread_stored(struct apr_src *s, uint64_t off, void *dst, size_t n,
+                                                const char *what, struct apr_err *e);
 /* Which file this is and which state of it: false for pipes, spooled copies and unlinked files. */
 struct apr_src_id {
     uint64_t device, inode, n_bytes;
@@ -65,15 +75,19 @@ void apr_sink_mem(struct apr_sink **out, struct apr_buf *b); /* b outlives the s
 void apr_sink_write(struct apr_sink *s, const void *p, size_t n);
 void apr_sink_zeros(struct apr_sink *s, uint64_t n);
 uint64_t apr_sink_pos(const struct apr_sink *s);
-uint32_t apr_sink_crc(const struct apr_sink *s); /* CRC-32 of every byte so far */
-bool apr_sink_failed(const struct apr_sink *s);  /* stop early; the text comes from finish */
+/* What follows the first off_plain bytes is compressed (pack.h). Position and checksum stay the content's;
+ * pool outlives the sink. Before the first write. */
+void apr_sink_pack(struct apr_sink *s, enum apr_pack kind, uint64_t off_plain, struct apr_pool *pool);
+uint64_t apr_sink_stored(const struct apr_sink *s); /* bytes written so far, as stored */
+uint32_t apr_sink_crc(const struct apr_sink *s);    /* CRC-32 of every byte so far */
+bool apr_sink_failed(const struct apr_sink *s);     /* stop early; the text comes from finish */
 /* Fails with 7 unless the file system of path has n bytes free (no effect on "-"). */
 APR_MUST_USE enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, struct apr_err *e);
 /* Flush, fsync, rename, fsync of the directory; reports the sticky error. Frees s in either case. */
 APR_MUST_USE enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e);
 void apr_sink_abort(struct apr_sink *s); /* removes the temporary; NULL is fine. Frees s */
-/* Flush and fsync without publishing: what follows is quick. Sets of files are synced one by one and then
- * finished together. The error is sticky and comes from finish. */
+/* After the last write: flush and fsync without publishing; what follows is quick. Sets of files are synced
+ * one by one and then finished together. The error is sticky and comes from finish. */
 void apr_sink_sync(struct apr_sink *s);
 /* Removes the temporaries of unfinished sinks; async-signal-safe, for the handlers of tool.c. Runs at exit,
  * too. */

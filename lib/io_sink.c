@@ -37,8 +37,10 @@ struct apr_sink {
     char *temp;             /* NULL while the temporary has no name */
     const char *base;       /* last part of target */
     bool force;
-    struct apr_buf *mem; /* borrowed */
-    uint64_t pos;
+    struct apr_buf *mem;       /* borrowed */
+    uint64_t pos, n_stored;    /* of the content; of the file */
+    struct apr_packer *packer; /* owned; NULL: stored as it comes */
+    uint64_t off_plain;        /* where the compressed stream begins */
     uint32_t crc;
     uint8_t *buf; /* [BUF_BYTES] */
     size_t n_buf;
@@ -214,27 +216,50 @@ static void write_all(struct apr_sink *s, const uint8_t *p, size_t n, uint64_t o
 
 static void flush(struct apr_sink *s)
 {
-    write_all(s, s->buf, s->n_buf, s->pos - s->n_buf);
+    write_all(s, s->buf, s->n_buf, s->n_stored - s->n_buf);
     s->n_buf = 0;
 }
 
-void apr_sink_write(struct apr_sink *s, const void *p, size_t n)
+/* What goes into the file. */
+static void store(void *sink, const void *p, size_t n)
 {
+    struct apr_sink *s = sink;
     if (n == 0 || s->code != APR_OK) return;
-    s->crc = apr_crc32(s->crc, p, n);
     if (s->mem) {
         s->code = apr_buf_append(s->mem, p, n, &s->why);
-        s->pos += n;
+        s->n_stored += n;
         return;
     }
     if (n > BUF_BYTES - s->n_buf) flush(s);
     if (n >= BUF_BYTES) {
-        write_all(s, p, n, s->pos);
+        write_all(s, p, n, s->n_stored);
     } else {
         memcpy(s->buf + s->n_buf, p, n);
         s->n_buf += n;
     }
+    s->n_stored += n;
+}
+
+void apr_sink_pack(struct apr_sink *s, enum apr_pack kind, uint64_t off_plain, struct apr_pool *pool)
+{
+    if (kind == APR_PACK_NONE) return;
+    s->packer = apr_packer_open(kind, pool, store, s);
+    s->off_plain = off_plain;
+}
+
+void apr_sink_write(struct apr_sink *s, const void *p, size_t n)
+{
+    const uint8_t *at = p;
+    if (n == 0 || s->code != APR_OK) return;
+    s->crc = apr_crc32(s->crc, p, n);
+    size_t n_plain = n;
+    if (s->packer) n_plain = s->pos >= s->off_plain ? 0 : (size_t)(s->off_plain - s->pos);
+    if (n_plain > n) n_plain = n;
     s->pos += n;
+    store(s, at, n_plain);
+    if (!s->packer || s->code != APR_OK || n == n_plain) return;
+    enum apr_code code = apr_packer_add(s->packer, at + n_plain, n - n_plain, &s->why);
+    if (s->code == APR_OK) s->code = code;
 }
 
 void apr_sink_zeros(struct apr_sink *s, uint64_t n)
@@ -255,6 +280,10 @@ uint32_t apr_sink_crc(const struct apr_sink *s)
 {
     return s->crc;
 }
+uint64_t apr_sink_stored(const struct apr_sink *s)
+{
+    return s->n_stored;
+}
 bool apr_sink_failed(const struct apr_sink *s)
 {
     return s->code != APR_OK;
@@ -263,7 +292,8 @@ bool apr_sink_failed(const struct apr_sink *s)
 enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, struct apr_err *e)
 {
     struct statvfs fs;
-    if (s->fd_dir < 0 || fstatvfs(s->fd_dir, &fs)) return APR_OK;
+    /* How much a compressed output needs is known when it is written. */
+    if (s->fd_dir < 0 || s->packer || fstatvfs(s->fd_dir, &fs)) return APR_OK;
     uint64_t n_free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize;
     if (n_bytes <= n_free) return APR_OK;
     return apr_fail(e, APR_EIO, "%s: needs %" PRIu64 " bytes, its file system has %" PRIu64 " free", s->name,
@@ -311,14 +341,26 @@ static enum apr_code publish(struct apr_sink *s, struct apr_err *e)
     return APR_OK;
 }
 
+/* The last block, and what ends the compressed stream. */
+static void end_pack(struct apr_sink *s)
+{
+    if (!s->packer || s->code != APR_OK) return;
+    enum apr_code code = apr_packer_end(s->packer, &s->why);
+    if (s->code == APR_OK) s->code = code;
+    apr_packer_close(s->packer);
+    s->packer = NULL;
+}
+
 void apr_sink_sync(struct apr_sink *s)
 {
+    end_pack(s);
     if (s->n_buf) flush(s);
-    if (s->code == APR_OK && s->fd_dir >= 0 && fsync(s->fd)) stick(s, s->pos);
+    if (s->code == APR_OK && s->fd_dir >= 0 && fsync(s->fd)) stick(s, s->n_stored);
 }
 
 enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e)
 {
+    end_pack(s);
     if (s->n_buf) flush(s);
     enum apr_code rc = s->code;
     if (rc != APR_OK)
@@ -339,6 +381,7 @@ void apr_sink_abort(struct apr_sink *s)
     temp_unlist(s->temp);
     if (s->fd >= 0) close(s->fd);
     if (s->fd_dir >= 0) close(s->fd_dir);
+    apr_packer_close(s->packer);
     struct apr_arena arena = s->arena;
     apr_arena_free(&arena);
 }

@@ -29,7 +29,15 @@ struct apr_src {
     uint8_t *buf;     /* [BUF_BYTES], made when it is first needed */
     size_t i_buf, n_buf;
     void *map;
+    size_t n_map_bytes;
     uint32_t crc;
+    /* A compressed rest of the file: */
+    enum apr_pack pack;
+    uint64_t off_pack;         /* where it begins, in file and content */
+    struct apr_unpacker *u;    /* owned; for reading in sequence */
+    struct apr_packed *packed; /* owned; seekable sources */
+    const uint8_t *ahead;      /* read from the descriptor, not taken by u yet */
+    size_t n_ahead;
 };
 
 /* One read that is not disturbed by signals or by a non-blocking descriptor that we inherited. */
@@ -115,7 +123,9 @@ enum apr_code apr_src_open(struct apr_src **out, const char *path, struct apr_er
 void apr_src_close(struct apr_src *s)
 {
     if (!s) return;
-    if (s->map) munmap(s->map, (size_t)s->n_bytes);
+    if (s->map) munmap(s->map, s->n_map_bytes);
+    apr_unpacker_close(s->u);
+    apr_packed_close(s->packed);
     if (s->fd >= 0) close(s->fd);
     struct apr_arena arena = s->arena;
     apr_arena_free(&arena);
@@ -153,6 +163,21 @@ static enum apr_code read_error(const struct apr_src *s, uint64_t off, struct ap
     return apr_fail(e, APR_EIO, "%s: byte %" PRIu64 ": cannot read: %s", s->name, off, strerror(errno));
 }
 
+/* One read of the content. */
+static enum apr_code read_below(struct apr_src *s, void *dst, size_t n, uint64_t off, size_t *n_got,
+                                struct apr_err *e)
+{
+    if (s->u) {
+        TRY(apr_unpacker_read(s->u, dst, n, n_got, e));
+    } else {
+        ssize_t got = read_fd(s->fd, dst, n);
+        if (got < 0) return read_error(s, off, e);
+        *n_got = (size_t)got;
+    }
+    if (*n_got == 0) s->at_end = true;
+    return APR_OK;
+}
+
 /* One read behind what is buffered. */
 static enum apr_code fill(struct apr_src *s, struct apr_err *e)
 {
@@ -160,10 +185,9 @@ static enum apr_code fill(struct apr_src *s, struct apr_err *e)
     if (s->i_buf) memmove(s->buf, s->buf + s->i_buf, s->n_buf - s->i_buf);
     s->n_buf -= s->i_buf;
     s->i_buf = 0;
-    ssize_t got = read_fd(s->fd, s->buf + s->n_buf, BUF_BYTES - s->n_buf);
-    if (got < 0) return read_error(s, s->pos + s->n_buf, e);
-    if (got == 0) s->at_end = true;
-    s->n_buf += (size_t)got;
+    size_t n_got;
+    TRY(read_below(s, s->buf + s->n_buf, BUF_BYTES - s->n_buf, s->pos + s->n_buf, &n_got, e));
+    s->n_buf += n_got;
     return APR_OK;
 }
 
@@ -189,10 +213,7 @@ enum apr_code apr_src_read_some(struct apr_src *s, void *dst, size_t n, size_t *
         memcpy(dst, s->buf + s->i_buf, n_now);
         s->i_buf += n_now;
     } else if (!s->at_end) {
-        ssize_t got = read_fd(s->fd, dst, n);
-        if (got < 0) return read_error(s, s->pos, e);
-        if (got == 0) s->at_end = true;
-        n_now = (size_t)got;
+        TRY(read_below(s, dst, n, s->pos, &n_now, e));
     }
     s->pos += n_now;
     if (s->with_crc) s->crc = apr_crc32(s->crc, dst, n_now);
@@ -226,15 +247,10 @@ enum apr_code apr_src_skip(struct apr_src *s, uint64_t n, const char *what, stru
     return APR_OK;
 }
 
-enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *dst, size_t n, const char *what,
-                            struct apr_err *e)
+static enum apr_code pread_fd(const struct apr_src *s, uint64_t off, void *dst, size_t n, const char *what,
+                              struct apr_err *e)
 {
     uint8_t *p = dst;
-    if (!s->seekable) return apr_fail(e, APR_EIO, "%s: %s: cannot seek in a pipe", s->name, what);
-    if (off > s->n_bytes || n > s->n_bytes - off)
-        return apr_fail(e, APR_EFORMAT,
-                        "%s: byte %" PRIu64 ": %s needs %zu bytes, the file ends at byte %" PRIu64, s->name,
-                        off, what, n, s->n_bytes);
     while (n) {
         ssize_t got = pread(s->fd, p, n < MAX_IO ? n : MAX_IO, (off_t)off);
         if (got < 0 && errno == EINTR) continue;
@@ -249,22 +265,135 @@ enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *dst, size_t n
     return APR_OK;
 }
 
+enum apr_code apr_src_pread_stored(struct apr_src *s, uint64_t off, void *dst, size_t n, const char *what,
+                                   struct apr_err *e)
+{
+    if (!s->seekable) return apr_fail(e, APR_EIO, "%s: %s: cannot seek in a pipe", s->name, what);
+    return pread_fd(s, off, dst, n, what, e);
+}
+
+enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *dst, size_t n, const char *what,
+                            struct apr_err *e)
+{
+    uint8_t *p = dst;
+    if (!s->seekable) return apr_fail(e, APR_EIO, "%s: %s: cannot seek in a pipe", s->name, what);
+    if (off > s->n_bytes || n > s->n_bytes - off)
+        return apr_fail(e, APR_EFORMAT,
+                        "%s: byte %" PRIu64 ": %s needs %zu bytes, the file ends at byte %" PRIu64, s->name,
+                        off, what, n, s->n_bytes);
+    if (!s->packed) return pread_fd(s, off, dst, n, what, e);
+    if (off < s->off_pack) {
+        size_t n_plain = s->off_pack - off < n ? (size_t)(s->off_pack - off) : n;
+        TRY(pread_fd(s, off, p, n_plain, what, e));
+        off += n_plain;
+        p += n_plain;
+        n -= n_plain;
+    }
+    return n ? apr_packed_read(s->packed, off - s->off_pack, p, n, what, e) : APR_OK;
+}
+
+/* The content, decoded into memory. */
+static enum apr_code map_packed(struct apr_src *s, struct apr_err *e)
+{
+    uint64_t n_memory = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    if (s->n_bytes > n_memory)
+        return apr_fail(e, APR_ELOAD,
+                        "%s: %" PRIu64 " bytes of content do not fit into memory; convert --compress none "
+                        "makes a file that can be mapped",
+                        s->name, s->n_bytes);
+    void *map = mmap(NULL, (size_t)s->n_bytes, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (map == MAP_FAILED)
+        return apr_fail(e, APR_ELOAD, "%s: no memory for %" PRIu64 " bytes of content: %s", s->name,
+                        s->n_bytes, strerror(errno));
+    s->map = map;
+    s->n_map_bytes = (size_t)s->n_bytes;
+    return apr_src_pread(s, 0, map, (size_t)s->n_bytes, "the content", e);
+}
+
 enum apr_code apr_src_map(struct apr_src *s, const uint8_t **p, struct apr_err *e)
 {
     static const uint8_t none;
     *p = &none;
     if (!s->seekable) return apr_fail(e, APR_EIO, "%s: a pipe cannot be mapped", s->name);
     if (s->n_bytes == 0) return APR_OK;
-    if (!s->map) {
+    if (!s->map && s->packed) {
+        TRY(map_packed(s, e));
+    } else if (!s->map) {
         void *map = mmap(NULL, (size_t)s->n_bytes, PROT_READ, MAP_PRIVATE, s->fd, 0);
         if (map == MAP_FAILED)
             return apr_fail(e, APR_ELOAD, "%s: cannot map %" PRIu64 " bytes: %s", s->name, s->n_bytes,
                             strerror(errno));
         s->map = map;
+        s->n_map_bytes = (size_t)s->n_bytes;
     }
     *p = s->map;
     return APR_OK;
 }
+
+/* ---- compressed --------------------------------------------------------------------------------------- */
+
+/* For the reader in sequence: what was read ahead, then the descriptor. */
+static enum apr_code next_stored(void *ctx, void *dst, size_t n, size_t *n_got, struct apr_err *e)
+{
+    struct apr_src *s = ctx;
+    if (s->n_ahead) {
+        *n_got = n < s->n_ahead ? n : s->n_ahead;
+        memcpy(dst, s->ahead, *n_got);
+        s->ahead += *n_got;
+        s->n_ahead -= *n_got;
+        return APR_OK;
+    }
+    ssize_t got = read_fd(s->fd, dst, n);
+    if (got < 0) return apr_fail(e, APR_EIO, "%s: cannot read: %s", s->name, strerror(errno));
+    *n_got = (size_t)got;
+    return APR_OK;
+}
+
+static enum apr_code stored_at(void *ctx, uint64_t off, void *dst, size_t n, struct apr_err *e)
+{
+    return pread_fd(ctx, off, dst, n, "compressed data", e);
+}
+
+enum apr_code apr_src_unpack(struct apr_src *s, enum apr_pack kind, struct apr_err *e)
+{
+    size_t n_ahead = s->n_buf - s->i_buf;
+    uint8_t *ahead = apr_arena_get(&s->arena, n_ahead + 1);
+    if (n_ahead) memcpy(ahead, s->buf + s->i_buf, n_ahead);
+    s->ahead = ahead;
+    s->n_ahead = n_ahead;
+    s->i_buf = s->n_buf = 0;
+    s->at_end = false;
+    s->pack = kind;
+    s->off_pack = s->pos;
+    s->u = apr_unpacker_open(kind, s->name, next_stored, s);
+    if (!s->seekable) return APR_OK;
+    struct apr_pack_in in = {.kind = kind,
+                             .file = s->name,
+                             .off = s->pos,
+                             .n_bytes = s->n_bytes - s->pos,
+                             .at = stored_at,
+                             .ctx = s};
+    TRY(apr_packed_open(&s->packed, &in, e));
+    uint64_t n = apr_packed_size(s->packed);
+    s->n_bytes = n == UINT64_MAX ? n : n + s->off_pack;
+    return APR_OK;
+}
+
+enum apr_code apr_src_bound(struct apr_src *s, uint64_t n_max, struct apr_err *e)
+{
+    if (!s->packed) return APR_OK;
+    TRY(apr_packed_bound(s->packed, n_max - s->off_pack, e));
+    s->n_bytes = apr_packed_size(s->packed) + s->off_pack;
+    return APR_OK;
+}
+
+bool apr_src_packed(const struct apr_src *s)
+{
+    return s->pack != APR_PACK_NONE;
+}
+
+/* ---- spool -------------------------------------------------------------------------------------------- */
 
 static int open_temp(void)
 {

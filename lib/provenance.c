@@ -74,7 +74,7 @@ static enum apr_code hash_file(struct apr_model *m, struct apr_file *f, uint8_t 
     apr_progress_begin(&p, f->name, f->n_bytes, "B");
     for (uint64_t off = 0; off < f->n_bytes && code == APR_OK; off += READ_BYTES) {
         size_t n = f->n_bytes - off < READ_BYTES ? (size_t)(f->n_bytes - off) : READ_BYTES;
-        code = apr_src_pread(f->src, off, buf, n, "the file", e);
+        code = apr_src_pread_stored(f->src, off, buf, n, "the file", e);
         if (code == APR_OK) apr_sha256_add(h, buf, n);
         apr_progress_add(&p, n);
     }

@@ -17,7 +17,9 @@
 #include "table.h"
 #include "writer.h"
 
-#define READ_STEP ((uint64_t)1 << 20) /* a claimed size is believed this far ahead of the data */
+#define READ_STEP         ((uint64_t)1 << 20) /* a claimed size is believed this far ahead of the data */
+#define TAIL_BASE_BYTES   ((uint64_t)4 << 20) /* what a trailing section may have: sources and the like, */
+#define TAIL_TENSOR_BYTES ((uint64_t)2 << 10) /* and a name, escaped, with a hash for each tensor */
 
 struct reader {
     struct apr_model *m;
@@ -108,8 +110,10 @@ static enum apr_code check_flags(const struct reader *r, struct apr_err *e)
     /* The original's writer sets the bit and compresses nothing. (format document, 9) */
     TRY(apr_src_peek(r->src, 1, &p, &n, e));
     if (n && *p == '{') return APR_OK;
-    return apr_fail(e, APR_ELOAD, "%s: byte 64: %s compression is not supported", r->file,
-                    flags & APR_FLAG_LZ4 ? "LZ4" : "ZSTD");
+    if ((flags & APR_FLAG_LZ4) && (flags & APR_FLAG_ZSTD))
+        return apr_fail(e, APR_EFORMAT, "%s: byte 6: flags of LZ4 and of ZSTD, expected one of them",
+                        r->file);
+    return apr_src_unpack(r->src, flags & APR_FLAG_LZ4 ? APR_PACK_LZ4 : APR_PACK_ZSTD, e);
 }
 
 static enum apr_code check_crc(const struct reader *r, const uint8_t *head, struct apr_err *e)
@@ -193,7 +197,7 @@ static enum apr_code read_block(struct reader *r, uint64_t n, const char *what, 
     struct apr_buf b;
     enum apr_code code = APR_OK;
     uint8_t *at;
-    if (apr_src_seekable(r->src)) {
+    if (apr_src_seekable(r->src) && !apr_src_packed(r->src)) {
         TRY(apr_arena_try(&r->m->arena, out, (size_t)n + 1, 1, what, e));
         return apr_src_read(r->src, *out, (size_t)n, what, e);
     }
@@ -357,6 +361,15 @@ static enum apr_code check_tiling(struct reader *r, struct apr_err *e)
 
 /* ---- file --------------------------------------------------------------------------------------------- */
 
+/* Compressed content ends where the index says, and what may follow. */
+static enum apr_code bound_content(struct reader *r, struct apr_err *e)
+{
+    const struct apr_model *m = r->m;
+    uint64_t n_tail = TAIL_BASE_BYTES + m->n_tensors * TAIL_TENSOR_BYTES;
+    if (!apr_src_packed(r->src)) return APR_OK;
+    return apr_src_bound(r->src, r->off_data + m->header.n_data_bytes + n_tail, e);
+}
+
 static enum apr_code read_all(struct reader *r, const char *path, struct apr_err *e)
 {
     struct apr_model *m = r->m;
@@ -365,6 +378,7 @@ static enum apr_code read_all(struct reader *r, const char *path, struct apr_err
     TRY(read_metadata(r, e));
     TRY(read_index(r, e));
     TRY(check_tiling(r, e));
+    TRY(bound_content(r, e));
     if (!m->is_stream) TRY(apr_tail_read(m, e));
     TRY(apr_json_str(m->apr_meta, "name", &name, r->file, e));
     if (name && *name)

@@ -89,6 +89,12 @@ static enum apr_code check_plan(const struct apr_plan *p, struct apr_err *e)
     return APR_OK;
 }
 
+static unsigned pack_flag(enum apr_pack pack)
+{
+    if (pack == APR_PACK_NONE) return 0;
+    return pack == APR_PACK_LZ4 ? APR_FLAG_LZ4 : APR_FLAG_ZSTD;
+}
+
 static enum apr_code put_head(const struct apr_plan *p, struct apr_buf *b, struct apr_err *e)
 {
     uint8_t head[APR_HEADER_BYTES] = {'A', 'P', 'R', 0, APR_MAJOR, 0};
@@ -102,7 +108,7 @@ static enum apr_code put_head(const struct apr_plan *p, struct apr_buf *b, struc
     off_index = b->n_bytes;
     for (uint64_t i = 0; i < p->n_tensors; i++) TRY(put_entry(&p->tensors[i], b, e));
     TRY(pad64(b, e));
-    set_uint(head + APR_OFF_FLAGS, APR_FLAG_ROW_MAJOR, 2);
+    set_uint(head + APR_OFF_FLAGS, APR_FLAG_ROW_MAJOR | pack_flag(p->pack), 2);
     set_uint(head + APR_OFF_N_TENSORS, p->n_tensors, 4);
     set_uint(head + APR_OFF_META_AT, APR_HEADER_BYTES, 8);
     set_uint(head + APR_OFF_META_BYTES, n_meta, 4);

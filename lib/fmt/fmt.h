@@ -37,6 +37,7 @@ struct apr_plan {
     const struct apr_kvs *kvs; /* GGUF: every key, in order */
     const json_t *meta; /* .apr: the metadata object without the vocabulary; SafeTensors: __metadata__ */
     const struct apr_vocab *vocab; /* .apr: written as tokenizer.vocabulary, tokenizer.merges ... */
+    enum apr_pack pack;            /* .apr: how all but the header is compressed */
 };
 
 struct apr_writer; /* private to lib/fmt */

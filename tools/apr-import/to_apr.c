@@ -160,7 +160,8 @@ static enum apr_code write_output(struct job *j, const char *output, struct apr_
         apr_sink_abort(s);
         return code;
     }
-    uint64_t n_out = apr_sink_pos(s);
+    apr_sink_sync(s);
+    uint64_t n_out = apr_sink_stored(s);
     TRY(apr_sink_finish(s, e));
     return report_done(j, output, n_out, apr_now_ns() - ns, e);
 }
@@ -177,6 +178,9 @@ static enum apr_code run(struct job *j, const char *format, struct apr_err *e)
                                    .requantize = j->args->requantize,
                                    .materialize_head = j->args->materialize_head};
     TRY(apr_plan_make(j->m, &j->how, j->ctx->arena, &j->plan, e));
+    if (j->args->compress && !apr_pack_named(j->args->compress, &j->plan.pack))
+        return apr_fail(e, APR_EUSAGE, "--compress %s: expected none, lz4, zstd or zstd-max",
+                        j->args->compress);
     TRY(make_meta(j, e));
     return j->args->dry_run ? report_plan(j, e) : write_output(j, j->args->output ? j->args->output : "-", e);
 }

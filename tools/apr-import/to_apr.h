@@ -10,7 +10,7 @@
 #include "tool.h"
 
 struct to_apr_args { /* the options that all three verbs share */
-    const char *output, *quantize, *arch;
+    const char *output, *quantize, *compress, *arch;
     bool force, pure, requantize, materialize_head, hash_sources, enforce_provenance, dry_run;
     uint64_t n_threads;
 };
@@ -26,6 +26,8 @@ struct to_apr_args { /* the options that all three verbs share */
                 "write a tied lm_head as a tensor of its own"),                                              \
         APR_OPT(struct to_apr_args, hash_sources, "hash-sources", 0, NULL,                                   \
                 "read the sources once more, first, and record their SHA-256"),                              \
+        APR_OPT(struct to_apr_args, compress, "compress", 0, "HOW",                                          \
+                "compress the file: none (the default), lz4, zstd or zstd-max"),                             \
         APR_OPT(struct to_apr_args, force, "force", 'f', NULL, "replace an existing output"),                \
         APR_OPT(struct to_apr_args, dry_run, "dry-run", 'n', NULL,                                           \
                 "show type, size and place of every tensor and stop"),                                       \

@@ -110,7 +110,7 @@ enum point_status point_bounds(const struct facts *f, char *detail, size_t n)
     const struct apr_model *m = f->model;
     for (uint64_t i = 0; i < m->n_tensors; i++) {
         const struct apr_tensor *t = &m->tensors[i];
-        if (t->i_file >= m->n_files || end_of(t) > m->files[t->i_file].n_bytes)
+        if (t->i_file >= m->n_files || end_of(t) > apr_src_size(m->files[t->i_file].src))
             FAIL("%.100s ends at byte %" PRIu64, t->name, end_of(t));
     }
     PASS("every tensor ends inside its file");
@@ -120,7 +120,7 @@ enum point_status point_size(const struct facts *f, char *detail, size_t n)
 {
     uint64_t n_tensors = 0, n_files = 0;
     for (uint64_t i = 0; i < f->model->n_tensors; i++) n_tensors += f->model->tensors[i].n_bytes;
-    for (uint32_t i = 0; i < f->model->n_files; i++) n_files += f->model->files[i].n_bytes;
+    for (uint32_t i = 0; i < f->model->n_files; i++) n_files += apr_src_size(f->model->files[i].src);
     if (n_tensors > n_files)
         FAIL("%" PRIu64 " bytes of tensors in %" PRIu64 " bytes of files", n_tensors, n_files);
     PASS("%" PRIu64 " bytes, %" PRIu64 " of them tensors", n_files, n_tensors);
