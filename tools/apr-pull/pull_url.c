@@ -200,15 +200,15 @@ static enum apr_code pull_file_of(struct job *j, struct apr_err *e)
     const struct pull_args *args = j->p->args;
     json_t *record = read_record(j->record);
     bool present = is_present(j, record);
+    bool in_the_way = args->output && access(args->output, F_OK) == 0 && !args->force && !args->dry_run;
+    bool use = !args->force && (is_wanted_one(j) || (j->p->offline && present && !in_the_way));
     enum apr_code code;
-    if (!args->force && is_wanted_one(j))
+    if (use)
         code = use_present(j, e);
-    else if (args->output && access(args->output, F_OK) == 0 && !args->force && !args->dry_run)
+    else if (in_the_way)
         code = apr_fail(e, APR_EUSAGE, "%s: exists already; --force replaces it", args->output);
     else if (!j->p->offline)
         code = from_network(j, record, present, e);
-    else if (present && !args->force)
-        code = use_present(j, e);
     else
         code = apr_fail(e, APR_ENOTFOUND, "%s: not downloaded yet, and offline", j->shown);
     json_decref(record);
