@@ -5,6 +5,7 @@
 #include "authorship.h"
 #include "buf.h"
 #include "json.h"
+#include "metadata.h"
 
 #define QUANTIZATION_VERSION 2 /* of GGML's block formats */
 
@@ -99,7 +100,8 @@ static void copy_keys(const struct apr_model *m, struct apr_kvs *kvs)
 }
 
 enum apr_code gguf_keys(const struct apr_model *m, const struct apr_plan *plan, uint32_t file_type,
-                        const json_t *provenance, struct apr_kvs *kvs, struct apr_err *e)
+                        const json_t *own, const char *own_path, const json_t *provenance,
+                        struct apr_kvs *kvs, struct apr_err *e)
 {
     if (m->has_kvs && !m->hf_config) {
         copy_keys(m, kvs);
@@ -108,6 +110,7 @@ enum apr_code gguf_keys(const struct apr_model *m, const struct apr_plan *plan, 
     } else {
         TRY(from_documents(m, plan, file_type, kvs, e));
     }
+    if (own) TRY(metadata_apply(own, own_path, kvs, e));
     if (!provenance) return APR_OK;
     struct apr_buf b;
     apr_buf_init(&b, APR_MAX_META_BYTES);

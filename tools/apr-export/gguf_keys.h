@@ -12,10 +12,11 @@
 
 #include "fmt/fmt.h"
 
-/* provenance: NULL leaves the keys out. Refuses (5) a tokenizer without model, tokens or, for BPE, a known
+/* own: a JSON object of keys that replace or add (metadata.h), or NULL; own_path names it in messages.
+ * provenance: NULL leaves the keys out. Refuses (5) a tokenizer without model, tokens or, for BPE, a known
  * pre-tokenizer. */
 APR_MUST_USE enum apr_code gguf_keys(const struct apr_model *m, const struct apr_plan *plan,
-                                     uint32_t file_type, const json_t *provenance, struct apr_kvs *kvs,
-                                     struct apr_err *e);
+                                     uint32_t file_type, const json_t *own, const char *own_path,
+                                     const json_t *provenance, struct apr_kvs *kvs, struct apr_err *e);
 
 #endif

@@ -6,6 +6,8 @@
 #include "folder.h"
 #include "gguf_keys.h"
 #include "load.h"
+#include "metadata.h"
+#include "override.h"
 #include "plan.h"
 #include "provenance.h"
 #include "split.h"
@@ -16,6 +18,8 @@ struct export_args {
     uint64_t split_max_tensors;
     bool force, pure, requantize, materialize_head, no_provenance, dry_run, list_formats;
     uint64_t n_threads;
+    const char *metadata;
+    struct apr_override over;
 };
 
 static const struct apr_opt opts[] = {
@@ -37,6 +41,9 @@ static const struct apr_opt opts[] = {
             "write a split GGUF of parts with at most SIZE of data"),
     APR_OPT(struct export_args, split_max_tensors, "split-max-tensors", 0, "N",
             "write a split GGUF of parts with at most N tensors"),
+    APR_OVERRIDE_OPTIONS(struct export_args, over),
+    APR_OPT(struct export_args, metadata, "metadata", 0, "FILE",
+            "JSON object of GGUF keys that replace or add to the model's"),
     APR_OPT(struct export_args, force, "force", 'f', NULL, "replace an existing output"),
     APR_OPT(struct export_args, dry_run, "dry-run", 'n', NULL,
             "show type, size and place of every tensor and stop"),
@@ -46,7 +53,7 @@ static const struct apr_opt opts[] = {
 };
 
 struct job {
-    const struct export_args *args;
+    struct export_args *args;
     struct apr_ctx *ctx;
     struct apr_model *m;
     const struct apr_kern *kern;
@@ -55,7 +62,7 @@ struct job {
     struct apr_plan_how how;
     struct apr_plan plan;
     struct apr_kvs kvs;
-    json_t *provenance, *st_meta; /* owned */
+    json_t *provenance, *st_meta, *own; /* owned; own: of --metadata */
     bool to_folder;
     struct parts_limit limit; /* both 0: one file */
 };
@@ -115,7 +122,8 @@ static enum apr_code make_meta(struct job *j, struct apr_err *e)
         if (j->recipe) apr_provenance_step(j->provenance, "export", j->recipe, j->args->pure);
     }
     apr_kvs_init(&j->kvs, j->ctx->arena);
-    TRY(gguf_keys(j->m, &j->plan, apr_plan_file_type(j->m, &j->plan, j->recipe), j->provenance, &j->kvs, e));
+    TRY(gguf_keys(j->m, &j->plan, apr_plan_file_type(j->m, &j->plan, j->recipe), j->own, j->args->metadata,
+                  j->provenance, &j->kvs, e));
     j->plan.kvs = &j->kvs;
     return APR_OK;
 }
@@ -186,6 +194,10 @@ static enum apr_code write_output(struct job *j, const char *output, struct apr_
 static enum apr_code run_job(struct job *j, const struct apr_fmt *fmt, const char *output, struct apr_err *e)
 {
     TRY(find_recipe(j, e));
+    if (j->args->metadata && !fmt->gguf_rules)
+        return apr_fail(e, APR_EUSAGE, "--metadata holds GGUF keys; %s has none", fmt->title);
+    if (j->args->metadata) TRY(metadata_load(j->args->metadata, &j->own, e));
+    TRY(apr_override_apply(&j->args->over, j->m, e));
     TRY(check_source(j, e));
     j->how = (struct apr_plan_how){.fmt = fmt,
                                    .recipe = j->recipe,
@@ -266,7 +278,9 @@ static enum apr_code run(void *p, struct apr_ctx *ctx, struct apr_err *e)
     apr_pool_close(j.pool);
     json_decref(j.provenance);
     json_decref(j.st_meta);
+    json_decref(j.own);
     apr_model_close(j.m);
+    apr_override_close(&args->over);
     return code;
 }
 

@@ -11,7 +11,7 @@
 #include "provenance.h"
 
 struct job {
-    const struct to_apr_args *args;
+    struct to_apr_args *args;
     const char *step;
     struct apr_ctx *ctx;
     struct apr_model *m, *data; /* data: see to_apr_source; may be m */
@@ -170,6 +170,7 @@ static enum apr_code run(struct job *j, const char *format, struct apr_err *e)
 {
     TRY(to_apr_recipe(j->args, &j->recipe, e));
     TRY(check_source(j, format, e));
+    TRY(apr_override_apply(&j->args->over, j->m, e));
     TRY(gate(j, e));
     if (j->args->hash_sources && !j->provenance) TRY(apr_provenance_hash(j->m, e));
     j->how = (struct apr_plan_how){.fmt = apr_fmt_named("apr"),
@@ -196,8 +197,8 @@ enum apr_code to_apr_check_output(const struct to_apr_args *args, const struct a
     return APR_OK;
 }
 
-enum apr_code to_apr_from(const struct to_apr_args *args, const char *step,
-                          const struct to_apr_source *source, struct apr_ctx *ctx, struct apr_err *e)
+enum apr_code to_apr_from(struct to_apr_args *args, const char *step, const struct to_apr_source *source,
+                          struct apr_ctx *ctx, struct apr_err *e)
 {
     struct job j = {.args = args,
                     .step = step,
@@ -210,11 +211,12 @@ enum apr_code to_apr_from(const struct to_apr_args *args, const char *step,
                     .pool = source->pool};
     enum apr_code code = run(&j, NULL, e);
     json_decref(j.meta);
+    apr_override_close(&args->over);
     return code;
 }
 
-enum apr_code to_apr_run(const struct to_apr_args *args, const char *step, const char *format,
-                         const char *source, struct apr_ctx *ctx, struct apr_err *e)
+enum apr_code to_apr_run(struct to_apr_args *args, const char *step, const char *format, const char *source,
+                         struct apr_ctx *ctx, struct apr_err *e)
 {
     struct job j = {.args = args, .step = step, .ctx = ctx};
     TRY(to_apr_check_output(args, ctx, e));
@@ -226,5 +228,6 @@ enum apr_code to_apr_run(const struct to_apr_args *args, const char *step, const
     apr_pool_close(j.pool);
     json_decref(j.meta);
     apr_model_close(j.m);
+    apr_override_close(&args->over);
     return code;
 }

@@ -7,12 +7,14 @@
 
 #include "mix.h"
 #include "model.h"
+#include "override.h"
 #include "tool.h"
 
 struct to_apr_args { /* the options that all three verbs share */
     const char *output, *quantize, *compress, *arch;
     bool force, pure, requantize, materialize_head, hash_sources, enforce_provenance, dry_run;
     uint64_t n_threads;
+    struct apr_override over;
 };
 
 #define TO_APR_OPTIONS                                                                                       \
@@ -28,13 +30,16 @@ struct to_apr_args { /* the options that all three verbs share */
                 "read the sources once more, first, and record their SHA-256"),                              \
         APR_OPT(struct to_apr_args, compress, "compress", 0, "HOW",                                          \
                 "compress the file: none (the default), lz4, zstd or zstd-max"),                             \
+        APR_OVERRIDE_OPTIONS(struct to_apr_args, over),                                                      \
+        APR_OPT(struct to_apr_args, over.tokenizer, "tokenizer", 0, "PATH",                                  \
+                "take the tokenizer from a folder, a tokenizer.json or a model"),                            \
         APR_OPT(struct to_apr_args, force, "force", 'f', NULL, "replace an existing output"),                \
         APR_OPT(struct to_apr_args, dry_run, "dry-run", 'n', NULL,                                           \
                 "show type, size and place of every tensor and stop"),                                       \
         APR_OPT(struct to_apr_args, n_threads, "threads", 'j', "N", "use N threads (0: all CPUs)")
 
 /* format: NULL, or the format that the source must have. */
-APR_MUST_USE enum apr_code to_apr_run(const struct to_apr_args *args, const char *step, const char *format,
+APR_MUST_USE enum apr_code to_apr_run(struct to_apr_args *args, const char *step, const char *format,
                                       const char *source, struct apr_ctx *ctx, struct apr_err *e);
 
 /* A model that is open already. */
@@ -46,7 +51,7 @@ struct to_apr_source {
     const struct apr_kern *kern;
     struct apr_pool *pool;
 };
-APR_MUST_USE enum apr_code to_apr_from(const struct to_apr_args *args, const char *step,
+APR_MUST_USE enum apr_code to_apr_from(struct to_apr_args *args, const char *step,
                                        const struct to_apr_source *source, struct apr_ctx *ctx,
                                        struct apr_err *e);
 /* Refuses (2) a terminal as the output, and --json beside a model on standard output. */

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "load.h"
+#include "override.h"
 
 #define MAX_THREADS 1024u
 #define MAX_BATCH   65536u
@@ -29,6 +30,7 @@ static enum apr_code open_parts(struct apr_session *s, const char *path, const s
     const struct apr_model *m = s->model;
     if (m->vocab_only) return apr_fail(e, APR_ELOAD, "%s: has a tokenizer but no weights", m->path);
     s->pool = apr_pool_open((unsigned)o->n_threads);
+    TRY(apr_override_apply(&(struct apr_override){.pre = o->pre, .runs = true}, s->model, e));
     TRY(apr_contract_check(s->model, s->kern, s->pool, !ctx->gated, &s->checked, e));
     if (m->vocab.kind != APR_VOCAB_NONE) TRY(apr_tok_open(&s->tok, &m->vocab, m->path, e));
     s->n_ctx = o->n_ctx ? (size_t)o->n_ctx : m->config.n_ctx_train;

@@ -4,6 +4,7 @@
 
 #include "io.h"
 #include "load.h"
+#include "override.h"
 #include "prompt.h"
 #include "tok/tok.h"
 #include "verbs.h"
@@ -97,14 +98,6 @@ static enum apr_code encode(const struct tokenize_args *a, const struct apr_tok 
     return code;
 }
 
-static enum apr_code choose_pre(const struct tokenize_args *a, struct apr_vocab *v, struct apr_err *e)
-{
-    if (a->pre && v->hf)
-        return apr_fail(e, APR_EUSAGE, "--pre: tokenizer.json says how this model splits words");
-    if (a->pre) v->pre = a->pre;
-    return APR_OK;
-}
-
 static enum apr_code with_model(const struct tokenize_args *a, const struct apr_buf *input,
                                 const struct apr_ctx *ctx, struct apr_err *e)
 {
@@ -112,7 +105,7 @@ static enum apr_code with_model(const struct tokenize_args *a, const struct apr_
     struct apr_model *m;
     struct apr_tok *t = NULL;
     TRY(apr_load_vocab(path, &m, e));
-    enum apr_code code = choose_pre(a, &m->vocab, e);
+    enum apr_code code = apr_override_apply(&(struct apr_override){.pre = a->pre, .runs = true}, m, e);
     if (code == APR_OK) code = apr_tok_open(&t, &m->vocab, path, e);
     if (code == APR_OK) code = a->decode ? decode(a, t, input, ctx, e) : encode(a, t, input, ctx, e);
     apr_tok_close(t);
