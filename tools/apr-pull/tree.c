@@ -75,7 +75,7 @@ static enum apr_code walk_dir(const struct walk *w, int fd_parent, const char *b
     }
     int n = scandirat(fd, ".", &list, NULL, NULL);
     if (n < 0) code = apr_fail(w->e, APR_EIO, "%s/%s: %s", w->root, name, strerror(errno));
-    if (n > 1) qsort(list, (size_t)n, sizeof *list, by_bytes);
+    if (n > 1) qsort(list, (size_t)n, sizeof(struct dirent *), by_bytes);
     for (int i = 0; i < n; i++) {
         const char *d = list[i]->d_name;
         if (code == APR_OK && strcmp(d, ".") != 0 && strcmp(d, "..") != 0)
@@ -126,7 +126,7 @@ enum apr_code tree_list(const char *dir, const char ***names, size_t *n, struct 
     int n_all = scandir(dir, &list, NULL, NULL);
     if (n_all < 0)
         return errno == ENOENT ? APR_OK : apr_fail(e, APR_EIO, "%s: cannot read: %s", dir, strerror(errno));
-    if (n_all > 1) qsort(list, (size_t)n_all, sizeof *list, by_bytes);
+    if (n_all > 1) qsort(list, (size_t)n_all, sizeof(struct dirent *), by_bytes);
     *names = apr_arena_get(a, ((size_t)n_all + 1) * sizeof **names);
     for (int i = 0; i < n_all; i++) {
         struct stat st;
