@@ -8,7 +8,8 @@
 #ifndef APR_CFLAGS
 #define APR_CFLAGS "unknown"
 #endif
-#define HELP_COL 30 /* where the help text of an option starts */
+#define FILL_COLS 96
+#define HELP_COL  30 /* where the help text of an option starts */
 
 /* The exit statuses that are not an apr_code. */
 static const struct {
@@ -60,12 +61,54 @@ static void print_statuses(FILE *to, const char *format)
         fprintf(to, format, signals[i].status, signals[i].meaning);
 }
 
+/* Lines that begin with a blank stand as they are; the lines of a paragraph are joined and filled. A
+ * paragraph ends at an empty or indented line, or after a line that ends with a colon. */
+static void fill(FILE *to, const char *text, void (*put)(FILE *to, const char *s, size_t n))
+{
+    size_t col = 0;
+    for (const char *line = text; *line;) {
+        size_t n_line = strcspn(line, "\n");
+        bool verbatim = n_line == 0 || line[0] == ' ';
+        if (verbatim) {
+            if (col > 0) put(to, "\n", 1);
+            put(to, line, n_line);
+            put(to, "\n", 1);
+            col = 0;
+        }
+        for (const char *w = line; !verbatim && w < line + n_line;) {
+            size_t n = strcspn(w, " \n");
+            if (col > 0 && col + 1 + n > FILL_COLS) {
+                put(to, "\n", 1);
+                col = 0;
+            }
+            if (col > 0) put(to, " ", 1);
+            put(to, w, n);
+            col += n + (col > 0);
+            w += n + strspn(w + n, " ");
+        }
+        if (col > 0 && n_line > 0 && line[n_line - 1] == ':') {
+            put(to, "\n", 1);
+            col = 0;
+        }
+        line += n_line + (line[n_line] == '\n');
+    }
+    if (col > 0) put(to, "\n", 1);
+}
+
+static void put_plain(FILE *to, const char *s, size_t n)
+{
+    fwrite(s, 1, n, to);
+}
+
 void apr_help_verb(FILE *to, const struct apr_tool *tool, const struct apr_verb *v)
 {
     fprintf(to, "Usage: apr %s [OPTION]... %s\n       %s %s [OPTION]... %s\n\n%s\n\nOptions:\n", v->name,
             v->operands, tool->name, v->name, v->operands, summary(v));
     each_option(to, v, print_option);
-    if (v->details) fprintf(to, "\n%s%s", v->details, v->details[strlen(v->details) - 1] == '\n' ? "" : "\n");
+    if (v->details) {
+        fputc('\n', to);
+        fill(to, v->details, put_plain);
+    }
     fprintf(to, "\nExit status:\n");
     print_statuses(to, "  %3d  %s\n");
 }
@@ -105,19 +148,22 @@ void apr_help_options(FILE *to, const struct apr_verb *v)
 
 /* ---- roff ---- */
 
-static void roff(FILE *to, const char *s)
+static void put_roff(FILE *to, const char *s, size_t n)
 {
-    bool at_start = true;
-    for (; *s; s++) {
-        if (at_start && (*s == '.' || *s == '\'')) fputs("\\&", to);
-        if (*s == '\\')
+    for (size_t i = 0; i < n; i++) {
+        if (i == 0 && (*s == '.' || *s == '\'')) fputs("\\&", to);
+        if (s[i] == '\\')
             fputs("\\e", to);
-        else if (*s == '-')
+        else if (s[i] == '-')
             fputs("\\-", to);
         else
-            fputc(*s, to);
-        at_start = *s == '\n';
+            fputc(s[i], to);
     }
+}
+
+static void roff(FILE *to, const char *s)
+{
+    put_roff(to, s, strlen(s));
 }
 
 static void man_option(FILE *to, const struct apr_opt *o, char short_name)
@@ -146,8 +192,8 @@ void apr_help_man(FILE *to, const struct apr_verb *v)
     roff(to, v->operands);
     if (v->details) {
         fputs("\n.SH DESCRIPTION\n.nf\n", to);
-        roff(to, v->details);
-        fputs("\n.fi", to);
+        fill(to, v->details, put_roff);
+        fputs(".fi", to);
     }
     fputs("\n.SH OPTIONS\n", to);
     each_option(to, v, man_option);
