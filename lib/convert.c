@@ -26,7 +26,9 @@ struct job {
     uint8_t *in;                /* the piece as stored: n_elems of type from */
     uint8_t *out;               /* the same values of type to */
     size_t n_elems;             /* of this piece */
-    float *scratch;             /* [n_threads][CHUNK_ELEMS] */
+    float *scratch;             /* [n_threads][2][CHUNK_ELEMS]: values, importance */
+    const float *importance;    /* [n_matrices, n_cols] of the tensor, or NULL */
+    uint64_t i_first;           /* of the piece, in the tensor */
     float from_scale, to_scale; /* of types whose scale stands once, in the tensor's head */
     bool narrows;               /* out is wanted; else only the statistics */
     struct apr_stats stats[N_CHUNKS];
@@ -62,13 +64,27 @@ static void widen(const struct job *j, size_t at, float *x, size_t n)
         j->c->kern->to_f32[j->from->type](in, x, n);
 }
 
-static void narrow(const struct job *j, size_t at, const float *x, size_t n)
+/* The importance of n values from the piece's value at on: every row of a matrix has the same. */
+static void spread_importance(const struct job *j, size_t at, float *weights, size_t n)
+{
+    uint64_t n_cols = apr_tensor_cols(j->src), n_rows = j->src->dims[j->src->n_dims - 2];
+    uint64_t i = j->i_first + at, i_row = i / n_cols, i_col = i % n_cols;
+    for (size_t k = 0; k < n; i_row++, i_col = 0) {
+        size_t n_row = n_cols - i_col < n - k ? (size_t)(n_cols - i_col) : n - k;
+        memcpy(weights + k, j->importance + i_row / n_rows * n_cols + i_col, n_row * sizeof *weights);
+        k += n_row;
+    }
+}
+
+/* weights: room for n. */
+static void narrow(const struct job *j, size_t at, const float *x, float *weights, size_t n)
 {
     uint8_t *out = j->out + bytes_of(j->to, at);
+    if (j->importance) spread_importance(j, at, weights, n);
     if (j->to->head_bytes)
         apr_native_q8_from_f32(j->to_scale, x, (int8_t *)out, n);
     else
-        j->to->from_f32(x, out, n, NULL);
+        j->to->from_f32(x, out, n, j->importance ? weights : NULL);
 }
 
 static void convert_chunk(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
@@ -77,11 +93,11 @@ static void convert_chunk(void *ctx, size_t i_begin, size_t i_end, unsigned i_th
     for (size_t i = i_begin; i < i_end; i++) {
         size_t at = i * CHUNK_ELEMS;
         size_t n = j->n_elems - at < CHUNK_ELEMS ? j->n_elems - at : CHUNK_ELEMS;
-        float *x = j->scratch + (size_t)i_thread * CHUNK_ELEMS;
+        float *x = j->scratch + (size_t)i_thread * 2 * CHUNK_ELEMS;
         apr_stats_init(&j->stats[i]);
         widen(j, at, x, n);
         j->c->kern->stats(x, n, &j->stats[i]);
-        if (j->narrows && is_finite(&j->stats[i])) narrow(j, at, x, n);
+        if (j->narrows && is_finite(&j->stats[i])) narrow(j, at, x, x + CHUNK_ELEMS, n);
     }
 }
 
@@ -155,6 +171,7 @@ static enum apr_code carry(struct loop *l, const struct apr_tensor *t, struct ap
 static enum apr_code convert_piece(struct job *j, uint64_t at, struct apr_stats *stats, struct apr_err *e)
 {
     uint64_t n_left = apr_tensor_elems(j->src) - at;
+    j->i_first = at;
     j->n_elems = n_left < PIECE_ELEMS ? (size_t)n_left : PIECE_ELEMS;
     size_t n_chunks = (j->n_elems + CHUNK_ELEMS - 1) / CHUNK_ELEMS;
     uint64_t off = j->from->head_bytes + at / j->from->block_elems * j->from->block_bytes;
@@ -199,6 +216,7 @@ static enum apr_code move_tensor(struct loop *l, const struct apr_plan_tensor *p
                     .to = apr_quant_of(p->type),
                     .in = l->in,
                     .out = l->out,
+                    .importance = p->importance,
                     .scratch = l->scratch};
     if (!j.from || !c->kern->to_f32[p->src->type]) return carry(l, p->src, hash, e);
     struct apr_stats stats;
@@ -266,7 +284,7 @@ enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, j
     apr_verdict_init(&l.verdict, &l.arena);
     l.in = apr_arena_get(&l.arena, APR_PIECE_BYTES);
     l.out = apr_arena_get(&l.arena, APR_PIECE_BYTES);
-    l.scratch = apr_arena_get(&l.arena, apr_pool_threads(c->pool) * CHUNK_ELEMS * sizeof(float));
+    l.scratch = apr_arena_get(&l.arena, apr_pool_threads(c->pool) * 2 * CHUNK_ELEMS * sizeof(float));
     uint64_t n_in = 0;
     for (uint64_t i = 0; i < c->plan->n_tensors; i++) n_in += c->plan->tensors[i].src->n_bytes;
     json_t *hashes = trailer ? json_object() : NULL;
@@ -288,5 +306,5 @@ enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, j
 
 uint64_t apr_convert_peak_bytes(const struct apr_pool *pool)
 {
-    return 2 * (uint64_t)APR_PIECE_BYTES + (uint64_t)apr_pool_threads(pool) * CHUNK_ELEMS * sizeof(float);
+    return 2 * (uint64_t)APR_PIECE_BYTES + (uint64_t)apr_pool_threads(pool) * 2 * CHUNK_ELEMS * sizeof(float);
 }

@@ -5,7 +5,7 @@
 
 #include "log.h"
 
-#define MAX_FALLBACK_NOTES 3
+#define MAX_NOTES 3
 
 static const char *gguf_name(const struct apr_model *m, const struct apr_tensor *t, struct apr_arena *a)
 {
@@ -60,12 +60,60 @@ static void note_fallbacks(const struct apr_mix_tensor *t, uint64_t n, struct ap
 {
     for (uint64_t i = 0; i < n; i++) {
         if (!t[i].fallback) continue;
-        if (how->n_fallbacks++ < MAX_FALLBACK_NOTES)
+        if (how->n_fallbacks++ < MAX_NOTES)
             apr_note("%s: %" PRIu64 " columns do not divide %s blocks; stored as %s", t[i].gguf_name,
                      t[i].n_cols, apr_type_name(t[i].wanted), apr_type_name(t[i].type));
     }
-    if (how->n_fallbacks > MAX_FALLBACK_NOTES)
+    if (how->n_fallbacks > MAX_NOTES)
         apr_note("%" PRIu64 " tensors in all fell back to another type", how->n_fallbacks);
+}
+
+/* How many matrices a tensor stacks: experts. */
+static uint64_t n_matrices(const struct apr_tensor *t)
+{
+    uint64_t n = 1;
+    for (uint32_t i = 0; i + 2 < t->n_dims; i++) n *= t->dims[i];
+    return n;
+}
+
+/* A matrix of another model would go unnoticed. */
+static enum apr_code check_imatrix(const struct apr_model *m, const struct apr_imatrix *im,
+                                   const struct apr_mix_tensor *t, uint64_t n, struct apr_err *e)
+{
+    for (uint64_t i = 0; i < n; i++)
+        if (apr_imatrix_find(im, t[i].gguf_name)) return APR_OK;
+    return apr_fail(e, APR_ECONTRACT,
+                    "%s: importance matrix %s: none of its %zu entries names a tensor of this model", m->path,
+                    im->file, im->n_entries);
+}
+
+/* Hangs the importance of columns into the plan. The embedding is looked up and not multiplied with: its
+ * entry, if there is one, counts only where it fits. */
+static enum apr_code guide(const struct apr_model *m, const struct apr_mix_tensor *t,
+                           struct apr_plan_how *how, struct apr_plan *p, struct apr_err *e)
+{
+    TRY(check_imatrix(m, how->imatrix, t, p->n_tensors, e));
+    for (uint64_t i = 0; i < p->n_tensors; i++) {
+        struct apr_plan_tensor *out = &p->tensors[i];
+        const struct apr_imatrix_entry *entry = apr_imatrix_find(how->imatrix, t[i].gguf_name);
+        uint64_t n_want = t[i].n_cols * n_matrices(out->src);
+        const struct apr_quant *to = apr_quant_of(t[i].type);
+        bool is_embed = strcmp(t[i].gguf_name, "token_embd.weight") == 0;
+        if (!to || !to->is_quantized || t[i].type == out->src->type) continue;
+        if (entry && entry->n_values == n_want) {
+            out->importance = entry->values;
+            out->n_importance = entry->n_values;
+        } else if (entry && !is_embed) {
+            return apr_fail(e, APR_ECONTRACT,
+                            "%s: importance matrix %s: %s has %" PRIu64 " values, expected %" PRIu64, m->path,
+                            how->imatrix->file, t[i].gguf_name, entry->n_values, n_want);
+        } else if (how->n_unguided++ < MAX_NOTES) {
+            apr_note("%s: no importance data; quantized without", t[i].gguf_name);
+        }
+    }
+    if (how->n_unguided > MAX_NOTES)
+        apr_note("%" PRIu64 " tensors in all are quantized without importance data", how->n_unguided);
+    return APR_OK;
 }
 
 static enum apr_code types(const struct apr_model *m, struct apr_plan_how *how, struct apr_arena *a,
@@ -80,9 +128,12 @@ static enum apr_code types(const struct apr_model *m, struct apr_plan_how *how, 
                                    .n_layers = m->config.n_layers,
                                    .n_heads = m->config.n_heads,
                                    .n_heads_kv = m->config.n_heads_kv,
-                                   .pure = how->pure};
+                                   .pure = how->pure,
+                                   .has_imatrix = how->imatrix != NULL,
+                                   .overrides = how->overrides};
         TRY(apr_mix_apply(how->recipe, &mm, t, (size_t)p->n_tensors, e));
         note_fallbacks(t, p->n_tensors, how);
+        if (how->imatrix) TRY(guide(m, t, how, p, e));
     }
     for (uint64_t i = 0; i < p->n_tensors; i++) {
         p->tensors[i].type = t[i].type;

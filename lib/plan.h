@@ -7,17 +7,21 @@
 #define APR_PLAN_H
 
 #include "fmt/fmt.h"
+#include "imatrix.h"
 #include "mix.h"
 #include "out.h"
 
 struct apr_plan_how {
-    const struct apr_fmt *fmt;       /* of the output */
-    const struct apr_recipe *recipe; /* NULL: keep types */
-    bool pure;                       /* the recipe's own type for every matrix */
-    bool requantize;                 /* let a quantized source become another quantized type */
-    bool materialize_head;           /* write a tied lm_head as a tensor of its own */
+    const struct apr_fmt *fmt;                 /* of the output */
+    const struct apr_recipe *recipe;           /* NULL: keep types */
+    bool pure;                                 /* the recipe's own type for every matrix */
+    bool requantize;                           /* let a quantized source become another quantized type */
+    bool materialize_head;                     /* write a tied lm_head as a tensor of its own */
+    const struct apr_mix_overrides *overrides; /* NULL: none */
+    const struct apr_imatrix *imatrix;         /* NULL: none; borrowed by the plan */
     /* out */
     uint64_t n_fallbacks; /* tensors whose columns do not divide the wanted type's block */
+    uint64_t n_unguided;  /* matrices to be quantized that the imatrix does not hold */
 };
 
 /* p->tensors is allocated from a, in the model's tensor order; layout is done. Refuses (5) a type that the

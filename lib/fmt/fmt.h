@@ -26,7 +26,9 @@ struct apr_plan_tensor {
     uint32_t n_dims;
     uint64_t dims[APR_MAX_DIMS]; /* outermost first */
     uint64_t n_bytes;
-    uint64_t off_data; /* from the start of the data section; set by apr_plan_layout */
+    uint64_t off_data;       /* from the start of the data section; set by apr_plan_layout */
+    const float *importance; /* weights of the columns, [n_importance]: a whole number of rows; NULL: none */
+    uint64_t n_importance;
 };
 
 struct apr_plan {

@@ -10,13 +10,15 @@
 #include "override.h"
 #include "plan.h"
 #include "provenance.h"
+#include "quantize.h"
 #include "split.h"
 #include "verbs.h"
 
 struct export_args {
-    const char *format, *output, *quantize, *max_shard_size, *split_max_size;
+    struct apr_quantize_args types;
+    const char *format, *output, *max_shard_size, *split_max_size;
     uint64_t split_max_tensors;
-    bool force, pure, requantize, materialize_head, no_provenance, dry_run, list_formats;
+    bool force, materialize_head, no_provenance, dry_run, list_formats;
     uint64_t n_threads;
     const char *metadata;
     struct apr_override over;
@@ -26,11 +28,7 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct export_args, format, "format", 0, "FORMAT", "gguf or safetensors (default: safetensors)"),
     APR_OPT(struct export_args, output, "output", 'o', "FILE",
             "write to FILE, or to a Hugging Face folder; - is standard output"),
-    APR_OPT(struct export_args, quantize, "quantize", 0, "TYPE",
-            "store matrices by this recipe: q4k, q8_0, f16 ..."),
-    APR_OPT(struct export_args, pure, "pure", 0, NULL, "give every matrix the recipe's own type"),
-    APR_OPT(struct export_args, requantize, "requantize", 0, NULL,
-            "let quantized data become another quantized type"),
+    APR_QUANTIZE_OPTIONS(struct export_args, types),
     APR_OPT(struct export_args, materialize_head, "materialize-head", 0, NULL,
             "write a tied lm_head as a tensor of its own"),
     APR_OPT(struct export_args, no_provenance, "no-provenance", 0, NULL,
@@ -58,7 +56,7 @@ struct job {
     struct apr_model *m;
     const struct apr_kern *kern;
     struct apr_pool *pool;
-    const struct apr_recipe *recipe;
+    struct apr_quantize types;
     struct apr_plan_how how;
     struct apr_plan plan;
     struct apr_kvs kvs;
@@ -83,15 +81,6 @@ static enum apr_code list_formats(bool json, struct apr_err *e)
     return apr_out_close(o, e);
 }
 
-static enum apr_code find_recipe(struct job *j, struct apr_err *e)
-{
-    if (!j->args->quantize && j->args->pure)
-        return apr_fail(e, APR_EUSAGE, "--pure says how to quantize; it needs --quantize TYPE");
-    if (!j->args->quantize) return APR_OK;
-    j->recipe = apr_recipe_named(j->args->quantize);
-    return j->recipe ? APR_OK : apr_fail(e, APR_EUSAGE, "--quantize %s: unknown type", j->args->quantize);
-}
-
 static enum apr_code check_source(const struct job *j, struct apr_err *e)
 {
     if (j->m->vocab_only || j->m->n_tensors == 0)
@@ -111,6 +100,27 @@ static void st_meta(struct job *j)
     j->plan.meta = j->st_meta;
 }
 
+static void add_step(struct job *j)
+{
+    apr_provenance_step(j->provenance, "export", j->types.recipe, j->types.pure);
+    const json_t *steps = json_object_get(j->provenance, "steps");
+    apr_quantize_describe(&j->types, json_array_get(steps, json_array_size(steps) - 1));
+}
+
+/* quantize.imatrix.*: of this run, or as the source remembers. */
+static void imatrix_keys(struct job *j)
+{
+    const json_t *old =
+        json_object_get(json_object_get(json_object_get(j->m->apr_meta, "apr"), "quantization"), "imatrix");
+    if (!j->types.imatrix) {
+        if (old) apr_imatrix_keys(old, &j->kvs);
+        return;
+    }
+    json_t *own = apr_imatrix_describe(j->types.imatrix);
+    apr_imatrix_keys(own, &j->kvs);
+    json_decref(own);
+}
+
 static enum apr_code make_meta(struct job *j, struct apr_err *e)
 {
     if (!j->how.fmt->gguf_rules) {
@@ -119,11 +129,12 @@ static enum apr_code make_meta(struct job *j, struct apr_err *e)
     }
     if (!j->args->no_provenance) {
         j->provenance = apr_provenance_of(j->m);
-        if (j->recipe) apr_provenance_step(j->provenance, "export", j->recipe, j->args->pure);
+        if (j->types.recipe) add_step(j);
     }
     apr_kvs_init(&j->kvs, j->ctx->arena);
-    TRY(gguf_keys(j->m, &j->plan, apr_plan_file_type(j->m, &j->plan, j->recipe), j->own, j->args->metadata,
-                  j->provenance, &j->kvs, e));
+    TRY(gguf_keys(j->m, &j->plan, apr_plan_file_type(j->m, &j->plan, j->types.recipe), j->own,
+                  j->args->metadata, j->provenance, &j->kvs, e));
+    imatrix_keys(j);
     j->plan.kvs = &j->kvs;
     return APR_OK;
 }
@@ -148,7 +159,7 @@ static enum apr_code report_done(const struct job *j, const char *output, uint32
     struct apr_out *o = apr_out_open(stdout, true, "apr.export/1");
     apr_out_str(o, "output", output);
     apr_out_str(o, "format", j->how.fmt->name);
-    apr_out_str(o, "recipe", j->recipe ? j->recipe->name : NULL);
+    apr_out_str(o, "recipe", j->types.recipe ? j->types.recipe->name : NULL);
     apr_out_u64(o, "n_tensors", j->plan.n_tensors);
     apr_out_u64(o, "n_fallbacks", j->how.n_fallbacks);
     apr_out_u64(o, "n_files", n_parts);
@@ -193,16 +204,18 @@ static enum apr_code write_output(struct job *j, const char *output, struct apr_
 
 static enum apr_code run_job(struct job *j, const struct apr_fmt *fmt, const char *output, struct apr_err *e)
 {
-    TRY(find_recipe(j, e));
+    TRY(apr_quantize_open(&j->types, &j->args->types, j->ctx->arena, e));
     if (j->args->metadata && !fmt->gguf_rules)
         return apr_fail(e, APR_EUSAGE, "--metadata holds GGUF keys; %s has none", fmt->title);
     if (j->args->metadata) TRY(metadata_load(j->args->metadata, &j->own, e));
     TRY(apr_override_apply(&j->args->over, j->m, e));
     TRY(check_source(j, e));
     j->how = (struct apr_plan_how){.fmt = fmt,
-                                   .recipe = j->recipe,
-                                   .pure = j->args->pure,
-                                   .requantize = j->args->requantize,
+                                   .recipe = j->types.recipe,
+                                   .pure = j->types.pure,
+                                   .requantize = j->types.requantize,
+                                   .overrides = &j->types.overrides,
+                                   .imatrix = j->types.imatrix,
                                    .materialize_head = j->args->materialize_head};
     TRY(apr_plan_make(j->m, &j->how, j->ctx->arena, &j->plan, e));
     if (!fmt->gguf_rules) TRY(folder_order(j->m, &j->plan, e));
@@ -276,6 +289,7 @@ static enum apr_code run(void *p, struct apr_ctx *ctx, struct apr_err *e)
     j.pool = apr_pool_open((unsigned)args->n_threads);
     enum apr_code code = run_job(&j, fmt, args->output ? args->output : "-", e);
     apr_pool_close(j.pool);
+    apr_quantize_close(&j.types);
     json_decref(j.provenance);
     json_decref(j.st_meta);
     json_decref(j.own);

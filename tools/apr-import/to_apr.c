@@ -17,33 +17,13 @@ struct job {
     struct apr_model *m, *data; /* data: see to_apr_source; may be m */
     const struct apr_kern *kern;
     struct apr_pool *pool;
-    const struct apr_recipe *recipe;
+    struct apr_quantize types;
     struct apr_plan_how how;
     struct apr_plan plan;
     json_t *meta;             /* owned */
     const json_t *provenance; /* borrowed, or NULL */
     uint64_t n_held_bytes;
 };
-
-enum apr_code to_apr_recipe(const struct to_apr_args *args, const struct apr_recipe **recipe,
-                            struct apr_err *e)
-{
-    *recipe = NULL;
-    if (!args->quantize) {
-        if (args->pure)
-            return apr_fail(e, APR_EUSAGE, "--pure says how to quantize; it needs --quantize TYPE");
-        return APR_OK;
-    }
-    *recipe = apr_recipe_named(args->quantize);
-    if (*recipe) return APR_OK;
-    char names[512] = "";
-    const struct apr_recipe *r;
-    for (size_t i = 0; (r = apr_recipe_at(i)) != NULL; i++) {
-        size_t n = strlen(names);
-        snprintf(names + n, sizeof names - n, "%s%s", n ? " " : "", r->name);
-    }
-    return apr_fail(e, APR_EUSAGE, "--quantize %s: unknown type; expected one of: %s", args->quantize, names);
-}
 
 static enum apr_code check_source(const struct job *j, const char *format, struct apr_err *e)
 {
@@ -74,12 +54,13 @@ static enum apr_code gate(const struct job *j, struct apr_err *e)
 
 static void put_quantization(const struct job *j, json_t *apr)
 {
-    if (!j->recipe) return;
+    if (!j->types.recipe) return;
     json_t *q = json_object();
-    json_object_set_new(q, "recipe", json_string(j->recipe->name));
-    if (j->recipe->file_type != APR_NO_FILE_TYPE)
-        json_object_set_new(q, "file_type", json_integer(j->recipe->file_type));
-    if (j->args->pure) json_object_set_new(q, "pure", json_true());
+    json_object_set_new(q, "recipe", json_string(j->types.recipe->name));
+    if (j->types.recipe->file_type != APR_NO_FILE_TYPE)
+        json_object_set_new(q, "file_type", json_integer(j->types.recipe->file_type));
+    if (j->types.pure) json_object_set_new(q, "pure", json_true());
+    apr_quantize_describe(&j->types, q);
     json_object_set_new(apr, "quantization", q);
 }
 
@@ -88,7 +69,10 @@ static enum apr_code make_meta(struct job *j, struct apr_err *e)
     TRY(apr_meta_build(j->m, &j->meta, e));
     json_t *apr = json_object_get(j->meta, "apr");
     json_t *provenance = j->provenance ? json_deep_copy(j->provenance) : apr_provenance_of(j->m);
-    if (!j->provenance) apr_provenance_step(provenance, j->step, j->recipe, j->args->pure);
+    if (!j->provenance) apr_provenance_step(provenance, j->step, j->types.recipe, j->types.pure);
+    json_t *steps = json_object_get(provenance, "steps");
+    if (json_array_size(steps) > 0)
+        apr_quantize_describe(&j->types, json_array_get(steps, json_array_size(steps) - 1));
     json_object_set_new(apr, "provenance", provenance);
     put_quantization(j, apr);
     if (j->args->materialize_head) json_object_set_new(j->meta, "tied_embeddings", json_false());
@@ -120,7 +104,7 @@ static enum apr_code report_done(const struct job *j, const char *output, uint64
     struct apr_out *o = apr_out_open(stdout, true, "apr.import/1");
     apr_out_str(o, "output", output);
     apr_out_str(o, "family", j->m->family ? j->m->family->name : NULL);
-    apr_out_str(o, "recipe", j->recipe ? j->recipe->name : NULL);
+    apr_out_str(o, "recipe", j->types.recipe ? j->types.recipe->name : NULL);
     apr_out_u64(o, "n_tensors", j->plan.n_tensors);
     apr_out_u64(o, "n_fallbacks", j->how.n_fallbacks);
     apr_out_u64(o, "source_bytes", n_in);
@@ -168,15 +152,17 @@ static enum apr_code write_output(struct job *j, const char *output, struct apr_
 
 static enum apr_code run(struct job *j, const char *format, struct apr_err *e)
 {
-    TRY(to_apr_recipe(j->args, &j->recipe, e));
+    TRY(apr_quantize_open(&j->types, &j->args->types, j->ctx->arena, e));
     TRY(check_source(j, format, e));
     TRY(apr_override_apply(&j->args->over, j->m, e));
     TRY(gate(j, e));
     if (j->args->hash_sources && !j->provenance) TRY(apr_provenance_hash(j->m, e));
     j->how = (struct apr_plan_how){.fmt = apr_fmt_named("apr"),
-                                   .recipe = j->recipe,
-                                   .pure = j->args->pure,
-                                   .requantize = j->args->requantize,
+                                   .recipe = j->types.recipe,
+                                   .pure = j->types.pure,
+                                   .requantize = j->types.requantize,
+                                   .overrides = &j->types.overrides,
+                                   .imatrix = j->types.imatrix,
                                    .materialize_head = j->args->materialize_head};
     TRY(apr_plan_make(j->m, &j->how, j->ctx->arena, &j->plan, e));
     if (j->args->compress && !apr_pack_named(j->args->compress, &j->plan.pack))
@@ -210,6 +196,7 @@ enum apr_code to_apr_from(struct to_apr_args *args, const char *step, const stru
                     .kern = source->kern,
                     .pool = source->pool};
     enum apr_code code = run(&j, NULL, e);
+    apr_quantize_close(&j.types);
     json_decref(j.meta);
     apr_override_close(&args->over);
     return code;
@@ -226,6 +213,7 @@ enum apr_code to_apr_run(struct to_apr_args *args, const char *step, const char 
     j.pool = apr_pool_open((unsigned)args->n_threads);
     enum apr_code code = run(&j, format, e);
     apr_pool_close(j.pool);
+    apr_quantize_close(&j.types);
     json_decref(j.meta);
     apr_model_close(j.m);
     apr_override_close(&args->over);

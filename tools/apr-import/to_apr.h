@@ -5,25 +5,22 @@
 #ifndef APR_IMPORT_TO_APR_H
 #define APR_IMPORT_TO_APR_H
 
-#include "mix.h"
 #include "model.h"
 #include "override.h"
+#include "quantize.h"
 #include "tool.h"
 
 struct to_apr_args { /* the options that all three verbs share */
-    const char *output, *quantize, *compress, *arch;
-    bool force, pure, requantize, materialize_head, hash_sources, enforce_provenance, dry_run;
+    const char *output, *compress, *arch;
+    struct apr_quantize_args types;
+    bool force, materialize_head, hash_sources, enforce_provenance, dry_run;
     uint64_t n_threads;
     struct apr_override over;
 };
 
 #define TO_APR_OPTIONS                                                                                       \
     APR_OPT(struct to_apr_args, output, "output", 'o', "FILE", "write to FILE; - is standard output"),       \
-        APR_OPT(struct to_apr_args, quantize, "quantize", 0, "TYPE",                                         \
-                "store matrices by this recipe: q4k, q8_0, f16 ..."),                                        \
-        APR_OPT(struct to_apr_args, pure, "pure", 0, NULL, "give every matrix the recipe's own type"),       \
-        APR_OPT(struct to_apr_args, requantize, "requantize", 0, NULL,                                       \
-                "let quantized data become another quantized type"),                                         \
+        APR_QUANTIZE_OPTIONS(struct to_apr_args, types),                                                     \
         APR_OPT(struct to_apr_args, materialize_head, "materialize-head", 0, NULL,                           \
                 "write a tied lm_head as a tensor of its own"),                                              \
         APR_OPT(struct to_apr_args, hash_sources, "hash-sources", 0, NULL,                                   \
@@ -57,8 +54,5 @@ APR_MUST_USE enum apr_code to_apr_from(struct to_apr_args *args, const char *ste
 /* Refuses (2) a terminal as the output, and --json beside a model on standard output. */
 APR_MUST_USE enum apr_code to_apr_check_output(const struct to_apr_args *args, const struct apr_ctx *ctx,
                                                struct apr_err *e);
-/* --quantize as a recipe; NULL without it. */
-APR_MUST_USE enum apr_code to_apr_recipe(const struct to_apr_args *args, const struct apr_recipe **recipe,
-                                         struct apr_err *e);
 
 #endif

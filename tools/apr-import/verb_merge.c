@@ -204,7 +204,7 @@ static enum apr_code load_all(struct job *j, struct apr_err *e)
 /* Blocks are widened, mixed, and made into blocks again: that loses, and needs leave. */
 static enum apr_code check_requantize(const struct job *j, struct apr_err *e)
 {
-    if (j->args->to.requantize || (j->recipe && j->recipe->is_float)) return APR_OK;
+    if (j->args->to.types.requantize || (j->recipe && j->recipe->is_float)) return APR_OK;
     size_t n = j->recipe ? j->n_models : 1; /* without a recipe the first model's types are written */
     for (size_t k = 0; k < n; k++)
         for (uint64_t i = 0; i < j->models[k]->n_tensors; i++) {
@@ -229,7 +229,7 @@ static enum apr_code merge_models(struct job *j, struct apr_err *e)
     TRY(merge_open(g, j->models, n, j->args->base_model ? j->models[n] : NULL, e));
     struct to_apr_source source = {.model = j->models[0],
                                    .data = g->model,
-                                   .provenance = merge_record(g, j->recipe, j->args->to.pure),
+                                   .provenance = merge_record(g, j->recipe, j->args->to.types.pure),
                                    .n_held_bytes = merge_held_bytes(g),
                                    .kern = g->kern,
                                    .pool = g->pool};
@@ -247,7 +247,7 @@ static enum apr_code run(void *p, struct apr_ctx *ctx, struct apr_err *e)
     TRY(check_idle(j.args, g->method, e));
     TRY(make_params(j.args, g->method, ctx->operands->n, ctx->arena, &g->params, e));
     TRY(to_apr_check_output(&j.args->to, ctx, e));
-    TRY(to_apr_recipe(&j.args->to, &j.recipe, e));
+    TRY(apr_quantize_recipe(&j.args->to.types, &j.recipe, e));
     TRY(apr_kern_pick(&g->kern, e));
     g->pool = apr_pool_open((unsigned)j.args->to.n_threads);
     enum apr_code code = merge_models(&j, e);

@@ -7,11 +7,11 @@ static enum apr_code run(void *p, struct apr_ctx *ctx, struct apr_err *e)
 {
     struct to_apr_args *args = p;
     const struct apr_strs *in = ctx->operands;
-    if (in->n > 1 && args->quantize)
+    if (in->n > 1 && args->types.recipe)
         return apr_fail(e, APR_EUSAGE, "quantize: the type is given twice: %s and --quantize %s", in->at[1],
-                        args->quantize);
-    if (in->n > 1) args->quantize = in->at[1];
-    if (!args->quantize) return apr_fail(e, APR_EUSAGE, "quantize: expected a type: quantize INPUT TYPE");
+                        args->types.recipe);
+    if (in->n > 1) args->types.recipe = in->at[1];
+    if (!args->types.recipe) return apr_fail(e, APR_EUSAGE, "quantize: expected a type: quantize INPUT TYPE");
     return to_apr_run(args, "quantize", NULL, in->n > 0 ? in->at[0] : "-", ctx, e);
 }
 
