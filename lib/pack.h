@@ -42,7 +42,8 @@ struct apr_unpacker;
 /* Up to n bytes of the compressed stream; *n_got is 0 only at its end. */
 typedef enum apr_code apr_pack_get_fn(void *ctx, void *dst, size_t n, size_t *n_got, struct apr_err *e);
 struct apr_unpacker *apr_unpacker_open(enum apr_pack kind, const char *file, apr_pack_get_fn *get, void *ctx);
-/* Up to n bytes; *n_got is 0 only at the end. Never decodes more than twice what was asked for. */
+/* Up to n bytes; *n_got is 0 only at the end. Never decodes more than twice
+ * what was asked for, or one block. */
 APR_MUST_USE enum apr_code apr_unpacker_read(struct apr_unpacker *u, void *dst, size_t n, size_t *n_got,
                                              struct apr_err *e);
 void apr_unpacker_close(struct apr_unpacker *u); /* NULL is fine */

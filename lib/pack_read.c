@@ -7,13 +7,16 @@
 
 #include "arena.h"
 #include "buf.h"
+#include "hash.h"
 #include "pack_form.h"
 
-#define IN_BYTES     ((size_t)256 << 10)
-#define BLOB_STEP    ((size_t)1 << 20)
-#define MIN_LZ4_HEAD 7u
+#define ZSTD_HEADER_BYTES ((size_t)18)
+#define IN_BYTES          ((size_t)256 << 10)
+#define BLOB_STEP         ((size_t)1 << 20)
+#define MIN_LZ4_HEAD      7u
+#define HELD_BYTES        ((uint64_t)64 << 20) /* a zstd frame with less content is held until it is checked */
 
-enum form { UNKNOWN, ZSTD, LZ4_FRAME, LZ4_BLOB };
+enum form { UNKNOWN, ZSTD, LZ4_FRAME, LZ4_BLOCKS, LZ4_BLOB };
 
 struct apr_unpacker {
     struct apr_arena arena; /* owns this struct and in */
@@ -32,6 +35,10 @@ struct apr_unpacker {
     struct apr_buf raw, blob; /* LZ4_BLOB: the block as stored; the content as far as it was needed */
     uint32_t n_blob;
     size_t i_blob;
+    struct apr_buf held; /* content whose checksum was right; handed out up to i_held */
+    size_t i_held;
+    uint32_t n_block_max; /* LZ4_BLOCKS */
+    bool ended;           /* LZ4_BLOCKS: after the end mark */
 };
 
 struct apr_unpacker *apr_unpacker_open(enum apr_pack kind, const char *file, apr_pack_get_fn *get, void *ctx)
@@ -43,6 +50,7 @@ struct apr_unpacker *apr_unpacker_open(enum apr_pack kind, const char *file, apr
     u->in = apr_arena_get(&arena, IN_BYTES);
     apr_buf_init(&u->raw, INT32_MAX);
     apr_buf_init(&u->blob, INT32_MAX);
+    apr_buf_init(&u->held, INT32_MAX);
     u->arena = arena;
     return u;
 }
@@ -54,6 +62,7 @@ void apr_unpacker_close(struct apr_unpacker *u)
     LZ4F_freeDecompressionContext(u->lz4);
     apr_buf_free(&u->raw);
     apr_buf_free(&u->blob);
+    apr_buf_free(&u->held);
     struct apr_arena arena = u->arena;
     apr_arena_free(&arena);
 }
@@ -87,7 +96,11 @@ static enum apr_code open_lz4(struct apr_unpacker *u, struct apr_err *e)
     if (LZ4F_isError(LZ4F_createDecompressionContext(&u->lz4, LZ4F_VERSION)))
         return apr_fail(e, APR_ELOAD, "%s: no memory to decompress", u->file);
     if (n >= MIN_LZ4_HEAD && !LZ4F_isError(LZ4F_getFrameInfo(u->lz4, &info, u->in + u->i_in, &n))) {
-        u->form = LZ4_FRAME;
+        bool own = info.frameType == LZ4F_frame && info.blockMode == LZ4F_blockIndependent &&
+                   info.blockChecksumFlag == LZ4F_blockChecksumEnabled && !info.contentChecksumFlag &&
+                   !info.contentSize && !info.dictID && info.blockSizeID == LZ4F_max4MB;
+        u->form = own ? LZ4_BLOCKS : LZ4_FRAME;
+        u->n_block_max = APR_PACK_BLOCK_BYTES;
         u->i_in += n; /* the head is consumed */
         u->n_taken += n;
         u->between = false;
@@ -156,6 +169,97 @@ static enum apr_code read_frames(struct apr_unpacker *u, void *dst, size_t n, si
     }
 }
 
+/* A frame of known size is decoded as a whole, so that its checksum is verified before its content is used.
+ * *held: false for frames that must be passed on as they come. */
+static enum apr_code hold_zstd(struct apr_unpacker *u, bool *held, struct apr_err *e)
+{
+    uint8_t *at;
+    *held = false;
+    if (!u->between) return APR_OK; /* inside a frame that is passed on */
+    while (u->n_in - u->i_in < ZSTD_HEADER_BYTES && !u->in_ended) TRY(fill(u, e));
+    unsigned long long n = ZSTD_getFrameContentSize(u->in + u->i_in, u->n_in - u->i_in);
+    if (n == 0 || n > HELD_BYTES) return APR_OK; /* also the values that mean unknown and error */
+    u->held.n_bytes = u->i_held = 0;
+    TRY(apr_buf_reserve(&u->held, (size_t)n, &at, e));
+    u->between = false;
+    for (size_t done = 0; !u->between;) {
+        size_t n_got = 0, i_in = u->i_in;
+        if (u->i_in == u->n_in) TRY(fill(u, e));
+        if (u->i_in == u->n_in && u->in_ended) return damaged(u, "it ends inside a frame", e);
+        i_in = u->i_in;
+        TRY(step(u, at + done, (size_t)n - done, &n_got, e));
+        done += n_got;
+        if (u->between && done != n) return damaged(u, "a frame with less than it says", e);
+        if (n_got == 0 && u->i_in == i_in && !u->between) {
+            if (u->in_ended) return damaged(u, "it ends inside a frame", e);
+            TRY(fill(u, e));
+        }
+    }
+    apr_buf_commit(&u->held, (size_t)n);
+    *held = true;
+    return APR_OK;
+}
+
+/* n bytes of input into u->raw. */
+static enum apr_code take(struct apr_unpacker *u, size_t n, struct apr_err *e)
+{
+    u->raw.n_bytes = 0;
+    while (u->raw.n_bytes < n) {
+        size_t n_now = u->n_in - u->i_in, n_left = n - u->raw.n_bytes;
+        if (n_now == 0) {
+            TRY(fill(u, e));
+            if (u->i_in == u->n_in) return damaged(u, "it ends inside a block", e);
+            continue;
+        }
+        if (n_now > n_left) n_now = n_left;
+        TRY(apr_buf_append(&u->raw, u->in + u->i_in, n_now, e));
+        u->i_in += n_now;
+        u->n_taken += n_now;
+    }
+    return APR_OK;
+}
+
+static uint32_t get_u32(const uint8_t *p)
+{
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+}
+
+/* The next block of our own LZ4 frames, its checksum first. */
+static enum apr_code hold_lz4(struct apr_unpacker *u, struct apr_err *e)
+{
+    uint8_t *at;
+    u->held.n_bytes = u->i_held = 0;
+    TRY(take(u, APR_LZ4_WORD, e));
+    uint32_t w = get_u32(u->raw.data), n_packed = w & ~APR_LZ4_PLAIN;
+    if (w == 0) {
+        u->ended = true;
+        if (u->i_in == u->n_in) TRY(fill(u, e));
+        return u->i_in == u->n_in ? APR_OK : damaged(u, "bytes after the LZ4 frame", e);
+    }
+    if (n_packed > u->n_block_max) return damaged(u, "a block over its largest size", e);
+    TRY(take(u, (size_t)n_packed + APR_LZ4_WORD, e));
+    if (get_u32(u->raw.data + n_packed) != apr_xxh32(u->raw.data, n_packed))
+        return damaged(u, "a block's checksum is wrong", e);
+    if (w & APR_LZ4_PLAIN) return apr_buf_append(&u->held, u->raw.data, n_packed, e);
+    TRY(apr_buf_reserve(&u->held, u->n_block_max, &at, e));
+    int n = LZ4_decompress_safe((const char *)u->raw.data, (char *)at, (int)n_packed, (int)u->n_block_max);
+    if (n < 0) return damaged(u, "a block that is no LZ4 data", e);
+    apr_buf_commit(&u->held, (size_t)n);
+    return APR_OK;
+}
+
+static enum apr_code read_held(struct apr_unpacker *u, void *dst, size_t n, size_t *n_got, struct apr_err *e)
+{
+    bool held = true;
+    while (u->i_held == u->held.n_bytes && !u->ended && held)
+        TRY(u->form == ZSTD ? hold_zstd(u, &held, e) : hold_lz4(u, e));
+    if (!held) return read_frames(u, dst, n, n_got, e);
+    *n_got = u->held.n_bytes - u->i_held < n ? u->held.n_bytes - u->i_held : n;
+    if (*n_got) memcpy(dst, u->held.data + u->i_held, *n_got);
+    u->i_held += *n_got;
+    return APR_OK;
+}
+
 static enum apr_code load_blob(struct apr_unpacker *u, struct apr_err *e)
 {
     size_t n_max = (size_t)LZ4_compressBound((int)u->n_blob);
@@ -204,5 +308,6 @@ enum apr_code apr_unpacker_read(struct apr_unpacker *u, void *dst, size_t n, siz
     *n_got = 0;
     if (n == 0) return APR_OK;
     if (u->form == UNKNOWN) TRY(begin(u, e));
-    return u->form == LZ4_BLOB ? read_blob(u, dst, n, n_got, e) : read_frames(u, dst, n, n_got, e);
+    if (u->form == LZ4_BLOB) return read_blob(u, dst, n, n_got, e);
+    return u->form == LZ4_FRAME ? read_frames(u, dst, n, n_got, e) : read_held(u, dst, n, n_got, e);
 }
