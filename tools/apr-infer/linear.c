@@ -93,10 +93,17 @@ void apr_acts_pack(const struct apr_compute *c, const struct apr_acts *x, unsign
     if (wants & 1u << APR_ACT_Q8_256) c->kern->to_act256(row, x->q256 + i_tok * (x->n_cols / 256), x->n_cols);
 }
 
+static void tap(const struct apr_compute *c, const struct apr_acts *x, const struct apr_product *products,
+                size_t n_products)
+{
+    for (size_t i = 0; i < n_products; i++) c->tap(c->tap_ctx, products[i].w, x);
+}
+
 void apr_linear(const struct apr_compute *c, const struct apr_acts *x, const struct apr_product *products,
                 size_t n_products)
 {
     assert(n_products <= APR_MAX_PRODUCTS);
+    if (c->tap) tap(c, x, products, n_products);
     struct job j = {.c = c, .x = x, .products = products, .n_products = n_products};
     for (size_t i = 0; i < n_products; i++) {
         const struct apr_mat *w = products[i].w;
@@ -112,6 +119,7 @@ void apr_linear_swiglu(const struct apr_compute *c, const struct apr_acts *x, co
 {
     assert(gate->n_rows == up->n_rows && gate->n_cols == x->n_cols && up->n_cols == x->n_cols);
     struct apr_product products[] = {{gate, y}, {up, up_y}};
+    if (c->tap) tap(c, x, products, 2);
     struct job j = {.c = c, .x = x, .products = products, .n_products = 2};
     j.n_rows_chunk[0] = rows_per_chunk(c, gate, gate->row_bytes + up->row_bytes);
     apr_parallel_for(c->pool, n_chunks_of(gate->n_rows, j.n_rows_chunk[0]), 1, swiglu_task, &j);

@@ -22,6 +22,10 @@ struct apr_mat {
     const float *bias; /* [n_rows] or NULL; added by the caller */
 };
 
+struct apr_acts;
+/* Sees the input of a product before it is computed; on the caller's thread. */
+typedef void apr_tap_fn(void *ctx, const struct apr_mat *w, const struct apr_acts *x);
+
 /* What a product needs besides its operands. */
 struct apr_compute {
     const struct apr_kern *kern;
@@ -29,6 +33,8 @@ struct apr_compute {
     bool exact;
     uint8_t *scratch; /* [threads] of scratch_bytes, aligned to 64 */
     size_t scratch_bytes;
+    apr_tap_fn *tap; /* NULL: none */
+    void *tap_ctx;
 };
 
 /* The input of matrices: n_toks rows of n_cols in up to three layouts. */

@@ -11,5 +11,6 @@ extern const struct apr_verb verb_check;
 extern const struct apr_verb verb_bench;
 extern const struct apr_verb verb_tokenize;
 extern const struct apr_verb verb_template;
+extern const struct apr_verb verb_imatrix;
 
 #endif
