@@ -266,6 +266,41 @@ enum apr_code apr_override_apply(struct apr_override *o, struct apr_model *m, st
     return APR_OK;
 }
 
+/* ---- taking out --------------------------------------------------------------------------------------- */
+
+static bool take_kv_out(struct apr_model *m, const char *key)
+{
+    struct apr_kvs rest;
+    bool found = false;
+    if (!*key || !apr_kvs_find(&m->kvs, key)) return false;
+    apr_kvs_init(&rest, &m->arena);
+    for (size_t i = 0; i < m->kvs.n; i++)
+        if (strcmp(m->kvs.at[i].key.p, key) != 0)
+            apr_kvs_add(&rest, &m->kvs.at[i]);
+        else
+            found = true;
+    m->kvs = rest;
+    return found;
+}
+
+enum apr_code apr_override_unset(const char *key, struct apr_model *m, struct apr_err *e)
+{
+    bool found = false;
+    if (strncmp(key, "custom.", 7) == 0) {
+        json_t *custom = json_object_get(m->apr_meta, "custom");
+        found = json_object_del(custom, key + 7) == 0;
+        if (found && json_object_size(custom) == 0) json_object_del(m->apr_meta, "custom");
+    }
+    for (size_t i = 1; i < sizeof rows / sizeof *rows; i++) { /* a model has a name */
+        if (strcmp(rows[i].key, key) != 0) continue;
+        found |= json_object_del(m->hf_card, key) == 0;
+        found |= json_object_del(m->apr_meta, key) == 0;
+        if (carries_keys(m)) found |= take_kv_out(m, rows[i].gguf);
+    }
+    return found ? APR_OK
+                 : apr_fail(e, APR_ENOTFOUND, "--unset %s: %s has no such key to take out", key, m->path);
+}
+
 void apr_override_close(struct apr_override *o)
 {
     apr_model_close(o->donor);

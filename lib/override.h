@@ -29,6 +29,8 @@ struct apr_override {
         APR_OPT(type_, field_.chat_template, "chat-template", 0, "FILE", "take the chat template from FILE")
 
 APR_MUST_USE enum apr_code apr_override_apply(struct apr_override *o, struct apr_model *m, struct apr_err *e);
+/* Takes a key of set out again; one that the model does not have is APR_ENOTFOUND. */
+APR_MUST_USE enum apr_code apr_override_unset(const char *key, struct apr_model *m, struct apr_err *e);
 void apr_override_close(struct apr_override *o);
 /* Keys that set takes, NULL past the end. */
 const char *apr_override_key_at(size_t i);

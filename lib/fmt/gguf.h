@@ -39,6 +39,8 @@ APR_MUST_USE enum apr_code apr_gguf_read_set(struct apr_model *m, struct apr_src
 APR_MUST_USE enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *a,
                                           const char *file, struct apr_err *e);
 
+/* Key, type and value as they stand in a file. */
+APR_MUST_USE enum apr_code apr_gguf_put_kv(struct apr_buf *b, const struct apr_kv *kv, struct apr_err *e);
 /* The writer's half of the vtable, in gguf_write.c. */
 enum apr_code apr_gguf_begin(const struct apr_plan *p, struct apr_sink *s, struct apr_writer **w,
                              struct apr_err *e);

@@ -49,7 +49,7 @@ static enum apr_code put_array(struct apr_buf *b, const struct apr_kv *kv, struc
     return APR_OK;
 }
 
-static enum apr_code put_kv(struct apr_buf *b, const struct apr_kv *kv, struct apr_err *e)
+enum apr_code apr_gguf_put_kv(struct apr_buf *b, const struct apr_kv *kv, struct apr_err *e)
 {
     TRY(put_str(b, kv->key.p, kv->key.n_bytes, e));
     TRY(put_uint(b, kv->type, 4, e));
@@ -89,7 +89,7 @@ static enum apr_code put_head(const struct apr_plan *p, struct apr_buf *b, struc
     TRY(put_uint(b, p->n_tensors, 8, e));
     TRY(put_uint(b, n_kvs - (alignment != NULL), 8, e));
     for (size_t i = 0; i < n_kvs; i++) /* a source's own alignment does not hold here */
-        if (&p->kvs->at[i] != alignment) TRY(put_kv(b, &p->kvs->at[i], e));
+        if (&p->kvs->at[i] != alignment) TRY(apr_gguf_put_kv(b, &p->kvs->at[i], e));
     for (uint64_t i = 0; i < p->n_tensors; i++) TRY(put_info(b, &p->tensors[i], e));
     return apr_buf_append(b, zeros,
                           (APR_GGUF_ALIGNMENT - b->n_bytes % APR_GGUF_ALIGNMENT) % APR_GGUF_ALIGNMENT, e);

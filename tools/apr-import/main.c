@@ -1,7 +1,8 @@
 /* apr-import: models in, .apr out. */
 #include "verbs.h"
 
-static const struct apr_verb *const verbs[] = {&verb_import, &verb_convert, &verb_quantize, &verb_merge};
+static const struct apr_verb *const verbs[] = {&verb_import, &verb_convert, &verb_quantize, &verb_merge,
+                                               &verb_edit};
 
 static const struct apr_tool tool = {
     .name = "apr-import", .verbs = verbs, .n_verbs = sizeof verbs / sizeof verbs[0]};

@@ -8,5 +8,6 @@ extern const struct apr_verb verb_import;
 extern const struct apr_verb verb_convert;
 extern const struct apr_verb verb_quantize;
 extern const struct apr_verb verb_merge;
+extern const struct apr_verb verb_edit;
 
 #endif
