@@ -14,9 +14,10 @@
 _Static_assert(PIECE_ELEMS * sizeof(double) <= APR_PIECE_BYTES, "a piece exceeds its ceiling");
 _Static_assert(PIECE_ELEMS % CHUNK_ELEMS == 0, "chunks do not tile a piece");
 
-#define N_CHUNKS    (PIECE_ELEMS / CHUNK_ELEMS)
-#define F16_TOO_BIG 65520.0F /* rounds to infinity */
-#define N_SPOTS     3
+#define MAX_BLOCK_ELEMS 256
+#define N_CHUNKS        (PIECE_ELEMS / CHUNK_ELEMS)
+#define F16_TOO_BIG     65520.0F /* rounds to infinity */
+#define N_SPOTS         3
 
 /* Everything that one tensor's tasks share. */
 struct job {
@@ -40,6 +41,7 @@ struct loop {
     struct apr_arena arena;
     uint8_t *in, *out;
     float *scratch;
+    uint8_t *raw; /* [APR_PIECE_BYTES], for tensors of the original's packings; made when first needed */
     struct apr_verdict verdict;
     struct apr_progress progress;
 };
@@ -167,18 +169,24 @@ static enum apr_code carry(struct loop *l, const struct apr_tensor *t, struct ap
     return APR_OK;
 }
 
-/* Reads and converts the values from at on; *stats grows. */
-static enum apr_code convert_piece(struct job *j, uint64_t at, struct apr_stats *stats, struct apr_err *e)
+/* The piece in j->in, from the tensor's value at on; *stats grows. */
+static enum apr_code convert_loaded(struct job *j, uint64_t at, struct apr_stats *stats, struct apr_err *e)
 {
-    uint64_t n_left = apr_tensor_elems(j->src) - at;
-    j->i_first = at;
-    j->n_elems = n_left < PIECE_ELEMS ? (size_t)n_left : PIECE_ELEMS;
     size_t n_chunks = (j->n_elems + CHUNK_ELEMS - 1) / CHUNK_ELEMS;
-    uint64_t off = j->from->head_bytes + at / j->from->block_elems * j->from->block_bytes;
-    TRY(apr_model_read(j->c->model, j->src, off, j->in, bytes_of(j->from, j->n_elems), e));
+    j->i_first = at;
     apr_parallel_for(j->c->pool, n_chunks, 1, convert_chunk, j);
     for (size_t i = 0; i < n_chunks; i++) merge(stats, &j->stats[i]);
     return judge_piece(j, stats, e);
+}
+
+/* Reads and converts the values from at on. */
+static enum apr_code convert_piece(struct job *j, uint64_t at, struct apr_stats *stats, struct apr_err *e)
+{
+    uint64_t n_left = apr_tensor_elems(j->src) - at;
+    uint64_t off = j->from->head_bytes + at / j->from->block_elems * j->from->block_bytes;
+    j->n_elems = n_left < PIECE_ELEMS ? (size_t)n_left : PIECE_ELEMS;
+    TRY(apr_model_read(j->c->model, j->src, off, j->in, bytes_of(j->from, j->n_elems), e));
+    return convert_loaded(j, at, stats, e);
 }
 
 static enum apr_code emit(struct loop *l, struct apr_xxh3 *hash, const void *p, size_t n, struct apr_err *e)
@@ -206,6 +214,84 @@ static enum apr_code head(struct loop *l, struct job *j, struct apr_xxh3 *hash, 
     return emit(l, hash, j->to == j->from ? &j->from_scale : &j->to_scale, sizeof j->to_scale, e);
 }
 
+/* ---- packings of the original ------------------------------------------------------------------------- */
+
+/* n values of type q from blocks whose last one may be filled up with zeros. */
+static void unpack_row(const struct apr_kern *kern, const struct apr_quant *q, const uint8_t *blocks,
+                       float *x, size_t n)
+{
+    float last[MAX_BLOCK_ELEMS];
+    size_t n_whole = n / q->block_elems * q->block_elems;
+    if (n_whole) kern->to_f32[q->type](blocks, x, n_whole);
+    if (n == n_whole) return;
+    kern->to_f32[q->type](blocks + bytes_of(q, n_whole), last, q->block_elems);
+    memcpy(x + n_whole, last, (n - n_whole) * sizeof *x);
+}
+
+/* The next values, as many as make a piece, as floats into j->in. Padded rows are read whole, flat blocks run
+ * on. *n_raw: bytes of them, which stay in l->raw. */
+static enum apr_code load_packed(struct loop *l, struct job *j, const struct apr_quant *q, uint64_t at,
+                                 uint64_t off, size_t *n_raw, struct apr_err *e)
+{
+    uint64_t n_left = apr_tensor_elems(j->src) - at;
+    uint64_t n_cols = j->src->packing == APR_FLAT ? PIECE_ELEMS : apr_tensor_cols(j->src);
+    uint64_t n_padded = (n_cols + q->block_elems - 1) / q->block_elems * q->block_elems;
+    float *x = (float *)(void *)j->in; /* from the arena: aligned */
+    if (n_padded > PIECE_ELEMS)
+        return apr_fail(e, APR_ELOAD,
+                        "%s: tensor %s: padded rows of %" PRIu64 " columns, expected at most %zu",
+                        l->c->model->path, j->src->name, n_cols, PIECE_ELEMS);
+    uint64_t n = PIECE_ELEMS / n_padded * n_cols;
+    j->n_elems = (size_t)(n_left < n ? n_left : n);
+    *n_raw = 0;
+    for (size_t i = 0; i < j->n_elems; i += (size_t)n_cols)
+        *n_raw += bytes_of(q, j->n_elems - i < n_cols ? j->n_elems - i : (size_t)n_cols);
+    TRY(apr_model_read(l->c->model, j->src, off, l->raw, *n_raw, e));
+    const uint8_t *row = l->raw;
+    for (size_t i = 0; i < j->n_elems; i += (size_t)n_cols) {
+        size_t n_row = j->n_elems - i < n_cols ? j->n_elems - i : (size_t)n_cols;
+        unpack_row(l->c->kern, q, row, x + i, n_row);
+        row += bytes_of(q, n_row);
+    }
+    return APR_OK;
+}
+
+/* Kept as it is, or stored as rows of another type. */
+static enum apr_code move_packed(struct loop *l, const struct apr_plan_tensor *p, struct apr_xxh3 *hash,
+                                 struct apr_err *e)
+{
+    const struct apr_quant *q = apr_quant_of(p->src->type);
+    bool keep = p->type == p->src->type;
+    struct job j = {.c = l->c,
+                    .src = p->src,
+                    .from = apr_quant_of(APR_F32),
+                    .to = apr_quant_of(keep ? APR_F32 : p->type),
+                    .in = l->in,
+                    .out = l->out,
+                    .importance = p->importance,
+                    .narrows = !keep,
+                    .scratch = l->scratch};
+    uint64_t n_all = apr_tensor_elems(p->src), off = 0;
+    struct apr_stats stats;
+    size_t n_raw;
+    apr_stats_init(&stats);
+    if (j.to->head_bytes || q->head_bytes || q->block_elems > MAX_BLOCK_ELEMS)
+        return apr_fail(e, APR_EUNAVAIL,
+                        "tensor %s: padded or flat %s cannot become %s; convert to F16 first", p->name,
+                        q->name, j.to->name);
+    if (!l->raw) l->raw = apr_arena_get(&l->arena, APR_PIECE_BYTES);
+    for (uint64_t at = 0; at < n_all; at += j.n_elems) {
+        TRY(load_packed(l, &j, q, at, off, &n_raw, e));
+        TRY(convert_loaded(&j, at, &stats, e));
+        judge_spots(l, &j, at);
+        if (at + j.n_elems == n_all) TRY(judge_tensor(l, &j, &stats, e));
+        TRY(emit(l, hash, keep ? l->raw : l->out, keep ? n_raw : bytes_of(j.to, j.n_elems), e));
+        apr_progress_add(&l->progress, n_raw);
+        off += n_raw;
+    }
+    return APR_OK;
+}
+
 static enum apr_code move_tensor(struct loop *l, const struct apr_plan_tensor *p, struct apr_xxh3 *hash,
                                  struct apr_err *e)
 {
@@ -219,6 +305,7 @@ static enum apr_code move_tensor(struct loop *l, const struct apr_plan_tensor *p
                     .importance = p->importance,
                     .scratch = l->scratch};
     if (!j.from || !c->kern->to_f32[p->src->type]) return carry(l, p->src, hash, e);
+    if (p->src->packing != APR_ROWS) return move_packed(l, p, hash, e);
     struct apr_stats stats;
     apr_stats_init(&stats);
     TRY(head(l, &j, hash, e));

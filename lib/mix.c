@@ -418,7 +418,7 @@ static enum apr_code apply_rules(const struct apr_recipe *r, const struct apr_mi
     return set_ffn_down(r, m, &ranks, e);
 }
 
-static enum apr_type fallback_of(enum apr_type type, uint64_t n_cols)
+enum apr_type apr_mix_fallback(enum apr_type type, uint64_t n_cols)
 {
     for (size_t i = 0; i < N_OF(fallbacks); i++) {
         if (fallbacks[i].from == type) type = fallbacks[i].to;
@@ -461,7 +461,7 @@ static void settle(const struct apr_recipe *r, struct apr_mix_tensor *t)
     t->fallback = false;
     if (r->is_float || r->is_native || t->wanted == t->src) return;
     if (t->n_cols % apr_quant_of(t->wanted)->block_elems == 0) return;
-    t->type = fallback_of(t->wanted, t->n_cols);
+    t->type = apr_mix_fallback(t->wanted, t->n_cols);
     t->fallback = true;
 }
 

@@ -109,6 +109,8 @@ APR_MUST_USE enum apr_code apr_mix_pick_find(const struct apr_mix_overrides *o, 
 APR_MUST_USE enum apr_code apr_mix_type_named(const char *name, const char *option, enum apr_type *type,
                                               struct apr_err *e);
 
+/* What takes the place of a type whose block does not divide n_cols: llama-quantize's table, else F16. */
+enum apr_type apr_mix_fallback(enum apr_type type, uint64_t n_cols);
 /* The type that llama.cpp's converter stores: F32 for vectors, norms, routers and positions, else src. */
 enum apr_type apr_mix_base_type(const char *gguf_name, uint32_t n_dims, enum apr_type src);
 /* May a recipe change this tensor at all? */

@@ -142,6 +142,29 @@ static enum apr_code types(const struct apr_model *m, struct apr_plan_how *how, 
     return APR_OK;
 }
 
+/* Rows that are no whole blocks, as the original packed them: .apr keeps them unless repacking was allowed,
+ * GGUF has no place for them. Stored as rows they need a type whose block divides the columns. */
+static enum apr_code repack(const struct apr_model *m, const struct apr_plan_how *how, struct apr_plan *p,
+                            struct apr_err *e)
+{
+    static const char *const packings[] = {
+        [APR_ROWS] = "", [APR_ROWS_PADDED] = "every row is padded", [APR_FLAT] = "blocks run across rows"};
+    for (uint64_t i = 0; i < p->n_tensors; i++) {
+        struct apr_plan_tensor *t = &p->tensors[i];
+        if (t->src->packing == APR_ROWS || t->type != t->src->type) continue;
+        enum apr_type as_rows = apr_mix_fallback(t->type, apr_tensor_cols(t->src));
+        if (how->requantize)
+            t->type = as_rows;
+        else if (how->fmt->gguf_rules)
+            return apr_fail(e, APR_ECONTRACT,
+                            "%s: tensor %s: %s of %" PRIu64 " columns where %s, which %s cannot hold; "
+                            "--requantize stores it as %s",
+                            m->path, t->src->name, apr_type_name(t->type), apr_tensor_cols(t->src),
+                            packings[t->src->packing], how->fmt->title, apr_type_name(as_rows));
+    }
+    return APR_OK;
+}
+
 static enum apr_code check_types(const struct apr_model *m, const struct apr_plan_how *how,
                                  const struct apr_plan *p, struct apr_err *e)
 {
@@ -166,10 +189,16 @@ enum apr_code apr_plan_make(const struct apr_model *m, struct apr_plan_how *how,
 {
     TRY(rows(m, how, a, p, e));
     TRY(types(m, how, a, p, e));
+    TRY(repack(m, how, p, e));
     TRY(check_types(m, how, p, e));
-    for (uint64_t i = 0; i < p->n_tensors; i++)
-        TRY(apr_tensor_bytes(p->tensors[i].type, p->tensors[i].n_dims, p->tensors[i].dims,
-                             &p->tensors[i].n_bytes, e));
+    for (uint64_t i = 0; i < p->n_tensors; i++) {
+        struct apr_plan_tensor *t = &p->tensors[i];
+        bool kept = t->src->packing != APR_ROWS && t->type == t->src->type;
+        if (kept)
+            t->n_bytes = t->src->n_bytes;
+        else
+            TRY(apr_tensor_bytes(t->type, t->n_dims, t->dims, &t->n_bytes, e));
+    }
     return apr_plan_layout(p, how->fmt->alignment, e);
 }
 

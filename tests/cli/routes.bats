@@ -141,3 +141,26 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
     apr export "$T/p-00003-of-00005.gguf" --format gguf --no-provenance -q -o "$T/back2.gguf"
     cmp "$T/back2.gguf" "$T/one.gguf"
 }
+
+@test "packings of older files: kept in .apr, refused by GGUF unless repacked, the same values" {
+    tests/tools/big-model "$T/small" 0 96 160
+    apr import "$T/small" --quantize f32 -q -o "$T/f32.apr"
+    for how in rows flat; do
+        tests/tools/old-packing "$T/f32.apr" $how "$T/old.apr" "$T/ref.apr"
+        apr convert "$T/old.apr" -q -o "$T/kept.apr"
+        apr convert "$T/kept.apr" --quantize f32 -q -o "$T/wide.apr"
+        [ "$(apr tensors "$T/kept.apr" --json | jq -c '[.tensors[] | .dtype]')" = \
+            "$(apr tensors "$T/old.apr" --json | jq -c '[.tensors[] | .dtype]')" ]
+        apr convert "$T/ref.apr" -q -o "$T/ref2.apr"
+        [ "$(hashes "$T/wide.apr")" = "$(hashes "$T/ref2.apr")" ]
+        run apr export "$T/old.apr" --format gguf -q -o "$T/no.gguf"
+        [ "$status" -eq 5 ]
+        [[ $output == *--requantize* ]]
+        [ ! -e "$T/no.gguf" ]
+        apr export "$T/old.apr" --format gguf --requantize -q -o "$T/a.gguf" --force
+        apr convert "$T/old.apr" --requantize -q -o "$T/rows.apr" --force
+        apr export "$T/rows.apr" --format gguf -q -o "$T/b.gguf" --force
+        cmp <(tests/tools/gguf-manifest "$T/a.gguf" | jq .tensors) <(tests/tools/gguf-manifest "$T/b.gguf" | jq .tensors)
+        rm "$T/kept.apr" "$T/wide.apr" "$T/ref2.apr"
+    done
+}
