@@ -131,3 +131,50 @@ EOF
     [ "$status" -eq 2 ]
     [ "$(apr tokenize "$T/a.gguf" 'a 12' --pre qwen2)" = "$(apr tokenize $MODEL 'a 12')" ]
 }
+
+# README.md in $T/card with this front matter; the other files are links.
+card() {
+    rm -rf "$T/card"
+    mkdir "$T/card"
+    local f
+    for f in "$MODEL"/*; do ln -s "$PWD/$f" "$T/card/"; done
+    rm "$T/card/README.md"
+    printf -- '---\n%s\n---\n# A model\n' "$1" >"$T/card/README.md"
+}
+
+@test "a model card with every field: keys, values and order" {
+    card '{"name": "Full Card", "author": "A. Uthor", "version": "1.2", "organization": "An Org", "finetune": "Chat",
+        "basename": "full", "description": "Every field\u00e9", "size_label": "8M", "license": ["mit", "apache-2.0"],
+        "license_name": "both", "license_link": "https://example.org/l", "url": "https://example.org/u", "doi": "10.1/x",
+        "uuid": "0-1", "repo_url": "https://example.org/r",
+        "base_model": ["Qwen/Qwen2.5-7B", "mistralai/Mistral-7B-Instruct-v0.1", "https://huggingface.co/org/some-base-2B",
+            "https://example.org/elsewhere", {"name": "By hand", "author": "Me", "repo_url": "https://example.org/h"}],
+        "datasets": ["org/data-set", "plain"], "tags": ["a", "b c"], "pipeline_tag": "text-generation",
+        "language": ["en", "no"]}'
+    for how in direct apr; do
+        if [ $how = direct ]; then
+            apr export "$T/card" --format gguf -q -o "$T/direct.gguf"
+        else
+            apr import "$T/card" -q | apr-export gguf -q >"$T/apr.gguf"
+        fi
+        run tests/tools/card-keys "$T/$how.gguf" "$T/card/README.md"
+        echo "$how: $output"
+        [ "$status" -eq 0 ]
+    done
+}
+
+@test "a model card with the other spellings, and with single values" {
+    card '{"model_name": "Other", "model_creator": "C. Reator", "model_version": "3", "model_organization": "O",
+        "model_finetune": "Code", "model_type": "othertype", "model_description": "D", "model_size_label": "9M",
+        "license": "other", "license_name": "own", "model_url": "https://example.org/u", "model_doi": "10.1/y",
+        "model_uuid": "2-3", "model_repo_url": "https://example.org/r", "base_models": "org/Base-v2",
+        "dataset": "https://huggingface.co/org/data", "tags": "one", "languages": "en"}'
+    apr export "$T/card" --format gguf -q -o "$T/a.gguf"
+    run tests/tools/card-keys "$T/a.gguf" "$T/card/README.md"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    sed -i 's/C. Reator/Somebody/' "$T/card/README.md" # the comparison can fail
+    run tests/tools/card-keys "$T/a.gguf" "$T/card/README.md"
+    [ "$status" -eq 1 ]
+    [[ "$output" == *general.author* ]]
+}

@@ -148,15 +148,25 @@ static void parent_keys(struct apr_kvs *kvs, const char *what, size_t i, const c
                     apr_arena_printf(a, "https://huggingface.co/%s/%s", m.organization, m.full));
 }
 
-/* Base models or data sets: a string or a list of ids and URLs. */
+/* An entry that is written out, field by field. */
+static void parent_fields(struct apr_kvs *kvs, const char *what, size_t i, const json_t *entry)
+{
+    static const char *const fields[] = {"name", "author", "version", "organization", "description",
+                                         "url",  "doi",    "uuid",    "repo_url"};
+    for (size_t k = 0; k < sizeof fields / sizeof *fields; k++)
+        parent_text(kvs, what, i, fields[k], json_string_value(json_object_get(entry, fields[k])));
+}
+
+/* Base models or data sets: one or a list of ids, URLs and objects. */
 static void parents(struct apr_kvs *kvs, const char *what, const json_t *v, uint64_t n_params)
 {
     if (!v || json_is_null(v)) return;
     size_t n = json_is_array(v) ? json_array_size(v) : 1;
     apr_kvs_u32(kvs, apr_arena_printf(kvs->arena, "general.%s.count", what), (uint32_t)n);
     for (size_t i = 0; i < n; i++) {
-        const char *id = json_string_value(json_is_array(v) ? json_array_get(v, i) : v);
-        if (id) parent_keys(kvs, what, i, id, n_params);
+        const json_t *entry = json_is_array(v) ? json_array_get(v, i) : v;
+        if (json_is_string(entry)) parent_keys(kvs, what, i, json_string_value(entry), n_params);
+        if (json_is_object(entry)) parent_fields(kvs, what, i, entry);
     }
 }
 
