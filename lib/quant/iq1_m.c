@@ -16,7 +16,8 @@ void apr_iq1_m_to_f32(const void *blocks, float *x, size_t n_elems)
     for (; n_elems >= APR_QKK; n_elems -= APR_QKK, b++) {
         float d = scale_of_block(b);
         for (int v = 0; v < 32; v++, x += 8) {
-            unsigned scale = apr_u16_of(b->scales[v / 8]) >> v / 2 % 4 * 3 & 7, h = b->qh[v / 2] >> v % 2 * 4;
+            unsigned scale = (unsigned)apr_u16_of(b->scales[v / 8]) >> v / 2 % 4 * 3 & 7,
+                     h = (unsigned)b->qh[v / 2] >> v % 2 * 4;
             float dl = d * (float)(2 * scale + 1), delta = h & 8 ? -APR_IQ1_DELTA : APR_IQ1_DELTA;
             apr_iq1_vector(x, dl, apr_grid_iq1[b->qs[v] | (h & 7) << 8], delta);
         }
