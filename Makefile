@@ -97,12 +97,17 @@ $(BENCHES): $(O)/bench/%: $(O)/tests/bench/%.o $(O)/libapr.a
 	$(CC) $(LDFLAGS) -o $@ $< $(O)/libapr.a $(LIBS)
 bench: $(BENCHES)
 
+# Preloaded by tests/cli/torture.bats.
+$(O)/shim.so: tests/tools/shim.c
+	@mkdir -p $(@D)
+	$(CC) $(WARN) $(OPT) -D_GNU_SOURCE -fPIC -shared -o $@ $<
+
 units: $(UNITS)
-check: all units
+check: all units $(O)/shim.so
 	O=$(O) BINDIR=$(BINDIR) scripts/run-tests
 unit: units
 	O=$(O) BINDIR=$(BINDIR) scripts/run-tests unit
-cli: all
+cli: all $(O)/shim.so
 	O=$(O) BINDIR=$(BINDIR) scripts/run-tests cli
 gates: all
 	O=$(O) BINDIR=$(BINDIR) scripts/run-gates

@@ -95,17 +95,32 @@ static void *take(struct apr_arena *a, size_t n_bytes)
     return take(a, n_bytes);
 }
 
+_Noreturn void apr_memory_exhausted(size_t n_bytes)
+{
+    char line[128];
+    int n = snprintf(line, sizeof line, "%s: out of memory (%zu bytes wanted)\n",
+                     program_invocation_short_name, n_bytes);
+    if (n > 0 && write(STDERR_FILENO, line, (size_t)n) < 0) exit(APR_EIO);
+    exit(APR_ELOAD);
+}
+
 void *apr_arena_get(struct apr_arena *a, size_t n_bytes)
 {
     void *p = take(a, n_bytes);
-    if (!p) {
-        char line[128];
-        int n = snprintf(line, sizeof line, "%s: out of memory (%zu bytes wanted)\n",
-                         program_invocation_short_name, n_bytes);
-        if (n > 0 && write(STDERR_FILENO, line, (size_t)n) < 0) exit(APR_EIO);
-        exit(APR_ELOAD);
-    }
+    if (!p) apr_memory_exhausted(n_bytes);
     return p;
+}
+
+void *apr_heap_get(size_t n_bytes)
+{
+    void *p = malloc(n_bytes ? n_bytes : 1);
+    if (!p) apr_memory_exhausted(n_bytes);
+    return p;
+}
+
+void apr_heap_free(void *p)
+{
+    free(p);
 }
 
 enum apr_code apr_arena_try(struct apr_arena *a, void *out_ptr, size_t n, size_t n_each, const char *what,

@@ -23,6 +23,10 @@ void *apr_arena_get(struct apr_arena *a, size_t n_bytes) __attribute__((returns_
 /* *out is NULL on failure. n_each * n is checked. what names the thing in the message. */
 APR_MUST_USE enum apr_code apr_arena_try(struct apr_arena *a, void *out_ptr, size_t n, size_t n_each,
                                          const char *what, struct apr_err *e);
+/* For libraries that allocate themselves and whose callers would not notice a failure. */
+void *apr_heap_get(size_t n_bytes) __attribute__((returns_nonnull));
+void apr_heap_free(void *p);
+_Noreturn void apr_memory_exhausted(size_t n_bytes); /* how apr_arena_get and apr_heap_get end the program */
 char *apr_arena_strdup(struct apr_arena *a, const char *s);
 char *apr_arena_strndup(struct apr_arena *a, const char *s, size_t n_bytes); /* NUL added */
 char *apr_arena_printf(struct apr_arena *a, const char *format, ...) APR_PRINTF(2, 3);

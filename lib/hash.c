@@ -4,8 +4,11 @@
 #include <openssl/evp.h>
 #include <stdio.h>
 #include <sys/random.h>
+#define XXH_STATIC_LINKING_ONLY /* for the size of its state */
 #include <xxhash.h>
 #include <zlib.h>
+
+#include "arena.h"
 
 #define SHA256_BYTES 32
 
@@ -47,7 +50,8 @@ uint32_t apr_crc32(uint32_t crc, const void *p, size_t n_bytes)
 struct apr_xxh3 *apr_xxh3_begin(void)
 {
     XXH3_state_t *s = XXH3_createState();
-    if (s) XXH3_64bits_reset(s);
+    if (!s) apr_memory_exhausted(sizeof *s);
+    XXH3_64bits_reset(s);
     return (struct apr_xxh3 *)s;
 }
 

@@ -81,7 +81,8 @@ void apr_sink_pack(struct apr_sink *s, enum apr_pack kind, uint64_t off_plain, s
 uint64_t apr_sink_stored(const struct apr_sink *s); /* bytes written so far, as stored */
 uint32_t apr_sink_crc(const struct apr_sink *s);    /* CRC-32 of every byte so far */
 bool apr_sink_failed(const struct apr_sink *s);     /* stop early; the text comes from finish */
-/* Fails with 7 unless the file system of path has n bytes free (no effect on "-"). */
+/* Fails with 7 unless the file system of path, or of the file that standard output is, has n bytes free. No
+ * effect on pipes and devices. */
 APR_MUST_USE enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, struct apr_err *e);
 /* Flush, fsync, rename, fsync of the directory; reports the sticky error. Frees s in either case. */
 APR_MUST_USE enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e);

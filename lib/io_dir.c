@@ -1,8 +1,4 @@
-/* Folders that appear only when they are complete. See io.h.
- *
- * The temporary is .NAME.XXXXXX.tmp beside the target and locked while its maker lives, so that the next
- * writer of the same target can remove what a killed one left behind.
- */
+/* Folders that appear only when they are complete. See io.h; temporaries are named and held by io_temp.h. */
 #include "io.h"
 
 #include <dirent.h>
@@ -13,17 +9,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "arena.h"
+#include "io_temp.h"
 
-#define MARK_CHARS   6
-#define MAX_DIR_NAME 200 /* of the target's name inside the temporary's: the sum stays under NAME_MAX */
-#define N_TRIES      100
+#define N_TRIES 100
 
 struct apr_dir {
     struct apr_arena arena; /* owns this struct and its strings */
@@ -112,52 +105,25 @@ static enum apr_code check_target(const struct apr_dir *d, struct apr_err *e)
     return code;
 }
 
-static bool is_temporary_of(const struct apr_dir *d, const char *name)
-{
-    int n_base = (int)strnlen(d->base, MAX_DIR_NAME);
-    return name[0] == '.' && strncmp(name + 1, d->base, (size_t)n_base) == 0 &&
-           strlen(name) == (size_t)n_base + 2 + MARK_CHARS + 4 && name[n_base + 1] == '.' &&
-           strcmp(name + n_base + 2 + MARK_CHARS, ".tmp") == 0;
-}
-
-/* Temporaries of this target whose maker is gone: nobody holds their lock. */
-static void remove_stale(const struct apr_dir *d)
-{
-    const struct dirent *entry;
-    DIR *dir = opendir(d->parent);
-    while (dir && (entry = readdir(dir)) != NULL) {
-        char path[PATH_MAX];
-        if (!is_temporary_of(d, entry->d_name)) continue;
-        int n = snprintf(path, sizeof path, "%s/%s", d->parent, entry->d_name);
-        if (n < 0 || (size_t)n >= sizeof path) continue;
-        int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0) continue;
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0) remove_folder(path);
-        close(fd);
-    }
-    if (dir) closedir(dir);
-}
-
 static enum apr_code make_temp(struct apr_dir *d, struct apr_err *e)
 {
-    static const char digits[] = "abcdefghijklmnopqrstuvwxyz0123456789";
     for (int i = 0; i < N_TRIES; i++) {
-        unsigned char noise[MARK_CHARS];
-        char mark[MARK_CHARS + 1] = {0};
-        if (getrandom(noise, sizeof noise, 0) != sizeof noise)
-            memset(noise, (getpid() + i) & 0xff, sizeof noise);
-        for (size_t k = 0; k < sizeof noise; k++) mark[k] = digits[noise[k] % (sizeof digits - 1)];
-        char *path = apr_arena_printf(&d->arena, "%s/.%.*s.%s.tmp", d->parent, MAX_DIR_NAME, d->base, mark);
+        char *path = apr_temp_path(&d->arena, d->target, d->base);
         if (mkdir(path, 0777) != 0) {
             if (errno == EEXIST) continue;
             break;
         }
-        d->temp = path;
-        d->fd_lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (d->fd_lock < 0 || flock(d->fd_lock, LOCK_EX | LOCK_NB) != 0) break;
         if (atomic_exchange(&unfinished_owner, (int)getpid()) == 0) atexit(apr_dir_cleanup);
         atomic_store(&unfinished, path);
-        return APR_OK;
+        d->temp = path;
+        d->fd_lock = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (d->fd_lock >= 0 && apr_temp_lock(d->fd_lock)) return APR_OK;
+        if (d->fd_lock < 0 && errno != ENOENT) break;
+        /* Swept between its making and its lock. */
+        if (d->fd_lock >= 0) close(d->fd_lock);
+        d->fd_lock = -1;
+        atomic_store(&unfinished, NULL);
+        d->temp = NULL;
     }
     return apr_fail(e, APR_EIO, "%s: cannot create: %s", d->name, strerror(errno));
 }
@@ -193,7 +159,7 @@ enum apr_code apr_dir_open(struct apr_dir **out, const char *path, bool force, s
     if (*d->base == '\0' || strcmp(d->base, ".") == 0 || strcmp(d->base, "..") == 0)
         code = apr_fail(e, APR_EUSAGE, "%s: expected the name of a folder", d->name);
     if (code == APR_OK) code = check_target(d, e);
-    if (code == APR_OK) remove_stale(d);
+    if (code == APR_OK) apr_temp_sweep(d->parent, d->base, S_IFDIR, remove_folder);
     if (code == APR_OK) code = make_temp(d, e);
     if (code != APR_OK) {
         apr_dir_abort(d);

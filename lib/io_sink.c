@@ -2,7 +2,7 @@
  *
  * Where the file system can, the temporary has no name until it is complete (O_TMPFILE), so that not even
  * SIGKILL leaves one behind; elsewhere it is .NAME.XXXXXX.tmp beside the target, listed in temps for
- * apr_sink_cleanup.
+ * apr_sink_cleanup, and removed by the next writer of the target when we are killed (io_temp.h).
  */
 #include "io.h"
 
@@ -15,19 +15,19 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "arena.h"
 #include "hash.h"
+#include "io_temp.h"
 
-#define BUF_BYTES     ((size_t)1 << 16)
-#define MAX_IO        ((size_t)1 << 30) /* Linux moves at most 2 GiB in one call */
-#define MAX_TEMPS     64
-#define MAX_TEMP_NAME 200 /* of the target's name inside the temporary's: the sum stays under NAME_MAX */
-#define N_TRIES       100
+#define BUF_BYTES ((size_t)1 << 16)
+#define MAX_IO    ((size_t)1 << 30) /* Linux moves at most 2 GiB in one call */
+#define MAX_TEMPS 64
+#define N_TRIES   100
 
 struct apr_sink {
     struct apr_arena arena; /* owns this struct, its strings and buf */
@@ -41,6 +41,7 @@ struct apr_sink {
     uint64_t pos, n_stored;    /* of the content; of the file */
     struct apr_packer *packer; /* owned; NULL: stored as it comes */
     uint64_t off_plain;        /* where the compressed stream begins */
+    uint64_t n_needed;         /* what apr_sink_need was told, for the message of a disk that fills up */
     uint32_t crc;
     uint8_t *buf; /* [BUF_BYTES] */
     size_t n_buf;
@@ -79,41 +80,38 @@ static void temp_unlist(char *path)
     }
 }
 
-/* .NAME.XXXXXX.tmp beside the target */
-static char *temp_path(struct apr_sink *s)
-{
-    static const char digits[] = "abcdefghijklmnopqrstuvwxyz0123456789";
-    unsigned char noise[6];
-    char mark[sizeof noise + 1];
-    if (getrandom(noise, sizeof noise, 0) != sizeof noise) memset(noise, getpid() & 0xff, sizeof noise);
-    for (size_t i = 0; i < sizeof noise; i++) mark[i] = digits[noise[i] % (sizeof digits - 1)];
-    mark[sizeof noise] = '\0';
-    return apr_arena_printf(&s->arena, "%.*s.%.*s.%s.tmp", (int)(s->base - s->target), s->target,
-                            MAX_TEMP_NAME, s->base, mark);
-}
-
 static enum apr_code open_named(struct apr_sink *s, struct apr_err *e)
 {
     for (int i = 0; i < N_TRIES; i++) {
-        char *path = temp_path(s);
+        char *path = apr_temp_path(&s->arena, s->target, s->base);
         if (!temp_list(path)) return apr_fail(e, APR_EIO, "%s: too many outputs at once", s->name);
         s->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-        if (s->fd >= 0) {
+        if (s->fd >= 0 && apr_temp_lock(s->fd)) {
             s->temp = path;
             return APR_OK;
         }
         temp_unlist(path);
-        if (errno != EEXIST) break;
+        if (s->fd < 0 && errno != EEXIST) break;
+        if (s->fd >= 0) close(s->fd); /* swept between its making and its lock */
+        s->fd = -1;
     }
     return apr_fail(e, APR_EIO, "%s: cannot create: %s", s->name, strerror(errno));
+}
+
+static void remove_file(const char *path)
+{
+    unlink(path);
 }
 
 static enum apr_code open_temp(struct apr_sink *s, const char *dir, struct apr_err *e)
 {
     s->fd_dir = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->fd_dir < 0) return apr_fail(e, APR_EIO, "%s: cannot create: %s", s->name, strerror(errno));
+    apr_temp_sweep(dir, s->base, S_IFREG, remove_file);
     if (!access("/proc/self/fd", X_OK)) s->fd = open(dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666);
-    return s->fd >= 0 ? APR_OK : open_named(s, e);
+    if (s->fd < 0) return open_named(s, e);
+    flock(s->fd, LOCK_EX | LOCK_NB); /* for the moment between its name and the target's: see name_temp */
+    return APR_OK;
 }
 
 /* A link stands for what it points to; devices and pipes are written in place. */
@@ -158,6 +156,28 @@ static struct apr_sink *sink_new(const char *path)
     return s;
 }
 
+/* What a redirection opened has a path, which the messages then name. */
+static void name_stdout(struct apr_sink *s)
+{
+    char link[PATH_MAX], shown[512], self[64];
+    struct stat st;
+    if (fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode)) return;
+    snprintf(self, sizeof self, "/proc/self/fd/%d", s->fd);
+    ssize_t n = readlink(self, link, sizeof link);
+    if (n <= 0 || link[0] != '/') return;
+    s->name =
+        apr_arena_printf(&s->arena, "standard output (%s)", apr_escape(shown, sizeof shown, link, (size_t)n));
+}
+
+static enum apr_code open_stdout(struct apr_sink *s, struct apr_err *e)
+{
+    if (fflush(stdout)) return apr_fail(e, APR_EIO, "standard output: %s", strerror(errno));
+    s->fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
+    if (s->fd < 0) return apr_fail(e, APR_EIO, "standard output: %s", strerror(errno));
+    name_stdout(s);
+    return APR_OK;
+}
+
 enum apr_code apr_sink_open(struct apr_sink **out, const char *path, bool force, struct apr_err *e)
 {
     bool is_stdout = !strcmp(path, "-") || !strcmp(path, "/dev/stdout");
@@ -166,15 +186,8 @@ enum apr_code apr_sink_open(struct apr_sink **out, const char *path, bool force,
         return apr_fail(e, APR_EUSAGE,
                         "standard output is a terminal; binary data needs -o FILE, a pipe or \">\"");
     struct apr_sink *s = sink_new(is_stdout ? "standard output" : path);
-    enum apr_code rc = APR_OK;
     s->force = force;
-    if (is_stdout) {
-        if (fflush(stdout)) rc = apr_fail(e, APR_EIO, "standard output: %s", strerror(errno));
-        if (rc == APR_OK) s->fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
-        if (rc == APR_OK && s->fd < 0) rc = apr_fail(e, APR_EIO, "standard output: %s", strerror(errno));
-    } else {
-        rc = open_target(s, path, e);
-    }
+    enum apr_code rc = is_stdout ? open_stdout(s, e) : open_target(s, path, e);
     if (rc != APR_OK) {
         apr_sink_abort(s);
         return rc;
@@ -190,10 +203,29 @@ void apr_sink_mem(struct apr_sink **out, struct apr_buf *b)
     (*out)->mem = b;
 }
 
+/* Bytes that can still be stored; false where that is not known, as of a pipe. */
+static bool space_of(const struct apr_sink *s, uint64_t *n_free)
+{
+    struct statvfs fs;
+    struct stat st;
+    if (s->fd_dir < 0 && (s->fd < 0 || fstat(s->fd, &st) != 0 || !S_ISREG(st.st_mode))) return false;
+    if (fstatvfs(s->fd_dir >= 0 ? s->fd_dir : s->fd, &fs) != 0) return false;
+    *n_free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize;
+    /* A redirection without ">" may write over blocks that the file has. */
+    if (s->fd_dir < 0 && s->n_stored == 0 && st.st_blocks > 0) *n_free += (uint64_t)st.st_blocks * 512;
+    return true;
+}
+
 static void stick(struct apr_sink *s, uint64_t off)
 {
-    s->code =
-        apr_fail(&s->why, APR_EIO, "%s: byte %" PRIu64 ": cannot write: %s", s->name, off, strerror(errno));
+    uint64_t n_free;
+    char more[96] = "";
+    int why = errno;
+    if ((why == ENOSPC || why == EDQUOT) && s->n_needed && space_of(s, &n_free))
+        snprintf(more, sizeof more, "; needs %" PRIu64 " bytes in all, %" PRIu64 " are free now", s->n_needed,
+                 n_free);
+    s->code = apr_fail(&s->why, APR_EIO, "%s: byte %" PRIu64 ": cannot write: %s%s", s->name, off,
+                       strerror(why), more);
 }
 
 /* off: where p belongs, for the message. */
@@ -291,11 +323,11 @@ bool apr_sink_failed(const struct apr_sink *s)
 
 enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, struct apr_err *e)
 {
-    struct statvfs fs;
+    uint64_t n_free;
     /* How much a compressed output needs is known when it is written. */
-    if (s->fd_dir < 0 || s->packer || fstatvfs(s->fd_dir, &fs)) return APR_OK;
-    uint64_t n_free = (uint64_t)fs.f_bavail * (uint64_t)fs.f_frsize;
-    if (n_bytes <= n_free) return APR_OK;
+    if (s->packer) return APR_OK;
+    s->n_needed = n_bytes;
+    if (!space_of(s, &n_free) || n_bytes <= n_free) return APR_OK;
     return apr_fail(e, APR_EIO, "%s: needs %" PRIu64 " bytes, its file system has %" PRIu64 " free", s->name,
                     n_bytes, n_free);
 }
@@ -316,7 +348,7 @@ static enum apr_code name_temp(struct apr_sink *s, bool *done, struct apr_err *e
         return apr_fail(e, APR_EUSAGE, "%s: was created by somebody else meanwhile; --force replaces it",
                         s->name);
     for (int i = 0; errno == EEXIST && i < N_TRIES; i++) {
-        char *path = temp_path(s);
+        char *path = apr_temp_path(&s->arena, s->target, s->base);
         if (!temp_list(path)) return apr_fail(e, APR_EIO, "%s: too many outputs at once", s->name);
         if (!linkat(AT_FDCWD, self, AT_FDCWD, path, AT_SYMLINK_FOLLOW)) {
             s->temp = path;

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <jansson.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -148,6 +149,7 @@ int apr_tool_main(const struct apr_tool *tool, int argc, char **argv)
     handle(SIGHUP, on_signal, false);
     handle(SIGPIPE, on_signal, true);
     handle(SIGBUS, on_bus, true);
+    json_set_alloc_funcs(apr_heap_get, apr_heap_free); /* a document that lost a key must not be written */
     apr_log_set(APR_LOG_NORMAL, tool->name);
     apr_arena_init(&arena);
     if (!about(tool, argc, argv, &rc, &e)) {
