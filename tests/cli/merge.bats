@@ -119,6 +119,16 @@ compare() {
     cmp "$T/m.gguf" "$T/b.gguf"
 }
 
+@test "compressed inputs and output: the same tensors" {
+    apr merge $MODEL $MODEL --quantize f16 -q -o "$T/want.apr"
+    apr import $MODEL --compress zstd -q -o "$T/z.apr"
+    apr import $MODEL --compress lz4 -q -o "$T/l.apr"
+    apr merge "$T/z.apr" "$T/l.apr" --quantize f16 --compress zstd -q -j2 -o "$T/m.apr"
+    diff <(hashes "$T/want.apr") <(hashes "$T/m.apr")
+    apr merge <(cat "$T/z.apr") $MODEL -s ties -b "$T/l.apr" --quantize f16 -q -o "$T/n.apr"
+    diff <(hashes "$T/want.apr") <(hashes "$T/n.apr")
+}
+
 @test "provenance names every source and the recipe with its parameters" {
     apr merge $MODEL $MODEL -b $MODEL -s ties --density 0.3 --weights 1,2 --hash-sources -q -o "$T/m.apr"
     apr inspect "$T/m.apr" --provenance --json >"$T/p"
@@ -225,4 +235,19 @@ EOF
     scripts/measure "$T/rss" apr-import merge "$T/big" "$T/big" -s ties -b "$T/big" --quantize q8_0 -q -o "$T/m.apr"
     cat "$T/rss"
     [ "$(jq '.max_rss_bytes < 128 * 1048576' "$T/rss")" = true ]
+}
+
+@test "SIGKILL at any moment: no output or the whole one, and nothing else" {
+    mkdir "$T/out"
+    apr merge $MODEL $MODEL -s ties -b $MODEL -q -o "$T/want.apr"
+    local i
+    for i in $(seq 30); do
+        apr-import merge $MODEL $MODEL -s ties -b $MODEL -q --force -o "$T/out/m.apr" &
+        sleep "0.$((i * 3 / 10))$((i * 3 % 10))"
+        kill -9 $! 2>/dev/null || true
+        wait $! 2>/dev/null || true
+        [ ! -e "$T/out/m.apr" ] || cmp "$T/out/m.apr" "$T/want.apr"
+    done
+    rm -f "$T/out/m.apr"
+    [ -z "$(ls -A "$T/out")" ]
 }

@@ -140,7 +140,11 @@ enum apr_code merge_pass(struct merge *g, uint64_t first, uint64_t n, size_t i_o
     const struct merge_scratch *failed = NULL;
     unsigned n_threads = apr_pool_threads(g->pool);
     for (unsigned i = 0; i < n_threads; i++) g->scratch[i].i_fail = UINT64_MAX;
-    apr_parallel_for(g->pool, (size_t)((n + MERGE_CHUNK - 1) / MERGE_CHUNK), 1, run_chunks, &p);
+    size_t n_chunks = (size_t)((n + MERGE_CHUNK - 1) / MERGE_CHUNK);
+    if (g->is_serial)
+        run_chunks(&p, 0, n_chunks, 0);
+    else
+        apr_parallel_for(g->pool, n_chunks, 1, run_chunks, &p);
     for (unsigned i = 0; i < n_threads; i++)
         if (g->scratch[i].i_fail != UINT64_MAX && (!failed || g->scratch[i].i_fail < failed->i_fail))
             failed = &g->scratch[i];
@@ -237,6 +241,7 @@ enum apr_code merge_open(struct merge *g, struct apr_model *const *inputs, size_
     if (base) TRY(merge_compatible(a, base, e));
     for (size_t k = 0; k < n_inputs + (base != NULL); k++) {
         const struct apr_model *m = k < n_inputs ? inputs[k] : base;
+        for (uint32_t i = 0; i < m->n_files; i++) g->is_serial |= apr_src_packed(m->files[i].src);
         for (uint64_t i = 0; i < a->n_tensors; i++) {
             const struct apr_tensor *t = apr_model_find(m, a->tensors[i].name);
             bool mixed = merge_is_mixed(g->kern, a->tensors[i].type);

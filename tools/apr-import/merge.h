@@ -96,6 +96,7 @@ struct merge {
     struct apr_model *inputs[MERGE_MAX_INPUTS]; /* borrowed */
     size_t n_inputs;
     struct apr_model *base;        /* borrowed; NULL for methods without one */
+    bool is_serial;                /* a compressed input takes one reader at a time */
     struct apr_model *model;       /* owned: the merge as a model of F32 values */
     struct merge_scratch *scratch; /* [threads] */
     struct merge_tensor now;

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "contract.h"
 #include "load.h"
@@ -175,10 +176,19 @@ struct job {
     size_t n_models;
 };
 
+/* What can be read once only is spooled. */
+static bool is_pipe(const char *path)
+{
+    struct stat st;
+    if (strcmp(path, "-") == 0) return true;
+    return stat(path, &st) == 0 && !S_ISREG(st.st_mode) && !S_ISDIR(st.st_mode);
+}
+
 static enum apr_code load_one(struct job *j, const char *path, struct apr_err *e)
 {
     struct apr_model *m;
-    TRY(apr_load_model(path, APR_LOAD_RANDOM, &m, e));
+    /* Random access would map the file, and decode a compressed one into memory; reading does neither. */
+    TRY(apr_load_model(path, is_pipe(path) ? APR_LOAD_RANDOM : APR_LOAD_STREAM, &m, e));
     j->models[j->n_models++] = m;
     if (m->vocab_only || m->n_tensors == 0)
         return apr_fail(e, APR_EFORMAT, "%s: no tensors found; a model needs weights", m->path);
