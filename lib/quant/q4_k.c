@@ -44,7 +44,7 @@ void apr_q4_k_from_f32(const float *x, void *blocks, size_t n_elems, const float
     struct apr_block_q4_k *b = blocks;
     for (size_t i = 0; i < n_elems; i += APR_QKK, b++) {
         struct apr_superblock s;
-        apr_superblock_affine(&s, fit, &spec, 32, APR_FIT_LARGER, x + i, weights ? weights + i : NULL);
+        apr_superblock_affine(&s, fit, &spec, 32, APR_FIT_PLAIN, x + i, weights ? weights + i : NULL);
         pack(&s, b);
     }
 }

@@ -28,7 +28,7 @@ static const struct apr_fit_spec spec = {.n_levels = 32,
                                          .step = 0.25F,
                                          .n_candidates = 8,
                                          .n_more = 4,
-                                         .n_refits = 1,
+                                         .n_refits = 3,
                                          .reach = 1,
                                          .max_scale = 63};
 
@@ -49,10 +49,11 @@ static void pack(const struct apr_superblock *s, struct apr_block_q5_k *b)
 void apr_q5_k_from_f32(const float *x, void *blocks, size_t n_elems, const float *weights)
 {
     const struct apr_fit *fit = apr_fit_pick();
+    enum apr_fit_weight kind = weights ? APR_FIT_PLAIN : APR_FIT_LARGER;
     struct apr_block_q5_k *b = blocks;
     for (size_t i = 0; i < n_elems; i += APR_QKK, b++) {
         struct apr_superblock s;
-        apr_superblock_affine(&s, fit, &spec, 32, APR_FIT_LARGER, x + i, weights ? weights + i : NULL);
+        apr_superblock_affine(&s, fit, &spec, 32, kind, x + i, weights ? weights + i : NULL);
         pack(&s, b);
     }
 }
