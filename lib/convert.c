@@ -7,6 +7,7 @@
 #include "ckd.h"
 #include "fmt/apr.h"
 #include "log.h"
+#include "provenance.h"
 
 /* Both are multiples of every block length, so that no block straddles a border. */
 #define CHUNK_ELEMS ((size_t)64 << 10) /* one task: 256 KiB of floats, within a core's L2 */
@@ -381,6 +382,7 @@ enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, j
         code = run(&l, s, hashes, e);
         apr_progress_end(&l.progress);
         if (trailer) json_object_set(trailer, "tensors", hashes);
+        if (trailer && code == APR_OK) apr_provenance_trail(c->model, trailer);
         if (code == APR_OK)
             code = c->fmt->end(l.w, trailer, e);
         else

@@ -23,11 +23,12 @@ struct apr_convert {
     struct apr_pool *pool;
     bool gate; /* refuse data that breaks the contract; values that the planned type cannot hold are always
                   refused */
-    bool more;   /* another run on the same source follows: what comes after its last tensor is left alone */
+    bool more; /* another run on the same source follows: what comes after its last tensor is left alone */
 };
 
 /* Writes the whole output to s: begin, data, end. trailer may be NULL; otherwise an object that receives
- * "tensors", the XXH3-64 of each tensor's data in hex. On failure the caller aborts the sink. */
+ * "tensors", the XXH3-64 of each tensor's data in hex, and "sources" (provenance.h). On failure the caller
+ * aborts the sink. */
 APR_MUST_USE enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, json_t *trailer,
                                            struct apr_err *e);
 

@@ -13,6 +13,7 @@
 
 #include "buf.h"
 #include "err.h"
+#include "hash.h"
 #include "pack.h"
 
 struct apr_src;
@@ -61,6 +62,11 @@ bool apr_src_identify(const struct apr_src *s, struct apr_src_id *id);
 /* From now on every byte consumed by read and skip also goes into a CRC-32 (zlib's). */
 void apr_src_crc_begin(struct apr_src *s);
 uint32_t apr_src_crc(const struct apr_src *s);
+/* From now on the bytes on disk are also hashed, as long as they are read front to back (gaps of a few MiB
+ * are read for it). Position 0; before apr_src_unpack, which ends it. */
+APR_MUST_USE enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *e);
+/* True, and the SHA-256 of the whole source, when all of it was read in order. */
+bool apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX]);
 /* Reads a whole small file (<= max_bytes) into an initialised buffer. */
 APR_MUST_USE enum apr_code apr_read_file(const char *path, size_t max_bytes, struct apr_buf *b,
                                          struct apr_err *e);

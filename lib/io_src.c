@@ -15,9 +15,10 @@
 #include "arena.h"
 #include "hash.h"
 
-#define BUF_BYTES  ((size_t)65536)   /* what apr_src_peek may ask for */
-#define MAX_IO     ((size_t)1 << 30) /* Linux moves at most 2 GiB in one call */
-#define COPY_BYTES ((size_t)1 << 20) /* piece of a spool */
+#define BUF_BYTES  ((size_t)65536)      /* what apr_src_peek may ask for */
+#define MAX_IO     ((size_t)1 << 30)    /* Linux moves at most 2 GiB in one call */
+#define GAP_BYTES  ((uint64_t)16 << 20) /* left out by the reader, and still read for the hash */
+#define COPY_BYTES ((size_t)1 << 20)    /* piece of a spool */
 
 struct apr_src {
     struct apr_arena arena; /* owns this struct, name and buf */
@@ -31,6 +32,8 @@ struct apr_src {
     void *map;
     size_t n_map_bytes;
     uint32_t crc;
+    struct apr_sha256 *sha; /* owned; NULL: not hashed, or not any more */
+    uint64_t n_hashed;
     /* A compressed rest of the file: */
     enum apr_pack pack;
     uint64_t off_pack;         /* where it begins, in file and content */
@@ -120,10 +123,17 @@ enum apr_code apr_src_open(struct apr_src **out, const char *path, struct apr_er
     return APR_OK;
 }
 
+static void sha_stop(struct apr_src *s)
+{
+    if (s->sha) apr_sha256_end(s->sha, NULL);
+    s->sha = NULL;
+}
+
 void apr_src_close(struct apr_src *s)
 {
     if (!s) return;
     if (s->map) munmap(s->map, s->n_map_bytes);
+    sha_stop(s);
     apr_unpacker_close(s->u);
     apr_packed_close(s->packed);
     if (s->fd >= 0) close(s->fd);
@@ -202,6 +212,58 @@ enum apr_code apr_src_peek(struct apr_src *s, size_t n, const uint8_t **p, size_
     return APR_OK;
 }
 
+/* ---- hash --------------------------------------------------------------------------------------------- */
+
+/* Bytes between the last hashed one and off, which nobody reads. */
+static void sha_gap(struct apr_src *s, uint64_t off)
+{
+    uint8_t piece[BUF_BYTES / 4];
+    while (s->sha && s->n_hashed < off) {
+        uint64_t left = off - s->n_hashed;
+        ssize_t got = -1;
+        if (s->seekable && left <= GAP_BYTES)
+            got = pread(s->fd, piece, left < sizeof piece ? (size_t)left : sizeof piece, (off_t)s->n_hashed);
+        if (got <= 0) {
+            sha_stop(s);
+            return;
+        }
+        apr_sha256_add(s->sha, piece, (size_t)got);
+        s->n_hashed += (uint64_t)got;
+    }
+}
+
+static void sha_add(struct apr_src *s, uint64_t off, const void *p, size_t n)
+{
+    if (!s->sha || off + n <= s->n_hashed) return;
+    sha_gap(s, off);
+    if (!s->sha) return;
+    size_t n_known = (size_t)(s->n_hashed - off);
+    apr_sha256_add(s->sha, (const uint8_t *)p + n_known, n - n_known);
+    s->n_hashed = off + n;
+}
+
+enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *e)
+{
+    sha_stop(s);
+    s->n_hashed = 0;
+    return apr_sha256_begin(&s->sha, e);
+}
+
+bool apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX])
+{
+    if (s->seekable)
+        sha_gap(s, s->n_bytes);
+    else
+        sha_add(s, s->pos, s->buf + s->i_buf, s->n_buf - s->i_buf); /* looked at, and not consumed */
+    bool whole = s->sha && (s->seekable ? s->n_hashed == s->n_bytes : s->at_end);
+    if (whole) apr_sha256_end(s->sha, hex);
+    if (whole) s->sha = NULL;
+    sha_stop(s);
+    return whole;
+}
+
+/* ---- reading ------------------------------------------------------------------------------------------ */
+
 enum apr_code apr_src_read_some(struct apr_src *s, void *dst, size_t n, size_t *n_got, struct apr_err *e)
 {
     *n_got = 0;
@@ -215,6 +277,7 @@ enum apr_code apr_src_read_some(struct apr_src *s, void *dst, size_t n, size_t *
     } else if (!s->at_end) {
         TRY(read_below(s, dst, n, s->pos, &n_now, e));
     }
+    sha_add(s, s->pos, dst, n_now);
     s->pos += n_now;
     if (s->with_crc) s->crc = apr_crc32(s->crc, dst, n_now);
     *n_got = n_now;
@@ -281,7 +344,11 @@ enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *dst, size_t n
         return apr_fail(e, APR_EFORMAT,
                         "%s: byte %" PRIu64 ": %s needs %zu bytes, the file ends at byte %" PRIu64, s->name,
                         off, what, n, s->n_bytes);
-    if (!s->packed) return pread_fd(s, off, dst, n, what, e);
+    if (!s->packed) {
+        TRY(pread_fd(s, off, dst, n, what, e));
+        sha_add(s, off, dst, n);
+        return APR_OK;
+    }
     if (off < s->off_pack) {
         size_t n_plain = s->off_pack - off < n ? (size_t)(s->off_pack - off) : n;
         TRY(pread_fd(s, off, p, n_plain, what, e));
@@ -363,6 +430,7 @@ enum apr_code apr_src_unpack(struct apr_src *s, enum apr_pack kind, struct apr_e
     s->ahead = ahead;
     s->n_ahead = n_ahead;
     s->i_buf = s->n_buf = 0;
+    sha_stop(s);
     s->at_end = false;
     s->pack = kind;
     s->off_pack = s->pos;

@@ -92,6 +92,7 @@ enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr
     TRY(localize(&path, local, sizeof local, e));
     struct apr_model *m = apr_model_new(path);
     m->is_look = (how & APR_LOAD_LOOK) != 0;
+    m->is_hashed = (how & APR_LOAD_HASH) != 0;
     enum apr_code code = load_path(m, path, how, e);
     if (code == APR_OK && (how & APR_LOAD_RANDOM)) code = apr_model_map(m, e);
     if (code != APR_OK) {

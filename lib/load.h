@@ -15,6 +15,7 @@ enum apr_load_how {
         1,             /* engine, inspection: a pipe is spooled to an unlinked temporary file; data mapped */
     APR_LOAD_LOOK = 2, /* or-ed: for verbs that only show; a config that the family does not support is noted
                           in model->unsupported and the family left NULL, instead of status 6 */
+    APR_LOAD_HASH = 4, /* or-ed: files whose SHA-256 is not known are hashed while they are read in order */
 };
 APR_MUST_USE enum apr_code apr_load_model(const char *path, enum apr_load_how how, struct apr_model **out,
                                           struct apr_err *e);

@@ -68,6 +68,7 @@ struct apr_model {
 
     const struct apr_family *family; /* NULL: not recognised */
     bool is_look;                    /* see APR_LOAD_LOOK */
+    bool is_hashed;                  /* see APR_LOAD_HASH */
     const char *unsupported;         /* why family is NULL although it is known; or NULL */
     const char *arch;                /* what the source calls it: "Qwen2ForCausalLM", "qwen2" */
     struct apr_config config;

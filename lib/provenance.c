@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "json.h"
 #include "log.h"
 #include "version.h"
 
@@ -29,10 +30,32 @@ static void from_hub_cache(const char *path, json_t *p)
     json_object_set_new(p, "revision", json_stringn(revision, strcspn(revision, "/")));
 }
 
+/* What an .apr carries in its metadata, and a GGUF of ours in a key. A new reference, or NULL. */
+static json_t *carried(const struct apr_model *m)
+{
+    json_t *own = json_object_get(json_object_get(m->apr_meta, "apr"), "provenance");
+    const struct apr_kv *kv = m->has_kvs ? apr_kvs_find(&m->kvs, "apr.provenance") : NULL;
+    struct apr_err ignored;
+    if (json_is_object(own)) return json_deep_copy(own);
+    if (m->apr_meta || !kv || kv->type != APR_KV_STR) return NULL;
+    if (apr_json_parse(kv->v.s.p, kv->v.s.n_bytes, "apr.provenance", &own, &ignored) != APR_OK) return NULL;
+    if (json_is_object(own)) return own;
+    json_decref(own);
+    return NULL;
+}
+
+static bool own_provenance(const struct apr_model *m)
+{
+    json_t *own = carried(m);
+    bool has = own != NULL;
+    json_decref(own);
+    return has;
+}
+
 json_t *apr_provenance_of(const struct apr_model *m)
 {
-    const json_t *own = json_object_get(json_object_get(m->apr_meta, "apr"), "provenance");
-    if (json_is_object(own)) return json_deep_copy(own);
+    json_t *own = carried(m);
+    if (own) return own;
     json_t *p = json_object(), *sources = json_array();
     from_hub_cache(m->path, p);
     for (uint32_t i = 0; i < m->n_files; i++) {
@@ -47,6 +70,23 @@ json_t *apr_provenance_of(const struct apr_model *m)
     json_object_set_new(p, "sources", sources);
     json_object_set_new(p, "steps", json_array());
     return p;
+}
+
+void apr_provenance_trail(const struct apr_model *m, json_t *trailer)
+{
+    json_t *sources = json_object_get(m->trailer, "sources");
+    if (own_provenance(m)) {
+        if (json_object_size(sources)) json_object_set(trailer, "sources", sources);
+        return;
+    }
+    sources = json_object();
+    for (uint32_t i = 0; i < m->n_files; i++) {
+        char hex[APR_SHA256_HEX];
+        if (!m->files[i].sha256 && m->files[i].src && apr_src_sha_end(m->files[i].src, hex))
+            json_object_set_new(sources, m->files[i].name, json_string(hex));
+    }
+    if (json_object_size(sources)) json_object_set(trailer, "sources", sources);
+    json_decref(sources);
 }
 
 void apr_provenance_step(json_t *provenance, const char *step, const struct apr_recipe *recipe, bool pure)

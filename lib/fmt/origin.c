@@ -1,6 +1,8 @@
 /* Provenance that the file system knows. See origin.h. */
 #include "origin.h"
 
+#include "../log.h"
+
 #include <ctype.h>
 #include <limits.h>
 #include <stdio.h>
@@ -81,9 +83,11 @@ void apr_origin_file(struct apr_model *m, uint32_t i_file, struct apr_src *src, 
     struct apr_file *f = &m->files[i_file];
     *f = (struct apr_file){.src = src, .n_bytes = apr_src_size(src)};
     f->name = apr_arena_strdup(&m->arena, base_of(path));
-    if (strcmp(path, "-") == 0) return;
-    f->sha256 = from_hub_cache(m, path);
-    if (!f->sha256) f->sha256 = from_record(m, path);
+    if (strcmp(path, "-") != 0) f->sha256 = from_hub_cache(m, path);
+    if (strcmp(path, "-") != 0 && !f->sha256) f->sha256 = from_record(m, path);
+    struct apr_err ignored;
+    if (m->is_hashed && !f->sha256 && apr_src_sha_begin(src, &ignored) != APR_OK)
+        apr_verbose("%s: not hashed: %s", f->name, ignored.text);
 }
 
 /* "model", "model-00001-of-00004", "pytorch_model", "consolidated": names of parts, not of models. */

@@ -164,3 +164,48 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
         rm "$T/kept.apr" "$T/wide.apr" "$T/ref2.apr"
     done
 }
+
+@test "provenance: sources are hashed while they are read, and validate --sources proves them" {
+    cp -r $MODEL "$T/src"
+    apr import "$T/src" --quantize q4k -q -o "$T/a.apr"
+    for f in "$T"/src/*.safetensors; do
+        want=$(sha256sum "$f" | cut -d' ' -f1)
+        [ "$(apr inspect "$T/a.apr" --provenance --json | jq -r ".integrity.sources[\"$(basename "$f")\"]")" = "$want" ]
+    done
+    apr convert "$T/a.apr" --compress zstd -q -o "$T/b.apr"
+    cat "$T/a.apr" | apr convert - --compress zstd -q >"$T/c.apr"
+    cmp "$T/b.apr" "$T/c.apr"
+    for m in a b; do
+        run apr validate "$T/$m.apr" --sources "$T/src" --json
+        [ "$status" -eq 0 ]
+        [ "$(jq -r '[.sources[].status] | unique | join(" ")' <<<"$output")" = proven ]
+    done
+    printf X | dd of="$T/src/model-00002-of-00004.safetensors" bs=1 seek=100000 conv=notrunc status=none
+    run apr validate "$T/a.apr" --sources "$T/src" -q
+    [ "$status" -eq 5 ]
+    [[ $output == *model-00002-of-00004.safetensors* ]]
+    rm "$T/src/model-00001-of-00004.safetensors"
+    run apr validate "$T/a.apr" --sources "$T/src" -q
+    [ "$status" -eq 3 ]
+    run apr validate "$MODEL" --sources "$T/src" -q
+    [ "$status" -eq 5 ]
+}
+
+@test "provenance: a chain is shown, and goes on through a GGUF" {
+    apr import $MODEL --hash-sources -q -o "$T/a.apr"
+    apr export "$T/a.apr" --format gguf --quantize q8_0 -q -o "$T/a.gguf"
+    apr import "$T/a.gguf" -q -o "$T/b.apr"
+    run apr inspect "$T/b.apr" --provenance
+    [ "$status" -eq 0 ]
+    [[ $output == *"chain:"*"model-00003-of-00004.safetensors"*"q8_0"* ]]
+    apr validate "$T/b.apr" --sources $MODEL -q
+    apr validate "$T/a.gguf" --sources $MODEL -q
+}
+
+@test "provenance: a pipe is hashed, too" {
+    apr export $MODEL --format safetensors -q -o "$T/m.safetensors"
+    run bash -c "cat '$T/m.safetensors' | apr import - -q --skip-contract >'$T/p.apr'"
+    [ "$status" -eq 0 ]
+    want=$(sha256sum "$T/m.safetensors" | cut -d' ' -f1)
+    [ "$(apr inspect "$T/p.apr" --provenance --json | jq -r '.integrity.sources["-"]')" = "$want" ]
+}

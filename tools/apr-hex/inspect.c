@@ -5,6 +5,7 @@
 #include "fmt/apr_meta.h"
 #include "fmt/fmt.h"
 #include "load.h"
+#include "provenance.h"
 #include "show.h"
 #include "verbs.h"
 
@@ -253,10 +254,48 @@ static void show_filters(const struct apr_model *m, struct apr_out *o)
     apr_out_end(o);
 }
 
-static void show_provenance(const struct apr_model *m, struct apr_out *o)
+/* One source file: what is known of it, wherever it is recorded. */
+static void show_source(const json_t *row, const json_t *trail, struct apr_out *o)
 {
-    const json_t *own = json_object_get(json_object_get(m->apr_meta, "apr"), "provenance");
-    if (own) show_json(o, "provenance", own);
+    const char *name = json_string_value(json_object_get(row, "name"));
+    const char *sha256 = json_string_value(json_object_get(row, "sha256"));
+    const json_t *size = json_object_get(row, "size_bytes");
+    apr_out_obj(o, NULL);
+    apr_out_str(o, "name", name);
+    if (json_is_integer(size)) apr_out_i64(o, "size_bytes", json_integer_value(size));
+    if (!sha256 && name) sha256 = json_string_value(json_object_get(trail, name));
+    apr_out_str(o, "sha256", sha256 ? sha256 : "not recorded");
+    apr_out_end(o);
+}
+
+static void show_step(const json_t *step, struct apr_out *o)
+{
+    apr_out_obj(o, NULL);
+    apr_out_str(o, "step", json_string_value(json_object_get(step, "step")));
+    apr_out_str(o, "recipe", json_string_value(json_object_get(step, "recipe")));
+    apr_out_str(o, "tool", json_string_value(json_object_get(step, "tool")));
+    apr_out_end(o);
+}
+
+/* From the sources to this file, for people; --json shows the document as it is. */
+static void show_chain(const struct apr_model *m, const json_t *own, struct apr_out *o)
+{
+    const json_t *list = json_object_get(own, "sources"), *steps = json_object_get(own, "steps");
+    apr_out_obj(o, "chain");
+    apr_out_str(o, "repository", json_string_value(json_object_get(own, "repository")));
+    apr_out_str(o, "revision", json_string_value(json_object_get(own, "revision")));
+    apr_out_arr(o, "sources");
+    for (size_t i = 0; i < json_array_size(list); i++)
+        show_source(json_array_get(list, i), json_object_get(m->trailer, "sources"), o);
+    apr_out_end(o);
+    apr_out_arr(o, "steps");
+    for (size_t i = 0; i < json_array_size(steps); i++) show_step(json_array_get(steps, i), o);
+    apr_out_end(o);
+    apr_out_end(o);
+}
+
+static void show_files(const struct apr_model *m, struct apr_out *o)
+{
     apr_out_arr(o, "files");
     for (uint32_t i = 0; i < m->n_files; i++) {
         apr_out_obj(o, NULL);
@@ -265,7 +304,21 @@ static void show_provenance(const struct apr_model *m, struct apr_out *o)
         apr_out_end(o);
     }
     apr_out_end(o);
-    if (m->trailer) show_json(o, "integrity", m->trailer);
+}
+
+static void show_provenance(const struct apr_model *m, bool json, struct apr_out *o)
+{
+    bool carries = m->apr_meta || (m->has_kvs && apr_kvs_find(&m->kvs, "apr.provenance"));
+    json_t *own = carries ? apr_provenance_of(m) : NULL;
+    if (own && json) show_json(o, "provenance", own);
+    if (own && !json) show_chain(m, own, o);
+    json_decref(own);
+    show_files(m, o);
+    if (!m->trailer) return;
+    if (json)
+        show_json(o, "integrity", m->trailer);
+    else
+        apr_out_u64(o, "tensor_hashes", json_object_size(json_object_get(m->trailer, "tensors")));
 }
 
 /* ---- verb --------------------------------------------------------------------------------------------- */
@@ -284,7 +337,7 @@ static enum apr_code report(const struct inspect_args *args, const struct apr_mo
         for (uint64_t i = 0; i < m->n_tensors; i++) show_tensor(m, &m->tensors[i], o);
         apr_out_end(o);
     }
-    if (args->provenance) show_provenance(m, o);
+    if (args->provenance) show_provenance(m, ctx->g->json, o);
     return apr_out_close(o, e);
 }
 

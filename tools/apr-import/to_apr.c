@@ -208,7 +208,7 @@ enum apr_code to_apr_run(struct to_apr_args *args, const char *step, const char 
     struct job j = {.args = args, .step = step, .ctx = ctx};
     TRY(to_apr_check_output(args, ctx, e));
     TRY(apr_kern_pick(&j.kern, e));
-    TRY(apr_load_model(source, APR_LOAD_STREAM, &j.m, e));
+    TRY(apr_load_model(source, APR_LOAD_STREAM | APR_LOAD_HASH, &j.m, e));
     j.data = j.m;
     j.pool = apr_pool_open((unsigned)args->n_threads);
     enum apr_code code = run(&j, format, e);

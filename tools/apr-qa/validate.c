@@ -6,6 +6,7 @@
 
 #include "facts.h"
 #include "rubric.h"
+#include "sources.h"
 #include "verbs.h"
 
 #define NO_MIN_SCORE UINT64_MAX
@@ -13,12 +14,15 @@
 struct validate_args {
     bool quality, strict;
     uint64_t min_score, n_threads;
+    const char *sources;
 };
 
 static const struct apr_opt opts[] = {
     APR_OPT(struct validate_args, quality, "quality", 0, NULL, "show all 100 points, and violations by rule"),
     APR_OPT(struct validate_args, strict, "strict", 0, NULL, "warnings fail too"),
     APR_OPT(struct validate_args, min_score, "min-score", 0, "N", "fail below N % of the applicable points"),
+    APR_OPT(struct validate_args, sources, "sources", 0, "DIR",
+            "prove by hashing that the model was made from the files in DIR"),
     APR_OPT(struct validate_args, n_threads, "threads", 'j', "N", "threads (0: all processors)"),
 };
 
@@ -163,8 +167,8 @@ static void show_score(const struct score *s, struct apr_out *o)
 }
 
 static enum apr_code report(const struct facts *f, const struct validate_args *a,
-                            const struct point_result *r, const struct score *s, bool valid, bool json,
-                            struct apr_err *e)
+                            const struct point_result *r, const struct score *s,
+                            const struct sources *sources, bool valid, bool json, struct apr_err *e)
 {
     static const char *const integrity[] = {
         [INTEGRITY_NONE] = "no checksums in this format", [INTEGRITY_OK] = "ok", [INTEGRITY_BAD] = "damaged"};
@@ -175,6 +179,7 @@ static enum apr_code report(const struct facts *f, const struct validate_args *a
     apr_out_str(o, "family", f->model->family ? f->model->family->name : NULL);
     apr_out_str(o, "integrity", integrity[f->integrity]);
     if (f->integrity == INTEGRITY_BAD) apr_out_str(o, "integrity_error", f->integrity_error.text);
+    if (a->sources) sources_show(sources, o);
     show_tensors(f, json, o);
     show_violations(f, json, o);
     if (a->quality || json) show_by_rule(f, json, o);
@@ -231,6 +236,7 @@ static enum apr_code validate(const struct validate_args *a, struct apr_ctx *ctx
     enum apr_code code = facts_gather(f, path, (unsigned)a->n_threads, a->strict, e);
     struct point_result *r;
     struct score score;
+    struct sources sources = {0};
     struct apr_err out_error;
     if (code != APR_OK) {
         if (ctx->g->json) report_unreadable(path, e);
@@ -239,9 +245,11 @@ static enum apr_code validate(const struct validate_args *a, struct apr_ctx *ctx
     r = apr_arena_get(ctx->arena, N_POINTS * sizeof *r);
     rubric_run(f, r);
     rubric_score(r, 1, N_POINTS, &score);
+    if (a->sources) TRY(sources_check(f->model, a->sources, ctx->arena, &sources, e));
     code = judge(f, a, r, &score, e);
+    if (code == APR_OK) code = sources_judge(&sources, f->model->path, e);
     if (ctx->g->quiet && !ctx->g->json) return code;
-    enum apr_code out_code = report(f, a, r, &score, code == APR_OK, ctx->g->json, &out_error);
+    enum apr_code out_code = report(f, a, r, &score, &sources, code == APR_OK, ctx->g->json, &out_error);
     if (out_code == APR_OK) return code;
     *e = out_error;
     return out_code;
@@ -279,6 +287,7 @@ const struct apr_verb verb_validate = {
                "are listed as skipped, with the reason, by --quality.\n"
                "Examples:\n"
                "    apr validate model.apr\n"
+               "    apr validate model.apr --sources DIR\n"
                "    apr validate DIR --json | jq '.violations'\n"
                "    apr validate model.gguf --min-score 95 --strict",
 };
