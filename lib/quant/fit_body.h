@@ -204,7 +204,8 @@ static inline v8 rounded(struct levels k, v8 x, v8 inv)
 static inline float candidate(const struct apr_fit_spec *spec, struct levels k, int c)
 {
     if (!k.is_uneven) return -(k.half + spec->first + (float)c * spec->step);
-    float beyond = spec->first + (float)(c / 2) * spec->step;
+    int i_step = c / 2;
+    float beyond = spec->first + (float)i_step * spec->step;
     return c % 2 == 0 ? (float)apr_iq4_values[0] - beyond : (float)apr_iq4_values[15] + beyond;
 }
 

@@ -108,6 +108,6 @@ setup() {
     [ "$("$apr" tokenize "$shared/fixtures/vocab/ggml-vocab-llama-bpe.gguf" --add-special 'Hello world')" = '128000 9906 1917' ]
     [ "$("$apr" tokenize "$shared/fixtures/vocab/ggml-vocab-qwen2.gguf" --pre gpt-2 ' 33')" = '220 18 18' ]
     run "$apr" tokenize "$shared/fixtures/vocab/ggml-vocab-qwen2.gguf" --pre no-such x
-    [ "$status" -eq 6 ]
-    [[ $output == *'unknown pre-tokenizer "no-such"'* ]]
+    [ "$status" -eq 2 ]
+    [[ $output == *'--pre no-such: no pre-tokenizer of this name'* ]]
 }

@@ -58,7 +58,7 @@ static int setup(void **state)
     }
     pools[0] = apr_pool_open(1);
     pools[1] = apr_pool_open(3);
-    return apr_kern_pick(&kern, &tiny_err);
+    return (int)apr_kern_pick(&kern, &tiny_err);
 }
 
 static int teardown(void **state)
