@@ -260,7 +260,7 @@ static void compressed(void **state)
     old_file(&b, &f);
     b.data[64] = 0x28; /* a zstd frame's first byte */
     assert_int_equal(tiny_open(b.data, b.n_bytes, false, &m, &e), APR_EFORMAT);
-    assert_non_null(strstr(e.text, "zstd"));
+    assert_non_null(strstr(e.text, "compress"));
     apr_buf_free(&b);
 }
 
