@@ -18,7 +18,7 @@ key() { tests/tools/gguf-manifest "$1" | jq -r --arg k "$2" '.kv[] | select(.key
     for m in a b; do
         apr inspect "$T/$m.apr" --json |
             jq -e '.metadata | .name == "My Demo" and .license == "mit" and .description == "A \"test\"" and .author == "Me" and .version == "2.1"'
-        head -c 20000 "$T/$m.apr" | grep -aq '"custom":{"run":"7"}'
+        [ "$(apr inspect "$T/$m.apr" --json | jq -r .metadata.custom.run)" = 7 ]
         apr export "$T/$m.apr" --format gguf -q -o "$T/$m.gguf"
         [ "$(key "$T/$m.gguf" general.name)" = "My Demo" ]
         [ "$(key "$T/$m.gguf" general.license)" = mit ]

@@ -152,6 +152,7 @@ static void show_apr_metadata(const struct apr_model *m, bool json, struct apr_o
                                        "chat_template",
                                        "special_tokens",
                                        "source_metadata",
+                                       "custom",
                                        "quantization",
                                        "sharding"};
     const json_t *recipe = json_object_get(json_object_get(m->apr_meta, "apr"), "quantization");
