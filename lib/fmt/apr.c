@@ -27,6 +27,9 @@ struct reader {
     const char *file;
     uint32_t n_tensors, n_meta;
     uint64_t off_index, off_data;
+    uint32_t i_file;
+    uint64_t i_first;  /* of the model's tensors, this file's first */
+    uint32_t n_shards; /* 1: the file is no shard */
 };
 
 /* ---- dtype -------------------------------------------------------------------------------------------- */
@@ -243,6 +246,20 @@ static enum apr_code take_arrays(struct apr_model *m, const struct apr_text *t, 
     return APR_OK;
 }
 
+/* What a shard says about its place: {"shard_count", "shard_index"}, the index from 0. */
+static enum apr_code check_sharding(const struct reader *r, const json_t *meta, struct apr_err *e)
+{
+    const json_t *sharding = json_object_get(meta, "sharding");
+    uint64_t n = 1, i = r->i_file;
+    TRY(apr_json_u64(sharding, "shard_count", 1, APR_MAX_SHARDS, &n, r->file, e));
+    TRY(apr_json_u64(sharding, "shard_index", 0, APR_MAX_SHARDS, &i, r->file, e));
+    if (n == r->n_shards && i == r->i_file) return APR_OK;
+    return apr_fail(e, APR_EFORMAT,
+                    "%s: says that it is shard %" PRIu64 " of %" PRIu64 " (from 0), expected %" PRIu32
+                    " of %" PRIu32 "; shards are named PREFIX-00001-of-0000N.apr",
+                    r->file, i, n, r->i_file, r->n_shards);
+}
+
 static enum apr_code read_metadata(struct reader *r, struct apr_err *e)
 {
     uint64_t n_padded = apr_align64(r->n_meta);
@@ -253,7 +270,13 @@ static enum apr_code read_metadata(struct reader *r, struct apr_err *e)
                     "padding of the metadata", e));
     text[r->n_meta] = '\0';
     TRY(apr_text_cut(text, r->n_meta, APR_HEADER_BYTES, r->file, &r->m->arena, &cut, e));
+    if (r->i_file) {
+        enum apr_code code = check_sharding(r, cut.root, e); /* the first shard's documents count */
+        json_decref(cut.root);
+        return code;
+    }
     r->m->apr_meta = cut.root;
+    TRY(check_sharding(r, cut.root, e));
     if (cut.has_duplicates && json_object_get(cut.root, "apr"))
         return apr_fail(e, APR_EFORMAT, "%s: byte %u: metadata: a key occurs twice", r->file,
                         APR_HEADER_BYTES);
@@ -272,6 +295,7 @@ static enum apr_code read_entry(struct reader *r, struct apr_rd *rd, const char 
     uint8_t id, n_dims;
     char shown[256];
     TRY(apr_model_add_tensor(r->m, &t, e));
+    t->i_file = r->i_file;
     TRY(apr_rd_u16(rd, &n_name, "name length", e));
     TRY(apr_rd_bytes(rd, n_name, &name, "tensor name", e));
     if (n_name == 0 || n_name > APR_MAX_NAME_BYTES || memchr(name, 0, n_name))
@@ -339,23 +363,30 @@ static enum apr_code check_tiling(struct reader *r, struct apr_err *e)
 {
     struct apr_model *m = r->m;
     struct place *places;
-    uint64_t at = r->off_data;
+    uint64_t at = r->off_data, least = r->off_data;
     char shown[256];
-    TRY(apr_arena_try(&m->arena, &places, (size_t)m->n_tensors + 1, sizeof *places, "tensors by offset", e));
-    for (uint64_t i = 0; i < m->n_tensors; i++)
-        places[i] = (struct place){m->tensors[i].off_file, m->tensors[i].n_bytes, m->tensors[i].name};
-    qsort(places, m->n_tensors, sizeof *places, by_place);
-    for (uint64_t i = 0; i < m->n_tensors; i++) {
+    uint64_t n = m->n_tensors - r->i_first;
+    TRY(apr_arena_try(&m->arena, &places, (size_t)n + 1, sizeof *places, "tensors by offset", e));
+    for (uint64_t i = 0; i < n; i++) {
+        const struct apr_tensor *t = &m->tensors[r->i_first + i];
+        places[i] = (struct place){t->off_file, t->n_bytes, t->name};
+    }
+    qsort(places, n, sizeof *places, by_place);
+    for (uint64_t i = 0; i < n; i++) {
         apr_escape(shown, sizeof shown, places[i].name, strlen(places[i].name));
         if (places[i].off != at)
             return apr_fail(e, APR_EFORMAT, "%s: tensor \"%s\": data at byte %" PRIu64 ", expected %" PRIu64,
                             r->file, shown, places[i].off, at);
         if (ckd_add(&at, at, places[i].n_bytes) || at > INT64_MAX)
             return apr_fail(e, APR_EFORMAT, "%s: tensor \"%s\": offset and size overflow", r->file, shown);
+        least = at;
         at = apr_align64(at);
     }
     m->header.n_data_bytes = at - r->off_data;
-    m->vocab_only = m->n_tensors == 0;
+    /* A set has no trailing section that would be looked for: its shards end where their data ends. */
+    if (r->n_shards > 1 && apr_src_size(r->src) < least)
+        return apr_fail(e, APR_EFORMAT, "%s: ends at byte %" PRIu64 ", its tensors at %" PRIu64, r->file,
+                        apr_src_size(r->src), least);
     return APR_OK;
 }
 
@@ -370,16 +401,41 @@ static enum apr_code bound_content(struct reader *r, struct apr_err *e)
     return apr_src_bound(r->src, r->off_data + m->header.n_data_bytes + n_tail, e);
 }
 
-static enum apr_code read_all(struct reader *r, const char *path, struct apr_err *e)
+/* One file: its header and index, and the metadata of the first. */
+static enum apr_code read_file(struct reader *r, struct apr_err *e)
 {
-    struct apr_model *m = r->m;
-    const char *name = NULL;
+    r->src = r->m->files[r->i_file].src;
+    r->file = apr_src_name(r->src);
+    r->i_first = r->m->n_tensors;
     TRY(read_header(r, e));
     TRY(read_metadata(r, e));
     TRY(read_index(r, e));
     TRY(check_tiling(r, e));
-    TRY(bound_content(r, e));
-    if (!m->is_stream) TRY(apr_tail_read(m, e));
+    return bound_content(r, e);
+}
+
+/* The other shards; sizes add up, the header stays the first's. */
+static enum apr_code read_shards(struct reader *r, struct apr_err *e)
+{
+    struct apr_header first = r->m->header, *h = &r->m->header;
+    for (uint32_t i = 1; i < r->n_shards; i++) {
+        struct reader shard = {.m = r->m, .i_file = i, .n_shards = r->n_shards};
+        TRY(read_file(&shard, e));
+        first.n_head_bytes += h->n_head_bytes;
+        first.n_data_bytes += h->n_data_bytes;
+    }
+    *h = first;
+    return APR_OK;
+}
+
+static enum apr_code read_all(struct reader *r, const char *path, struct apr_err *e)
+{
+    struct apr_model *m = r->m;
+    const char *name = NULL;
+    TRY(read_file(r, e));
+    TRY(read_shards(r, e));
+    m->vocab_only = m->n_tensors == 0;
+    if (!m->is_stream && r->n_shards == 1) TRY(apr_tail_read(m, e));
     TRY(apr_json_str(m->apr_meta, "name", &name, r->file, e));
     if (name && *name)
         m->name = apr_arena_strdup(&m->arena, name);
@@ -393,9 +449,8 @@ static enum apr_code read_all(struct reader *r, const char *path, struct apr_err
 
 static enum apr_code open_file(struct apr_src *src, const char *path, struct apr_model *m, struct apr_err *e)
 {
-    struct reader r = {.m = m, .src = src, .file = apr_src_name(src)};
-    TRY(apr_model_add_files(m, 1, e));
-    apr_origin_file(m, 0, src, path);
+    struct reader r = {.m = m, .n_shards = 1};
+    TRY(apr_set_open(m, src, path, &r.n_shards, e));
     m->is_stream = !apr_src_seekable(src);
     m->end_stream = apr_tail_stream;
     if (m->is_stream) apr_src_crc_begin(src);

@@ -61,6 +61,11 @@ static inline uint64_t apr_align64(uint64_t n)
 /* The id under which a type is written (GGML's; U8 = 7). */
 uint8_t apr_dtype_id(enum apr_type type);
 
+/* apr_set.c: fills m->files with the file, or with every shard of the set that it belongs to, in order. src
+ * becomes the model's, also on failure. */
+APR_MUST_USE enum apr_code apr_set_open(struct apr_model *m, struct apr_src *src, const char *path,
+                                        uint32_t *n_files, struct apr_err *e);
+
 /* apr_tail.c: what follows the data. m->header.off_data and n_data_bytes are set. */
 APR_MUST_USE enum apr_code apr_tail_read(struct apr_model *m, struct apr_err *e); /* seekable */
 enum apr_code apr_tail_stream(struct apr_model *m, struct apr_err *e);

@@ -183,7 +183,8 @@ static void keep_unknown(json_t *to, const json_t *from)
     json_t *v;
     json_object_foreach((json_t *)(uintptr_t)from, key, v)
     {
-        bool is_writers = strcmp(key, "total_size") == 0 || strcmp(key, "tensor_shapes") == 0;
+        bool is_writers = strcmp(key, "total_size") == 0 || strcmp(key, "tensor_shapes") == 0 ||
+                          strcmp(key, "sharding") == 0;
         if (!is_writers && !json_is_null(v) && !json_object_get(to, key)) put(to, key, json_deep_copy(v));
     }
 }

@@ -165,13 +165,13 @@ static enum apr_code verify_footer(struct apr_model *m, uint8_t *buf, struct apr
 
 static enum apr_code verify_padding(struct apr_model *m, const struct apr_tensor *t, struct apr_err *e)
 {
+    struct apr_src *src = m->files[t->i_file].src;
     uint8_t pad[APR_ALIGNMENT];
     uint64_t end = t->off_file + t->n_bytes, n = apr_align64(end) - end;
     struct apr_rd rd;
-    if (end + n > apr_src_size(m->files[0].src))
-        return APR_OK; /* cut within the padding: no_footer's business */
-    TRY(apr_src_pread(m->files[0].src, end, pad, (size_t)n, "padding", e));
-    apr_rd_mem(&rd, pad, n, end, apr_src_name(m->files[0].src));
+    if (end + n > apr_src_size(src)) return APR_OK; /* cut within the padding: no_footer's business */
+    TRY(apr_src_pread(src, end, pad, (size_t)n, "padding", e));
+    apr_rd_mem(&rd, pad, n, end, apr_src_name(src));
     return apr_rd_zeros(&rd, n, "padding after a tensor", e);
 }
 

@@ -209,3 +209,27 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
     want=$(sha256sum "$T/m.safetensors" | cut -d' ' -f1)
     [ "$(apr inspect "$T/p.apr" --provenance --json | jq -r '.integrity.sources["-"]')" = "$want" ]
 }
+
+@test "sets of .apr shards of older writers: read from any of them, counted from 0 or 1" {
+    apr import $MODEL -q -o "$T/one.apr"
+    for first in 0 1; do
+        tests/tools/shard-apr "$T/one.apr" "$T/m$first" 3 $first
+        for i in 0 1 2; do
+            apr convert "$T/m$first-0000$((first + i))-of-00003.apr" -q --force -o "$T/back.apr"
+            [ "$(hashes "$T/back.apr")" = "$(hashes "$T/one.apr")" ]
+        done
+        apr validate "$T/m$first-00001-of-00003.apr" -q
+    done
+    rm "$T/m1-00003-of-00003.apr"
+    run apr inspect "$T/m1-00001-of-00003.apr"
+    [ "$status" -eq 3 ]
+    [[ $output == *m1-00003-of-00003.apr* ]]
+    cp "$T/m0-00001-of-00003.apr" "$T/m0-00002-of-00003.apr"
+    run apr inspect "$T/m0-00001-of-00003.apr"
+    [ "$status" -eq 4 ]
+    cp "$T/m0-00001-of-00003.apr" "$T/alone.apr"
+    run apr inspect "$T/alone.apr"
+    [ "$status" -eq 4 ]
+    run bash -c "cat '$T/alone.apr' | apr inspect -"
+    [ "$status" -eq 4 ]
+}

@@ -1,6 +1,9 @@
 /* .apr: files as the original wrote them, byte layout of ours, metadata there and back, the text scanner. */
 #include "tiny.h"
 
+#include <lz4.h>
+#include <zstd.h>
+
 #include "fmt/apr.h"
 #include "fmt/apr_text.h"
 #include "hash.h"
@@ -264,6 +267,42 @@ static void compressed(void **state)
     apr_buf_free(&b);
 }
 
+/* What the original's reader takes: one zstd frame, or a length and one raw LZ4 block. */
+static void single_blobs(void **state)
+{
+    static const uint16_t kinds[] = {0x0401, 0x0402};
+    (void)state;
+    for (size_t k = 0; k < 2; k++) {
+        struct old_file f = {.meta = "{}", .entries = two, .n_entries = 2, .flags = kinds[k]};
+        uint8_t packed[4096];
+        struct apr_buf b;
+        struct apr_model *m;
+        struct apr_err e;
+        old_file(&b, &f);
+        size_t n = b.n_bytes - 64, n_packed;
+        memcpy(packed, b.data, 64);
+        if (kinds[k] & 2) {
+            n_packed = ZSTD_compress(packed + 64, sizeof packed - 64, b.data + 64, n, 3);
+            assert_false(ZSTD_isError(n_packed));
+        } else {
+            for (unsigned i = 0; i < 4; i++) packed[64 + i] = (uint8_t)(n >> 8 * i);
+            n_packed = 4 + (size_t)LZ4_compress_default((const char *)b.data + 64, (char *)packed + 68,
+                                                        (int)n, (int)sizeof packed - 68);
+        }
+        for (int as_pipe = 0; as_pipe < 2; as_pipe++) {
+            uint8_t last;
+            assert_int_equal(tiny_open(packed, 64 + n_packed, as_pipe, &m, &e), APR_OK);
+            const struct apr_tensor *t = &m->tensors[m->n_tensors - 1];
+            assert_int_equal(apr_model_read(m, t, t->n_bytes - 1, &last, 1, &e), APR_OK);
+            assert_int_equal(last, b.data[t->off_file + t->n_bytes - 1]);
+            assert_int_equal(apr_model_end(m, &e), APR_OK);
+            apr_model_close(m);
+            assert_int_not_equal(tiny_open(packed, 64 + n_packed / 2, as_pipe, &m, &e), APR_OK);
+        }
+        apr_buf_free(&b);
+    }
+}
+
 static void index_rules(void **state)
 {
     static const struct {
@@ -494,6 +533,7 @@ int main(void)
         cmocka_unit_test(missing_footer),
         cmocka_unit_test(header_rules),
         cmocka_unit_test(compressed),
+        cmocka_unit_test(single_blobs),
         cmocka_unit_test(index_rules),
         cmocka_unit_test(layout),
         cmocka_unit_test(vocabulary_there_and_back),
