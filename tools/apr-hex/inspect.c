@@ -4,6 +4,7 @@
 
 #include "fmt/apr_meta.h"
 #include "fmt/fmt.h"
+#include "level.h"
 #include "load.h"
 #include "provenance.h"
 #include "show.h"
@@ -73,7 +74,7 @@ static void show_head(const struct apr_model *m, bool json, struct apr_out *o)
     apr_out_str(o, "architecture", m->arch);
     apr_out_str(o, "family", m->family ? m->family->name : NULL);
     if (m->unsupported) apr_out_str(o, "unsupported", m->unsupported);
-    apr_out_str(o, "quantization", show_main_type(m));
+    apr_out_str(o, "quantization", apr_level_main(m));
 }
 
 /* ---- metadata ----------------------------------------------------------------------------------------- */

@@ -57,15 +57,3 @@ void show_shape(struct apr_out *o, const char *key, const struct apr_tensor *t)
     for (uint32_t i = 0; i < t->n_dims; i++) apr_out_u64(o, NULL, t->dims[i]);
     apr_out_end(o);
 }
-
-const char *show_main_type(const struct apr_model *m)
-{
-    uint64_t n_bytes[APR_N_TYPES] = {0};
-    unsigned most = 0;
-    if (!m->n_tensors) return NULL;
-    for (uint64_t i = 0; i < m->n_tensors; i++)
-        if (m->tensors[i].n_dims > 1) n_bytes[m->tensors[i].type] += m->tensors[i].n_bytes;
-    for (unsigned t = 1; t < APR_N_TYPES; t++)
-        if (n_bytes[t] > n_bytes[most]) most = t;
-    return apr_type_name(most);
-}

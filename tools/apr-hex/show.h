@@ -16,7 +16,5 @@ uint64_t show_file_bytes(const struct apr_model *m);
 void show_json(struct apr_out *o, const char *key, const json_t *v);
 /* dims as an array of numbers, outermost first. */
 void show_shape(struct apr_out *o, const char *key, const struct apr_tensor *t);
-/* The type that holds most bytes of the matrices; NULL without tensors. */
-const char *show_main_type(const struct apr_model *m);
 
 #endif

@@ -4,6 +4,6 @@
 
 #include "tool.h"
 
-extern const struct apr_verb verb_inspect, verb_tensors;
+extern const struct apr_verb verb_inspect, verb_tensors, verb_fingerprint, verb_diff_tensors;
 
 #endif
