@@ -4,6 +4,6 @@
 
 #include "tool.h"
 
-extern const struct apr_verb verb_validate, verb_oracle;
+extern const struct apr_verb verb_validate, verb_oracle, verb_validate_stats, verb_compare_inference;
 
 #endif
