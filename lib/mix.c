@@ -45,6 +45,7 @@ static const struct apr_recipe recipes[] = {
      .attn_out_q5_of_8 = true},
     {.name = "q2_k_s",
      .aliases = "",
+     .wants_imatrix = true,
      .type = APR_Q2_K,
      .file_type = 21,
      .attn_v = WHEN(APR_MIX_GQA4, APR_Q4_K, APR_Q2_K),

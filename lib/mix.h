@@ -49,6 +49,7 @@ struct apr_recipe {
     struct apr_mix_rule attn_v; /* also fused qkv, and kv_b of MLA */
     struct apr_mix_rule ffn_down;
     struct apr_mix_rule attn_out;
+    bool wants_imatrix;    /* poor without importance weights: llama-quantize refuses that */
     bool attn_out_q5_of_8; /* models of 8 experts: attention output Q5_K instead of attn_out */
 };
 

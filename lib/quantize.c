@@ -3,6 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "log.h"
+
 static enum apr_code find_recipe(const char *name, const struct apr_recipe **recipe, struct apr_err *e)
 {
     *recipe = apr_recipe_named(name);
@@ -66,7 +68,11 @@ enum apr_code apr_quantize_open(struct apr_quantize *q, const struct apr_quantiz
     TRY(apr_quantize_recipe(args, &q->recipe, e));
     if (!q->recipe) return APR_OK;
     TRY(open_overrides(&q->overrides, args, q->recipe, a, e));
-    if (!args->imatrix) return APR_OK;
+    if (!args->imatrix) {
+        if (q->recipe->wants_imatrix)
+            apr_note("%s without --imatrix loses much; apr imatrix makes one", q->recipe->name);
+        return APR_OK;
+    }
     if (q->recipe->is_float || q->recipe->is_native)
         return apr_fail(e, APR_EUSAGE, "--imatrix has no effect with --quantize %s", q->recipe->name);
     return apr_imatrix_open(&q->imatrix, args->imatrix, e);
