@@ -33,9 +33,11 @@ F_LAYOUT_003() { swapped swapped-down "$1" && says 'down_proj'; }
 F_LAYOUT_004() { swapped swapped-embed "$1" && says 'embed_tokens'; }
 F_LAYOUT_005() { swapped swapped-gate "$1" && says 'gate_proj'; }
 
-# Validation names the swap as a swap. Planted fault: a healthy model.
+# The swap is named as a swap, by comparison and by validation. Planted fault: a healthy model.
 F_LAYOUT_006() {
     local m
     if [ "$1" = good ]; then m=$(broken swapped-down); else m=$MODEL; fi
-    expect 5 apr validate "$m" && grep -Eqi 'swapped|transposed' <<<"$out$err"
+    expect 1 apr rosetta diff-tensors "$(bf16_gguf)" "$m" --json && says 'transposed dimensions detected' &&
+        jq -e '[.results[] | select(.status == "transposed") | .name] == ["model.layers.0.mlp.down_proj.weight"]' <<<"$out" &&
+        expect 5 apr validate "$m" && grep -Eqi 'swapped|transposed' <<<"$out$err"
 }

@@ -30,6 +30,26 @@ F_ROSETTA_003() {
     expect 0 apr rosetta chain "st -> apr -> gguf" --input "$from" --quantize q4k --work-dir "$GATE_WORK/chain-$1" -o "$m" && answers "$m"
 }
 
+# A flipped sign changes checksum and hash of its tensor and of no other. Planted fault: no byte is flipped.
+F_ROSETTA_004() {
+    local m=$GATE_WORK/rosetta4-$1.apr at name=model.layers.3.mlp.up_proj.weight
+    cp "$(q4k_apr)" "$m" && chmod u+w "$m"
+    at=$(apr inspect "$m" --weights --json | jq --arg n "$name" '.weights[] | select(.name == $n) | .offset + 1') && [ -n "$at" ] || return 1
+    [ "$1" = bad ] || flip_sign "$m" "$at"
+    apr rosetta fingerprint "$(q4k_apr)" --json | jq -c '.fingerprints[] | [.name, .checksum, .data_xxh3]' >"$GATE_WORK/prints"
+    apr rosetta fingerprint "$m" --json | jq -c '.fingerprints[] | [.name, .checksum, .data_xxh3]' >"$GATE_WORK/prints.flipped"
+    same "$(wc -l <"$GATE_WORK/prints")" 99 || return 1
+    diff "$GATE_WORK/prints" "$GATE_WORK/prints.flipped" >"$GATE_WORK/diff"
+    same "$(grep -c '^[<>]' "$GATE_WORK/diff")" 2 && same "$(grep -c "$name" "$GATE_WORK/diff")" 2 &&
+        differs "$(sed -n 's/^< .*",\([0-9]*\),.*/\1/p' "$GATE_WORK/diff")" "$(sed -n 's/^> .*",\([0-9]*\),.*/\1/p' "$GATE_WORK/diff")"
+}
+flip_sign() { # FILE OFFSET: the top bit of a byte
+    local byte
+    byte=$(od -An -tu1 -j "$2" -N 1 "$1")
+    # shellcheck disable=SC2059 # the format is the byte
+    printf "\\x$(printf %x $((byte ^ 128)))" | dd of="$1" bs=1 seek="$2" conv=notrunc 2>/dev/null
+}
+
 # Planted fault: a healthy model.
 F_ROSETTA_005() {
     local m=$MODEL
