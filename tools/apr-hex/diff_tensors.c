@@ -60,11 +60,11 @@ static void put_shape(const struct job *j, const char *key, const struct apr_ten
         apr_out_str(j->o, key, NULL);
 }
 
-static void put_diff(const struct job *j, const struct apr_tensor *t, const struct apr_tensor *u,
-                     const struct tensor_diff *d)
+static void put_diff(const struct job *j, const char *name, const struct apr_tensor *t,
+                     const struct apr_tensor *u, const struct tensor_diff *d)
 {
     apr_out_obj(j->o, NULL);
-    apr_out_str(j->o, "name", t ? t->name : u->name);
+    apr_out_str(j->o, "name", name);
     apr_out_str(j->o, "status", tensor_diff_name(d->status));
     put_shape(j, "shape_a", t);
     put_shape(j, "shape_b", u);
@@ -94,8 +94,8 @@ static void put_values_text(const struct job *j, const char *name, const struct 
                      (double)d->shown[i].b);
 }
 
-static enum apr_code compare(struct job *j, const struct apr_tensor *t, const struct apr_tensor *u,
-                             struct apr_arena *arena, struct apr_err *e)
+static enum apr_code compare(struct job *j, const char *name, const struct apr_tensor *t,
+                             const struct apr_tensor *u, struct apr_arena *arena, struct apr_err *e)
 {
     struct tensor_diff d = {.tolerance = j->args->tolerance, .n_show = j->args->n_show};
     TRY(tensor_diff_run(&d, j->a, t, j->b, u, j->kern, j->pool, arena, e));
@@ -107,8 +107,8 @@ static enum apr_code compare(struct job *j, const struct apr_tensor *t, const st
         j->n_values += d.n;
     }
     if (j->args->mismatches_only && d.status <= DIFF_WITHIN) return APR_OK;
-    put_diff(j, t, u, &d);
-    put_values_text(j, t ? t->name : u->name, &d);
+    put_diff(j, name, t, u, &d);
+    put_values_text(j, name, &d);
     return APR_OK;
 }
 
@@ -123,11 +123,12 @@ static enum apr_code compare_all(struct job *j, struct apr_arena *arena, struct 
     apr_out_arr(j->o, "results");
     for (uint64_t i = 0; i < j->a->n_tensors && code == APR_OK; i++) {
         const struct apr_tensor *t = &j->a->tensors[i];
-        if (is_wanted(j, t->name)) code = compare(j, t, apr_model_find(j->b, t->name), arena, e);
+        if (is_wanted(j, t->name)) code = compare(j, t->name, t, apr_model_find(j->b, t->name), arena, e);
     }
     for (uint64_t i = 0; i < j->b->n_tensors && code == APR_OK; i++) {
         const struct apr_tensor *u = &j->b->tensors[i];
-        if (is_wanted(j, u->name) && !apr_model_find(j->a, u->name)) code = compare(j, NULL, u, arena, e);
+        if (is_wanted(j, u->name) && !apr_model_find(j->a, u->name))
+            code = compare(j, u->name, NULL, u, arena, e);
     }
     apr_out_end(j->o);
     return code;
