@@ -90,10 +90,22 @@ static void narrow(const struct job *j, size_t at, const float *x, float *weight
         j->to->from_f32(x, out, n, j->importance ? weights : NULL);
 }
 
+/* The file that the tensor lies in; NULL for tensors that are computed. */
+static struct apr_src *source_of(const struct job *j)
+{
+    const struct apr_model *m = j->c->model;
+    return j->src->i_file < m->n_files ? m->files[j->src->i_file].src : NULL;
+}
+
 static void convert_chunk(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     struct job *j = ctx;
-    for (size_t i = i_begin; i < i_end; i++) {
+    for (size_t i_task = i_begin; i_task < i_end; i_task++) {
+        if (i_task == 0) { /* the longest task first: the source's SHA-256, where it is taken */
+            if (source_of(j)) apr_src_sha_flush(source_of(j));
+            continue;
+        }
+        size_t i = i_task - 1;
         size_t at = i * CHUNK_ELEMS;
         size_t n = j->n_elems - at < CHUNK_ELEMS ? j->n_elems - at : CHUNK_ELEMS;
         float *x = j->scratch + (size_t)i_thread * 2 * CHUNK_ELEMS;
@@ -175,7 +187,7 @@ static enum apr_code convert_loaded(struct job *j, uint64_t at, struct apr_stats
 {
     size_t n_chunks = (j->n_elems + CHUNK_ELEMS - 1) / CHUNK_ELEMS;
     j->i_first = at;
-    apr_parallel_for(j->c->pool, n_chunks, 1, convert_chunk, j);
+    apr_parallel_for(j->c->pool, n_chunks + 1, 1, convert_chunk, j);
     for (size_t i = 0; i < n_chunks; i++) merge(stats, &j->stats[i]);
     return judge_piece(j, stats, e);
 }
@@ -186,7 +198,11 @@ static enum apr_code convert_piece(struct job *j, uint64_t at, struct apr_stats 
     uint64_t n_left = apr_tensor_elems(j->src) - at;
     uint64_t off = j->from->head_bytes + at / j->from->block_elems * j->from->block_bytes;
     j->n_elems = n_left < PIECE_ELEMS ? (size_t)n_left : PIECE_ELEMS;
-    TRY(apr_model_read(j->c->model, j->src, off, j->in, bytes_of(j->from, j->n_elems), e));
+    struct apr_src *file = source_of(j);
+    if (file) apr_src_sha_defer(file, true); /* the first task of convert_loaded takes it up */
+    enum apr_code code = apr_model_read(j->c->model, j->src, off, j->in, bytes_of(j->from, j->n_elems), e);
+    if (file) apr_src_sha_defer(file, false);
+    TRY(code);
     return convert_loaded(j, at, stats, e);
 }
 

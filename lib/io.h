@@ -65,6 +65,10 @@ uint32_t apr_src_crc(const struct apr_src *s);
 /* From now on the bytes on disk are also hashed, as long as they are read front to back (gaps of a few MiB
  * are read for it). Position 0; before apr_src_unpack, which ends it. */
 APR_MUST_USE enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *e);
+/* While on, apr_src_pread leaves the hashing to apr_src_sha_flush, which any thread may call, and which must
+ * come before the memory that was read into changes. */
+void apr_src_sha_defer(struct apr_src *s, bool on);
+void apr_src_sha_flush(struct apr_src *s);
 /* True, and the SHA-256 of the whole source, when all of it was read in order. */
 bool apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX]);
 /* Reads a whole small file (<= max_bytes) into an initialised buffer. */

@@ -34,6 +34,10 @@ struct apr_src {
     uint32_t crc;
     struct apr_sha256 *sha; /* owned; NULL: not hashed, or not any more */
     uint64_t n_hashed;
+    bool sha_defers;
+    const void *late; /* read, and not hashed yet; borrowed */
+    size_t n_late;
+    uint64_t off_late;
     /* A compressed rest of the file: */
     enum apr_pack pack;
     uint64_t off_pack;         /* where it begins, in file and content */
@@ -249,6 +253,17 @@ enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *e)
     return apr_sha256_begin(&s->sha, e);
 }
 
+void apr_src_sha_defer(struct apr_src *s, bool on)
+{
+    s->sha_defers = on;
+}
+
+void apr_src_sha_flush(struct apr_src *s)
+{
+    if (s->n_late) sha_add(s, s->off_late, s->late, s->n_late);
+    s->n_late = 0;
+}
+
 bool apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX])
 {
     if (s->seekable)
@@ -346,7 +361,12 @@ enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *dst, size_t n
                         off, what, n, s->n_bytes);
     if (!s->packed) {
         TRY(pread_fd(s, off, dst, n, what, e));
-        sha_add(s, off, dst, n);
+        if (!s->sha) return APR_OK; /* several threads may be here */
+        apr_src_sha_flush(s);
+        s->late = dst;
+        s->n_late = n;
+        s->off_late = off;
+        if (!s->sha_defers) apr_src_sha_flush(s);
         return APR_OK;
     }
     if (off < s->off_pack) {
