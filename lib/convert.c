@@ -370,9 +370,13 @@ static enum apr_code run(struct loop *l, struct apr_sink *s, json_t *hashes, str
     return c->more ? APR_OK : apr_model_end(c->model, e);
 }
 
-static enum apr_code check_space(const struct apr_convert *c, struct apr_sink *s, struct apr_err *e)
+static enum apr_code check_output(const struct apr_convert *c, struct apr_sink *s, struct apr_err *e)
 {
     uint64_t n_head, n_total;
+    for (size_t i = 0; i < c->model->n_files; i++)
+        if (apr_sink_is(s, c->model->files[i].src))
+            return apr_fail(e, APR_EUSAGE, "%s: is input and output at once",
+                            apr_src_name(c->model->files[i].src));
     TRY(c->fmt->measure(c->plan, &n_head, &n_total, e));
     return apr_sink_need(s, n_total, e);
 }
@@ -382,7 +386,7 @@ enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, j
 {
     TRY(check_plan(c, e));
     apr_sink_pack(s, c->plan->pack, APR_HEADER_BYTES, c->pool);
-    TRY(check_space(c, s, e));
+    TRY(check_output(c, s, e));
     struct loop l = {.c = c};
     apr_arena_init(&l.arena);
     apr_verdict_init(&l.verdict, &l.arena);

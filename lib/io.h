@@ -88,6 +88,8 @@ uint64_t apr_sink_pos(const struct apr_sink *s);
 /* What follows the first off_plain bytes is compressed (pack.h). Position and checksum stay the content's;
  * pool outlives the sink. Before the first write. */
 void apr_sink_pack(struct apr_sink *s, enum apr_pack kind, uint64_t off_plain, struct apr_pool *pool);
+/* Would writing to s change the file that src reads? Only a redirected standard output can. */
+bool apr_sink_is(const struct apr_sink *s, const struct apr_src *src);
 uint64_t apr_sink_stored(const struct apr_sink *s); /* bytes written so far, as stored */
 uint32_t apr_sink_crc(const struct apr_sink *s);    /* CRC-32 of every byte so far */
 bool apr_sink_failed(const struct apr_sink *s);     /* stop early; the text comes from finish */

@@ -28,6 +28,7 @@
 #define MAX_IO    ((size_t)1 << 30) /* Linux moves at most 2 GiB in one call */
 #define MAX_TEMPS 64
 #define N_TRIES   100
+#define MAX_HOPS  40 /* links that lead to links, as in the kernel */
 
 struct apr_sink {
     struct apr_arena arena; /* owns this struct, its strings and buf */
@@ -114,13 +115,32 @@ static enum apr_code open_temp(struct apr_sink *s, const char *dir, struct apr_e
     return APR_OK;
 }
 
-/* A link stands for what it points to; devices and pipes are written in place. */
+/* What path stands for: a link for what it points to, also where that is not there yet. */
+static enum apr_code resolve(struct apr_sink *s, const char *path, struct apr_err *e)
+{
+    char to[PATH_MAX];
+    char *real = realpath(path, NULL);
+    int why = errno;
+    s->target = apr_arena_strdup(&s->arena, real ? real : path);
+    free(real);
+    for (int n_hops = 0; !real && n_hops < MAX_HOPS; n_hops++) {
+        ssize_t n = readlink(s->target, to, sizeof to - 1);
+        if (n < 0) return APR_OK; /* no link: the place itself, or opening its folder says why not */
+        if (why != ENOENT) break;
+        to[n] = '\0';
+        const char *slash = to[0] == '/' ? NULL : strrchr(s->target, '/');
+        int n_dir = slash ? (int)(slash - s->target) + 1 : 0;
+        s->target = apr_arena_printf(&s->arena, "%.*s%s", n_dir, s->target, to);
+    }
+    if (real) return APR_OK;
+    return apr_fail(e, APR_EIO, "%s: cannot create: %s", s->name, strerror(why == ENOENT ? ELOOP : why));
+}
+
+/* Devices and pipes are written in place. */
 static enum apr_code open_target(struct apr_sink *s, const char *path, struct apr_err *e)
 {
     struct stat st;
-    char *real = realpath(path, NULL);
-    s->target = apr_arena_strdup(&s->arena, real ? real : path);
-    free(real);
+    TRY(resolve(s, path, e));
     const char *slash = strrchr(s->target, '/');
     s->base = slash ? slash + 1 : s->target;
     bool exists = stat(s->target, &st) == 0;
@@ -330,6 +350,14 @@ enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, struct apr_err
     if (!space_of(s, &n_free) || n_bytes <= n_free) return APR_OK;
     return apr_fail(e, APR_EIO, "%s: needs %" PRIu64 " bytes, its file system has %" PRIu64 " free", s->name,
                     n_bytes, n_free);
+}
+
+bool apr_sink_is(const struct apr_sink *s, const struct apr_src *src)
+{
+    struct apr_src_id id;
+    struct stat st;
+    return s->fd >= 0 && s->fd_dir < 0 && apr_src_identify(src, &id) && fstat(s->fd, &st) == 0 &&
+           (uint64_t)st.st_dev == id.device && (uint64_t)st.st_ino == id.inode;
 }
 
 /* Gives the nameless temporary a name; the target's own, when nothing is there yet. *done: no rename is
