@@ -118,6 +118,17 @@ void *apr_heap_get(size_t n_bytes)
     return p;
 }
 
+void *apr_heap_resize(void *p, size_t n_bytes)
+{
+    if (n_bytes == 0) {
+        free(p);
+        return NULL;
+    }
+    void *q = realloc(p, n_bytes);
+    if (!q) apr_memory_exhausted(n_bytes);
+    return q;
+}
+
 void apr_heap_free(void *p)
 {
     free(p);

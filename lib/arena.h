@@ -25,6 +25,7 @@ APR_MUST_USE enum apr_code apr_arena_try(struct apr_arena *a, void *out_ptr, siz
                                          const char *what, struct apr_err *e);
 /* For libraries that allocate themselves and whose callers would not notice a failure. */
 void *apr_heap_get(size_t n_bytes) __attribute__((returns_nonnull));
+void *apr_heap_resize(void *p, size_t n_bytes); /* n_bytes 0 frees, and is NULL */
 void apr_heap_free(void *p);
 _Noreturn void apr_memory_exhausted(size_t n_bytes); /* how apr_arena_get and apr_heap_get end the program */
 char *apr_arena_strdup(struct apr_arena *a, const char *s);

@@ -402,7 +402,7 @@ enum apr_code apr_convert_run(const struct apr_convert *c, struct apr_sink *s, j
         code = run(&l, s, hashes, e);
         apr_progress_end(&l.progress);
         if (trailer) json_object_set(trailer, "tensors", hashes);
-        if (trailer && code == APR_OK) apr_provenance_trail(c->model, trailer);
+        if (trailer && code == APR_OK) code = apr_provenance_trail(c->model, trailer, e);
         if (code == APR_OK)
             code = c->fmt->end(l.w, trailer, e);
         else

@@ -1,7 +1,9 @@
 /* The three hashes of the formats, and the key hash of the tables. */
 #include "hash.h"
 
+#include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/random.h>
 #define XXH_STATIC_LINKING_ONLY /* for the size of its state */
@@ -15,8 +17,36 @@
 struct apr_sha256; /* is OpenSSL's EVP_MD_CTX */
 struct apr_xxh3;   /* is XXH3_state_t */
 
+static void *crypto_get(size_t n_bytes, const char *file, int line)
+{
+    (void)file, (void)line;
+    return apr_heap_get(n_bytes);
+}
+
+static void *crypto_resize(void *p, size_t n_bytes, const char *file, int line)
+{
+    (void)file, (void)line;
+    return apr_heap_resize(p, n_bytes);
+}
+
+static void crypto_free(void *p, const char *file, int line)
+{
+    (void)file, (void)line;
+    apr_heap_free(p);
+}
+
+/* OpenSSL 3.0 crashes when memory runs out while it fetches an algorithm. Its cleanup at exit could then meet
+ * its own locks. Where a library below us has used it already, this has no effect. */
+static void crypto_begin(void)
+{
+    CRYPTO_set_mem_functions(crypto_get, crypto_resize, crypto_free);
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
+}
+
 enum apr_code apr_sha256_begin(struct apr_sha256 **h, struct apr_err *e)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, crypto_begin);
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     *h = NULL;
     if (!ctx || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {

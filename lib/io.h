@@ -69,8 +69,9 @@ APR_MUST_USE enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *
  * come before the memory that was read into changes. */
 void apr_src_sha_defer(struct apr_src *s, bool on);
 void apr_src_sha_flush(struct apr_src *s);
-/* True, and the SHA-256 of the whole source, when all of it was read in order. */
-bool apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX]);
+/* *whole: all of it was read in order, and hex is its SHA-256. Reports what a flush could not read. */
+APR_MUST_USE enum apr_code apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX], bool *whole,
+                                           struct apr_err *e);
 /* Reads a whole small file (<= max_bytes) into an initialised buffer. */
 APR_MUST_USE enum apr_code apr_read_file(const char *path, size_t max_bytes, struct apr_buf *b,
                                          struct apr_err *e);

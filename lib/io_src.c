@@ -34,6 +34,8 @@ struct apr_src {
     uint32_t crc;
     struct apr_sha256 *sha; /* owned; NULL: not hashed, or not any more */
     uint64_t n_hashed;
+    enum apr_code sha_code; /* sticky; of a flush */
+    struct apr_err sha_why;
     bool sha_defers;
     const void *late; /* read, and not hashed yet; borrowed */
     size_t n_late;
@@ -177,6 +179,24 @@ static enum apr_code read_error(const struct apr_src *s, uint64_t off, struct ap
     return apr_fail(e, APR_EIO, "%s: byte %" PRIu64 ": cannot read: %s", s->name, off, strerror(errno));
 }
 
+static enum apr_code pread_fd(const struct apr_src *s, uint64_t off, void *dst, size_t n, const char *what,
+                              struct apr_err *e)
+{
+    uint8_t *p = dst;
+    while (n) {
+        ssize_t got = pread(s->fd, p, n < MAX_IO ? n : MAX_IO, (off_t)off);
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) return read_error(s, off, e);
+        if (got == 0)
+            return apr_fail(e, APR_EIO, "%s: byte %" PRIu64 ": %s: the file became shorter while it was read",
+                            s->name, off, what);
+        p += got;
+        off += (uint64_t)got;
+        n -= (size_t)got;
+    }
+    return APR_OK;
+}
+
 /* One read of the content. */
 static enum apr_code read_below(struct apr_src *s, void *dst, size_t n, uint64_t off, size_t *n_got,
                                 struct apr_err *e)
@@ -218,32 +238,31 @@ enum apr_code apr_src_peek(struct apr_src *s, size_t n, const uint8_t **p, size_
 
 /* ---- hash --------------------------------------------------------------------------------------------- */
 
-/* Bytes between the last hashed one and off, which nobody reads. */
-static void sha_gap(struct apr_src *s, uint64_t off)
+/* Bytes between the last hashed one and off, which nobody else reads. A source that cannot be read for this
+ * is an error: without its hash the output would be another one. */
+static enum apr_code sha_gap(struct apr_src *s, uint64_t off, struct apr_err *e)
 {
     uint8_t piece[BUF_BYTES / 4];
+    if (s->sha && s->n_hashed < off && (!s->seekable || off - s->n_hashed > GAP_BYTES)) sha_stop(s);
     while (s->sha && s->n_hashed < off) {
-        uint64_t left = off - s->n_hashed;
-        ssize_t got = -1;
-        if (s->seekable && left <= GAP_BYTES)
-            got = pread(s->fd, piece, left < sizeof piece ? (size_t)left : sizeof piece, (off_t)s->n_hashed);
-        if (got <= 0) {
-            sha_stop(s);
-            return;
-        }
-        apr_sha256_add(s->sha, piece, (size_t)got);
-        s->n_hashed += (uint64_t)got;
+        uint64_t n_left = off - s->n_hashed;
+        size_t n = n_left < sizeof piece ? (size_t)n_left : sizeof piece;
+        TRY(pread_fd(s, s->n_hashed, piece, n, "bytes to hash", e));
+        apr_sha256_add(s->sha, piece, n);
+        s->n_hashed += n;
     }
+    return APR_OK;
 }
 
-static void sha_add(struct apr_src *s, uint64_t off, const void *p, size_t n)
+static enum apr_code sha_add(struct apr_src *s, uint64_t off, const void *p, size_t n, struct apr_err *e)
 {
-    if (!s->sha || off + n <= s->n_hashed) return;
-    sha_gap(s, off);
-    if (!s->sha) return;
+    if (!s->sha || off + n <= s->n_hashed) return APR_OK;
+    TRY(sha_gap(s, off, e));
+    if (!s->sha) return APR_OK;
     size_t n_known = (size_t)(s->n_hashed - off);
     apr_sha256_add(s->sha, (const uint8_t *)p + n_known, n - n_known);
     s->n_hashed = off + n;
+    return APR_OK;
 }
 
 enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *e)
@@ -260,21 +279,27 @@ void apr_src_sha_defer(struct apr_src *s, bool on)
 
 void apr_src_sha_flush(struct apr_src *s)
 {
-    if (s->n_late) sha_add(s, s->off_late, s->late, s->n_late);
+    if (s->n_late && s->sha_code == APR_OK)
+        s->sha_code = sha_add(s, s->off_late, s->late, s->n_late, &s->sha_why);
     s->n_late = 0;
 }
 
-bool apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX])
+enum apr_code apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX], bool *whole, struct apr_err *e)
 {
+    *whole = false;
+    if (s->sha_code != APR_OK) {
+        *e = s->sha_why;
+        return s->sha_code;
+    }
     if (s->seekable)
-        sha_gap(s, s->n_bytes);
-    else
-        sha_add(s, s->pos, s->buf + s->i_buf, s->n_buf - s->i_buf); /* looked at, and not consumed */
-    bool whole = s->sha && (s->seekable ? s->n_hashed == s->n_bytes : s->at_end);
-    if (whole) apr_sha256_end(s->sha, hex);
-    if (whole) s->sha = NULL;
+        TRY(sha_gap(s, s->n_bytes, e));
+    else /* looked at, and not consumed */
+        TRY(sha_add(s, s->pos, s->buf + s->i_buf, s->n_buf - s->i_buf, e));
+    *whole = s->sha && (s->seekable ? s->n_hashed == s->n_bytes : s->at_end);
+    if (*whole) apr_sha256_end(s->sha, hex);
+    if (*whole) s->sha = NULL;
     sha_stop(s);
-    return whole;
+    return APR_OK;
 }
 
 /* ---- reading ------------------------------------------------------------------------------------------ */
@@ -292,7 +317,7 @@ enum apr_code apr_src_read_some(struct apr_src *s, void *dst, size_t n, size_t *
     } else if (!s->at_end) {
         TRY(read_below(s, dst, n, s->pos, &n_now, e));
     }
-    sha_add(s, s->pos, dst, n_now);
+    TRY(sha_add(s, s->pos, dst, n_now, e));
     s->pos += n_now;
     if (s->with_crc) s->crc = apr_crc32(s->crc, dst, n_now);
     *n_got = n_now;
@@ -321,24 +346,6 @@ enum apr_code apr_src_skip(struct apr_src *s, uint64_t n, const char *what, stru
         size_t n_now = n < sizeof drop ? (size_t)n : sizeof drop;
         TRY(apr_src_read(s, drop, n_now, what, e));
         n -= n_now;
-    }
-    return APR_OK;
-}
-
-static enum apr_code pread_fd(const struct apr_src *s, uint64_t off, void *dst, size_t n, const char *what,
-                              struct apr_err *e)
-{
-    uint8_t *p = dst;
-    while (n) {
-        ssize_t got = pread(s->fd, p, n < MAX_IO ? n : MAX_IO, (off_t)off);
-        if (got < 0 && errno == EINTR) continue;
-        if (got < 0) return read_error(s, off, e);
-        if (got == 0)
-            return apr_fail(e, APR_EIO, "%s: byte %" PRIu64 ": %s: the file became shorter while it was read",
-                            s->name, off, what);
-        p += got;
-        off += (uint64_t)got;
-        n -= (size_t)got;
     }
     return APR_OK;
 }

@@ -72,21 +72,24 @@ json_t *apr_provenance_of(const struct apr_model *m)
     return p;
 }
 
-void apr_provenance_trail(const struct apr_model *m, json_t *trailer)
+enum apr_code apr_provenance_trail(const struct apr_model *m, json_t *trailer, struct apr_err *e)
 {
+    enum apr_code code = APR_OK;
     json_t *sources = json_object_get(m->trailer, "sources");
     if (own_provenance(m)) {
         if (json_object_size(sources)) json_object_set(trailer, "sources", sources);
-        return;
+        return APR_OK;
     }
     sources = json_object();
-    for (uint32_t i = 0; i < m->n_files; i++) {
+    for (uint32_t i = 0; code == APR_OK && i < m->n_files; i++) {
         char hex[APR_SHA256_HEX];
-        if (!m->files[i].sha256 && m->files[i].src && apr_src_sha_end(m->files[i].src, hex))
-            json_object_set_new(sources, m->files[i].name, json_string(hex));
+        bool whole = false;
+        if (!m->files[i].sha256 && m->files[i].src) code = apr_src_sha_end(m->files[i].src, hex, &whole, e);
+        if (whole) json_object_set_new(sources, m->files[i].name, json_string(hex));
     }
     if (json_object_size(sources)) json_object_set(trailer, "sources", sources);
     json_decref(sources);
+    return code;
 }
 
 void apr_provenance_step(json_t *provenance, const char *step, const struct apr_recipe *recipe, bool pure)

@@ -18,7 +18,8 @@ json_t *apr_provenance_of(const struct apr_model *m);
 void apr_provenance_step(json_t *provenance, const char *step, const struct apr_recipe *recipe, bool pure);
 /* The SHA-256 of sources that were read front to back, into the trailing section: {"sources": {name: hex}}.
  * What an .apr source carries there goes on. After the last byte of the model was read. */
-void apr_provenance_trail(const struct apr_model *m, json_t *trailer);
+APR_MUST_USE enum apr_code apr_provenance_trail(const struct apr_model *m, json_t *trailer,
+                                                struct apr_err *e);
 /* Reads every source file once and records its SHA-256 in m->files. Not for streams (2). */
 APR_MUST_USE enum apr_code apr_provenance_hash(struct apr_model *m, struct apr_err *e);
 
