@@ -94,9 +94,9 @@ kills() { # SEED N COMMAND...
 @test "SIGKILL before and after every write, sync, link, rename and open" {
     need_shim
     for when in KILL KILL-AFTER; do
-        for call in write fsync linkat rename open; do scan $call $when 8 7 "${import[@]}"; done
+        for call in write fsync linkat rename open; do scan $call $when 4 7 "${import[@]}"; done
         export SHIM_NO_TMPFILE=1
-        for call in write fsync rename open; do scan $call $when 8 7 "${import[@]}"; done
+        for call in write fsync rename open; do scan $call $when 4 7 "${import[@]}"; done
         unset SHIM_NO_TMPFILE
     done
 }
@@ -409,8 +409,8 @@ kills() { # SEED N COMMAND...
 
 @test "every read, write, sync, link, rename and open of an import fails once: 7" {
     need_shim
-    for call in read pread; do scan $call EIO 30 7 "${import[@]}"; done
-    for call in write fsync linkat rename open; do scan $call ENOSPC 30 7 "${import[@]}"; done
+    for call in read pread; do scan $call EIO 20 7 "${import[@]}"; done
+    for call in write fsync linkat rename open; do scan $call ENOSPC 20 7 "${import[@]}"; done
     scan open EMFILE 20 7 "${import[@]}"
     export SHIM_NO_TMPFILE=1
     for call in write fsync rename open; do scan $call EIO 20 7 "${import[@]}"; done
@@ -431,7 +431,7 @@ kills() { # SEED N COMMAND...
     for command in "${import[*]}" "${convert[*]}" "${export[*]}" "${merge[*]}" "${convert[*]} --compress zstd" \
         "${convert[*]} --compress lz4"; do
         # shellcheck disable=SC2086 # the words of a command
-        scan alloc ENOMEM 40 6,7 $command
+        scan alloc ENOMEM 24 6,7 $command
     done
 }
 
