@@ -3,7 +3,7 @@
 
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
-#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/random.h>
 #define XXH_STATIC_LINKING_ONLY /* for the size of its state */
@@ -45,8 +45,8 @@ static void crypto_begin(void)
 
 enum apr_code apr_sha256_begin(struct apr_sha256 **h, struct apr_err *e)
 {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, crypto_begin);
+    static atomic_flag begun = ATOMIC_FLAG_INIT; /* the first hash is begun before there are other threads */
+    if (!atomic_flag_test_and_set(&begun)) crypto_begin();
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
     *h = NULL;
     if (!ctx || EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) != 1) {

@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# shellcheck disable=SC2002,SC2059 # pipes are what is tested; bytes are made with printf
 # convert --compress: the same content in fewer bytes, readable by the formats' own tools; damage and bombs refused.
 
 setup() {
@@ -9,7 +10,7 @@ setup() {
 }
 
 hashes() { apr inspect "$1" --provenance --json | jq -cS .integrity.tensors; }
-plain() { apr import $MODEL --quantize q8_0 -q -o "$T/plain.apr"; }
+plain() { apr import "$MODEL" --quantize q8_0 -q -o "$T/plain.apr"; }
 # FILE OFFSET: turns every bit of one byte.
 flip() {
     byte=$(od -An -tu1 -j "$2" -N 1 "$1" | tr -d ' ')
@@ -19,8 +20,8 @@ flip() {
 @test "each kind: bytes on one and two threads, through a pipe, and back" {
     plain
     for kind in lz4 zstd; do
-        apr import $MODEL --quantize q8_0 --compress $kind -q -j1 -o "$T/$kind.apr"
-        apr import $MODEL --quantize q8_0 --compress $kind -q -j2 >"$T/$kind.pipe"
+        apr import "$MODEL" --quantize q8_0 --compress $kind -q -j1 -o "$T/$kind.apr"
+        apr import "$MODEL" --quantize q8_0 --compress $kind -q -j2 >"$T/$kind.pipe"
         cmp "$T/$kind.apr" "$T/$kind.pipe"
         [ "$(hashes "$T/$kind.apr")" = "$(hashes "$T/plain.apr")" ]
         apr export "$T/plain.apr" --format gguf -q -o "$T/a.gguf" --force
@@ -34,8 +35,8 @@ flip() {
 }
 
 @test "a compressed file runs directly, is valid, and says that it is compressed" {
-    apr import $MODEL --compress zstd -q -o "$T/z.apr"
-    apr import $MODEL -q -o "$T/plain.apr"
+    apr import "$MODEL" --compress zstd -q -o "$T/z.apr"
+    apr import "$MODEL" -q -o "$T/plain.apr"
     [ "$(stat -c %s "$T/z.apr")" -lt "$(stat -c %s "$T/plain.apr")" ]
     [ "$(apr run "$T/z.apr" 'What is 2+2?' -q)" = "$(apr run "$T/plain.apr" 'What is 2+2?' -q)" ]
     [ "$(cat "$T/z.apr" | apr run - 'What is 2+2?' -q)" = "$(apr run "$T/plain.apr" 'What is 2+2?' -q)" ]
@@ -45,21 +46,21 @@ flip() {
 }
 
 @test "zstd-max is no larger; none is what no option gives; another word is refused" {
-    apr import $MODEL --quantize q4k --compress zstd -q -o "$T/a.apr"
-    timeout 60 apr import $MODEL --quantize q4k --compress zstd-max -q -o "$T/b.apr"
+    apr import "$MODEL" --quantize q4k --compress zstd -q -o "$T/a.apr"
+    timeout 60 apr import "$MODEL" --quantize q4k --compress zstd-max -q -o "$T/b.apr"
     [ "$(stat -c %s "$T/b.apr")" -le "$(stat -c %s "$T/a.apr")" ]
-    apr import $MODEL --compress none -q -o "$T/c.apr"
-    apr import $MODEL -q -o "$T/d.apr"
+    apr import "$MODEL" --compress none -q -o "$T/c.apr"
+    apr import "$MODEL" -q -o "$T/d.apr"
     cmp "$T/c.apr" "$T/d.apr"
-    run apr import $MODEL --compress gzip -q -o "$T/e.apr"
+    run apr import "$MODEL" --compress gzip -q -o "$T/e.apr"
     [ "$status" -eq 2 ]
 }
 
 @test "zstd and lz4 read our streams" {
-    apr import $MODEL -q -o "$T/plain.apr"
+    apr import "$MODEL" -q -o "$T/plain.apr"
     for kind in lz4 zstd; do
         command -v $kind >/dev/null || skip "no $kind here"
-        apr import $MODEL --compress $kind -q -o "$T/$kind.apr"
+        apr import "$MODEL" --compress $kind -q -o "$T/$kind.apr"
         tail -c +65 "$T/$kind.apr" | $kind -dcq >"$T/content"
         # All but the checksum, which covers the header's flags.
         cmp <(tail -c +65 "$T/plain.apr" | head -c -4) <(head -c -4 "$T/content")
@@ -69,7 +70,7 @@ flip() {
 @test "streams of other writers: one zstd frame, linked LZ4 blocks" {
     command -v zstd >/dev/null && command -v lz4 >/dev/null || skip "no zstd or lz4 here"
     for kind in lz4 zstd; do
-        apr import $MODEL --quantize q4k --compress $kind -q -o "$T/own.apr"
+        apr import "$MODEL" --quantize q4k --compress $kind -q -o "$T/own.apr"
         tail -c +65 "$T/own.apr" | $kind -dcq >"$T/content"
         options=(-1)
         [ $kind = zstd ] || options=(-1 -BD)
@@ -85,7 +86,7 @@ flip() {
 
 @test "damage: every part of the stream is checked before it is used" {
     for kind in lz4 zstd; do
-        apr import $MODEL --quantize q4k --compress $kind -q -o "$T/$kind.apr"
+        apr import "$MODEL" --quantize q4k --compress $kind -q -o "$T/$kind.apr"
         n=$(stat -c %s "$T/$kind.apr")
         for at in 70 5000 $((n / 2)) $((n - 100)) $((n - 20)); do
             cp "$T/$kind.apr" "$T/bad.apr"
@@ -105,7 +106,7 @@ flip() {
 
 @test "bombs: no more than the index justifies comes out" {
     command -v zstd >/dev/null && command -v lz4 >/dev/null || skip "no zstd or lz4 here"
-    apr import $MODEL --quantize q4k --compress zstd -q -o "$T/a.apr"
+    apr import "$MODEL" --quantize q4k --compress zstd -q -o "$T/a.apr"
     tail -c +65 "$T/a.apr" | zstd -dcq >"$T/content"
     { head -c 64 "$T/a.apr"; { cat "$T/content"; head -c 4G /dev/zero; } | zstd -cq -1; } >"$T/bomb.apr"
     [ "$(stat -c %s "$T/bomb.apr")" -lt 30000000 ]

@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# shellcheck disable=SC2002,SC2059 # pipes are what is tested; bytes are made with printf
 # export to folders and to split GGUF, and back: the same tensors by every route.
 
 setup() {
@@ -15,10 +16,10 @@ hashes() { apr inspect "$1" --provenance --json | jq -cS .integrity.tensors; }
 same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
 
 @test "folder: documents and tensors come back from an .apr" {
-    apr import $MODEL -q -o "$T/a.apr"
+    apr import "$MODEL" -q -o "$T/a.apr"
     apr export "$T/a.apr" --format safetensors -q -o "$T/dir"
     for f in config generation_config tokenizer tokenizer_config; do
-        same_json $MODEL/$f.json "$T/dir/$f.json"
+        same_json "$MODEL"/$f.json "$T/dir/$f.json"
     done
     [ ! -e "$T/dir/model.safetensors.index.json" ]
     apr import "$T/dir" -q -o "$T/b.apr"
@@ -27,24 +28,24 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
 }
 
 @test "folder: shards, index, and the same bytes through a pipe and on one thread" {
-    apr export $MODEL --format safetensors --max-shard-size 5MB -q -j1 -o "$T/a"
-    apr import $MODEL -q | apr export - --format safetensors --max-shard-size 5MB -q -j2 -o "$T/b/"
+    apr export "$MODEL" --format safetensors --max-shard-size 5MB -q -j1 -o "$T/a"
+    apr import "$MODEL" -q | apr export - --format safetensors --max-shard-size 5MB -q -j2 -o "$T/b/"
     diff -r "$T/a" "$T/b"
     [ -e "$T/a/model-00004-of-00004.safetensors" ]
-    want=$(jq .metadata.total_size $MODEL/model.safetensors.index.json)
+    want=$(jq .metadata.total_size "$MODEL"/model.safetensors.index.json)
     run jq -r '.metadata.total_size, (.weight_map | length)' "$T/a/model.safetensors.index.json"
     [ "$output" = "$(printf '%s\n99' "$want")" ]
     apr validate "$T/a" -q
 }
 
 @test "folder: an existing one needs --force, and only files of a model are replaced" {
-    apr export $MODEL --format safetensors -q -o "$T/a"
-    run apr export $MODEL --format safetensors -q -o "$T/a"
+    apr export "$MODEL" --format safetensors -q -o "$T/a"
+    run apr export "$MODEL" --format safetensors -q -o "$T/a"
     [ "$status" -eq 2 ]
-    apr export $MODEL --format safetensors --max-shard-size 5M -q --force -o "$T/a"
+    apr export "$MODEL" --format safetensors --max-shard-size 5M -q --force -o "$T/a"
     [ ! -e "$T/a/model.safetensors" ]
     touch "$T/a/thesis.tex"
-    run apr export $MODEL --format safetensors -q --force -o "$T/a"
+    run apr export "$MODEL" --format safetensors -q --force -o "$T/a"
     [ "$status" -eq 2 ]
     [[ $output == *thesis.tex* ]]
     [ "$(find "$T" -maxdepth 1 -name '.*' -type d ! -path "$T" | wc -l)" -eq 0 ]
@@ -52,13 +53,13 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
 
 @test "folder: a killed export leaves nothing that the next one does not remove" {
     for i in 1 2 3; do
-        apr-export st $MODEL -q --max-shard-size 1M -o "$T/k" &
+        apr-export st "$MODEL" -q --max-shard-size 1M -o "$T/k" &
         sleep "0.0$((i * 2))"
         kill -9 $! 2>/dev/null || true
         wait $! || true
         rm -rf "$T/k"
     done
-    apr-export st $MODEL -q -o "$T/k"
+    apr-export st "$MODEL" -q -o "$T/k"
     [ "$(find "$T" -maxdepth 1 -name '.k.*' | wc -l)" -eq 0 ]
     [ -e "$T/k/model.safetensors" ]
 }
@@ -71,19 +72,19 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
     run apr export "$GGUF/demo-bf16.gguf" --format safetensors -o "$T/g"
     [ "$status" -eq 0 ]
     [[ $output == *"config.json: rebuilt"* ]]
-    same_json $MODEL/tokenizer.json "$T/g/tokenizer.json" 'del(.added_tokens)'
+    same_json "$MODEL"/tokenizer.json "$T/g/tokenizer.json" 'del(.added_tokens)'
     apr import "$GGUF/demo-bf16.gguf" -q -o "$T/a.apr"
     apr import "$T/g" -q -o "$T/b.apr"
     [ "$(hashes "$T/a.apr")" = "$(hashes "$T/b.apr")" ]
     apr export "$GGUF/demo-Q4_K_M.gguf" --format safetensors --quantize f16 -q -o "$T/f16/"
     [ "$(jq -r .torch_dtype "$T/f16/config.json")" = float16 ]
     text='def f(x): return x + 1  # <|im_end|> ünï'
-    [ "$(apr tokenize "$T/g" "$text")" = "$(apr tokenize $MODEL "$text")" ]
+    [ "$(apr tokenize "$T/g" "$text")" = "$(apr tokenize "$MODEL" "$text")" ]
 }
 
 @test "split GGUF: any part opens the set; it equals the single file" {
-    apr export $MODEL --format gguf -q -o "$T/one.gguf"
-    apr export $MODEL --format gguf --split-max-size 5M -q -o "$T/s.gguf"
+    apr export "$MODEL" --format gguf -q -o "$T/one.gguf"
+    apr export "$MODEL" --format gguf --split-max-size 5M -q -o "$T/s.gguf"
     [ "$(find "$T" -name 's-*-of-00004.gguf' | wc -l)" -eq 4 ]
     apr import "$T/one.gguf" -q -o "$T/one.apr"
     for i in 1 2 4; do
@@ -98,7 +99,7 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
 }
 
 @test "split GGUF: a missing, doubled or foreign part is named" {
-    apr export $MODEL --format gguf --split-max-tensors 40 -q -o "$T/s.gguf"
+    apr export "$MODEL" --format gguf --split-max-tensors 40 -q -o "$T/s.gguf"
     mv "$T/s-00002-of-00003.gguf" "$T/two"
     run apr inspect "$T/s-00001-of-00003.gguf"
     [ "$status" -eq 3 ]
@@ -112,28 +113,28 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
     [[ $output == *"-00002-of-00003.gguf"* ]]
     run bash -c "cat '$T/two' | apr inspect -"
     [ "$status" -eq 4 ]
-    apr export $MODEL --format gguf --split-max-tensors 50 -q -o "$T/o.gguf"
+    apr export "$MODEL" --format gguf --split-max-tensors 50 -q -o "$T/o.gguf"
     [ -e "$T/o-00002-of-00002.gguf" ]
 }
 
 @test "split GGUF: one part alone is a plain file; an existing part needs --force" {
-    apr export $MODEL --format gguf --split-max-size 5G -q -o "$T/a.gguf"
-    apr export $MODEL --format gguf -q -o "$T/b.gguf"
+    apr export "$MODEL" --format gguf --split-max-size 5G -q -o "$T/a.gguf"
+    apr export "$MODEL" --format gguf -q -o "$T/b.gguf"
     cmp "$T/a.gguf" "$T/b.gguf"
-    apr export $MODEL --format gguf --split-max-tensors 60 -q -o "$T/s.gguf"
+    apr export "$MODEL" --format gguf --split-max-tensors 60 -q -o "$T/s.gguf"
     rm "$T/s-00001-of-00002.gguf"
-    run apr export $MODEL --format gguf --split-max-tensors 60 -q -o "$T/s.gguf"
+    run apr export "$MODEL" --format gguf --split-max-tensors 60 -q -o "$T/s.gguf"
     [ "$status" -eq 2 ]
     [ ! -e "$T/s-00001-of-00002.gguf" ]
-    run apr export $MODEL --format gguf --split-max-size 5M -q
+    run apr export "$MODEL" --format gguf --split-max-size 5M -q
     [ "$status" -eq 2 ]
 }
 
 @test "split GGUF: the peer merges ours, and we read the peer's" {
     PEER=${APR_PEER_BIN:-}
     [ -x "$PEER/llama-gguf-split" ] || skip "APR_PEER_BIN does not name a folder with llama-gguf-split"
-    apr export $MODEL --format gguf --no-provenance -q -o "$T/one.gguf"
-    apr export $MODEL --format gguf --no-provenance --split-max-size 5M -q -o "$T/s.gguf"
+    apr export "$MODEL" --format gguf --no-provenance -q -o "$T/one.gguf"
+    apr export "$MODEL" --format gguf --no-provenance --split-max-size 5M -q -o "$T/s.gguf"
     "$PEER/llama-gguf-split" --merge "$T/s-00001-of-00004.gguf" "$T/merged.gguf"
     apr export "$T/merged.gguf" --format gguf --no-provenance -q -o "$T/back.gguf"
     cmp "$T/back.gguf" "$T/one.gguf"
@@ -166,7 +167,7 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
 }
 
 @test "provenance: sources are hashed while they are read, and validate --sources proves them" {
-    cp -r $MODEL "$T/src"
+    cp -r "$MODEL" "$T/src"
     apr import "$T/src" --quantize q4k -q -o "$T/a.apr"
     for f in "$T"/src/*.safetensors; do
         want=$(sha256sum "$f" | cut -d' ' -f1)
@@ -192,18 +193,18 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
 }
 
 @test "provenance: a chain is shown, and goes on through a GGUF" {
-    apr import $MODEL --hash-sources -q -o "$T/a.apr"
+    apr import "$MODEL" --hash-sources -q -o "$T/a.apr"
     apr export "$T/a.apr" --format gguf --quantize q8_0 -q -o "$T/a.gguf"
     apr import "$T/a.gguf" -q -o "$T/b.apr"
     run apr inspect "$T/b.apr" --provenance
     [ "$status" -eq 0 ]
     [[ $output == *"chain:"*"model-00003-of-00004.safetensors"*"q8_0"* ]]
-    apr validate "$T/b.apr" --sources $MODEL -q
-    apr validate "$T/a.gguf" --sources $MODEL -q
+    apr validate "$T/b.apr" --sources "$MODEL" -q
+    apr validate "$T/a.gguf" --sources "$MODEL" -q
 }
 
 @test "provenance: a pipe is hashed, too" {
-    apr export $MODEL --format safetensors -q -o "$T/m.safetensors"
+    apr export "$MODEL" --format safetensors -q -o "$T/m.safetensors"
     run bash -c "cat '$T/m.safetensors' | apr import - -q --skip-contract >'$T/p.apr'"
     [ "$status" -eq 0 ]
     want=$(sha256sum "$T/m.safetensors" | cut -d' ' -f1)
@@ -211,7 +212,7 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
 }
 
 @test "sets of .apr shards of older writers: read from any of them, counted from 0 or 1" {
-    apr import $MODEL -q -o "$T/one.apr"
+    apr import "$MODEL" -q -o "$T/one.apr"
     for first in 0 1; do
         tests/tools/shard-apr "$T/one.apr" "$T/m$first" 3 $first
         for i in 0 1 2; do

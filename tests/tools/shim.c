@@ -39,8 +39,10 @@ __attribute__((constructor)) static void begin(void)
     for (int i = 0; colon && i < N_CALLS; i++)
         if (strlen(names[i]) == (size_t)(colon - fail) && !strncmp(fail, names[i], strlen(names[i])))
             fail_call = i;
-    if (colon) sscanf(colon, ":%ld:%ld", &fail_at, &fail_errno);
-    n_short = getenv("SHIM_SHORT") ? atol(getenv("SHIM_SHORT")) : 0;
+    const char *at_errno = colon ? strchr(colon + 1, ':') : NULL;
+    if (colon) fail_at = strtol(colon + 1, NULL, 10);
+    if (at_errno) fail_errno = strtol(at_errno + 1, NULL, 10);
+    n_short = getenv("SHIM_SHORT") ? strtol(getenv("SHIM_SHORT"), NULL, 10) : 0;
     eintr = getenv("SHIM_EINTR") != NULL;
     no_tmpfile = getenv("SHIM_NO_TMPFILE") != NULL;
     count_path = getenv("SHIM_COUNT");

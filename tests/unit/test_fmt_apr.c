@@ -252,7 +252,8 @@ static void header_rules(void **state)
     }
 }
 
-/* The flag says zstd and the first byte could be; what follows is none. (What is: test_pack.c and routes.bats.) */
+/* The flag says zstd and the first byte could be; what follows is none. (What is: test_pack.c and
+ * routes.bats.) */
 static void compressed(void **state)
 {
     struct old_file f = {.meta = "{}", .entries = two, .n_entries = 2, .flags = 0x0402};
