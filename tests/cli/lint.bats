@@ -85,7 +85,7 @@ EOT
 lint_tree() {
     rm -rf "$T"
     mkdir -p "$T/lib" "$T/bin" "$T/scripts" "$T/tests" "$T/.ci"
-    cp "$ROOT"/.clang-format "$ROOT"/.clang-tidy "$ROOT"/.shellcheckrc "$T"
+    cp "$ROOT"/.gitignore "$ROOT"/.clang-format "$ROOT"/.clang-tidy "$ROOT"/.shellcheckrc "$T"
     cp "$ROOT"/scripts/{lint,check-layers,check-style,gen-verbs} "$T/scripts"
     cp "$ROOT/Makefile" "$T"
     cp "$ROOT/bin/verbs" "$T/bin"

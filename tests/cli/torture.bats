@@ -167,7 +167,9 @@ kills() { # SEED N COMMAND...
     mkfifo "$T/fifo"
     { head -c 2000000 "$M/a.apr"; sleep 0.5; dd if=/dev/zero of="$T/disk/ballast" bs=64k status=none || true
         tail -c +2000001 "$M/a.apr"; } >"$T/fifo" 2>/dev/null 3>&- &
+    writer=$!
     run --separate-stderr bash -c "apr-import convert - -q --force -o '$T/disk/x' <'$T/fifo'"
+    kill "$writer" 2>/dev/null || true
     wait || true
     echo "$status: $stderr"
     [ "$status" -eq 7 ]
