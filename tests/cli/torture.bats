@@ -170,7 +170,7 @@ kills() { # SEED N COMMAND...
     writer=$!
     run --separate-stderr bash -c "apr-import convert - -q --force -o '$T/disk/x' <'$T/fifo'"
     kill "$writer" 2>/dev/null || true
-    wait || true
+    wait "$writer" || true
     echo "$status: $stderr"
     [ "$status" -eq 7 ]
     one_line "$stderr"
