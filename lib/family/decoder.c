@@ -9,7 +9,7 @@
 
 #include "../json.h"
 
-#define MAX_LAYERS   512u
+#define MAX_LAYERS   APR_MAX_LAYERS
 #define MAX_HIDDEN   (1u << 17)
 #define MAX_HEADS    1024u
 #define MAX_HEAD_DIM 1024u

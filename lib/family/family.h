@@ -17,19 +17,58 @@ enum apr_role {
     APR_ROLE_NONE = 0,
     APR_ROLE_EMBED,
     APR_ROLE_LM_HEAD,
+    APR_ROLE_LM_HEAD_BIAS,
     APR_ROLE_FINAL_NORM,
+    APR_ROLE_FINAL_NORM_BIAS,
+    APR_ROLE_POSITIONS,  /* learned: [n_positions, n_hidden] */
+    APR_ROLE_ROPE_FREQS, /* divisors of inv_freq as GGUF carries them: [n_dims / 2] */
+    APR_ROLE_ROPE_LONG,  /* longrope's two sets as GGUF carries them */
+    APR_ROLE_ROPE_SHORT,
+    /* attention */
     APR_ROLE_ATTN_NORM,
+    APR_ROLE_ATTN_NORM_BIAS,
     APR_ROLE_Q,
     APR_ROLE_Q_BIAS,
     APR_ROLE_K,
     APR_ROLE_K_BIAS,
     APR_ROLE_V,
     APR_ROLE_V_BIAS,
+    APR_ROLE_QKV, /* rows of q, then k, then v */
+    APR_ROLE_QKV_BIAS,
+    APR_ROLE_Q_NORM, /* over head_dim */
+    APR_ROLE_K_NORM,
     APR_ROLE_O,
+    APR_ROLE_O_BIAS,
+    APR_ROLE_POST_ATTN_NORM, /* of what attention adds (gemma2, gemma3) */
+    /* multi-head latent attention */
+    APR_ROLE_Q_A,      /* [q_rank, n_hidden] */
+    APR_ROLE_Q_A_NORM, /* [q_rank] */
+    APR_ROLE_Q_B,      /* [n_heads * head_dim, q_rank] */
+    APR_ROLE_KV_A,     /* [kv_rank + n_rope, n_hidden] */
+    APR_ROLE_KV_A_NORM,
+    APR_ROLE_KV_B, /* [n_heads * (n_nope + n_value), kv_rank]: Hugging Face */
+    APR_ROLE_K_B,  /* [n_heads, kv_rank, n_nope]: GGUF, the key half transposed */
+    APR_ROLE_V_B,  /* [n_heads, n_value, kv_rank]: GGUF */
+    /* feed-forward */
     APR_ROLE_FFN_NORM,
+    APR_ROLE_FFN_NORM_BIAS,
     APR_ROLE_GATE,
     APR_ROLE_UP,
+    APR_ROLE_UP_BIAS,
+    APR_ROLE_GATE_UP, /* rows of gate, then up */
     APR_ROLE_DOWN,
+    APR_ROLE_DOWN_BIAS,
+    APR_ROLE_POST_FFN_NORM,
+    /* mixture of experts */
+    APR_ROLE_ROUTER,      /* [n_experts, n_hidden] */
+    APR_ROLE_ROUTER_BIAS, /* added to the scores for the choice alone */
+    APR_ROLE_GATE_EXPS,   /* [n_experts, n_inter, n_hidden] */
+    APR_ROLE_UP_EXPS,
+    APR_ROLE_DOWN_EXPS,   /* [n_experts, n_hidden, n_inter] */
+    APR_ROLE_GATE_SHARED, /* [n_inter_shared, n_hidden] */
+    APR_ROLE_UP_SHARED,
+    APR_ROLE_DOWN_SHARED,
+    APR_ROLE_SHARED_GATE, /* [1, n_hidden]: weight of the shared expert */
     APR_N_ROLES
 };
 
