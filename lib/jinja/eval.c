@@ -176,7 +176,9 @@ static enum apr_code eval_call(struct apr_jj_run *r, const struct apr_jj_node *n
     return apr_jj_call(r, f, &a, out);
 }
 
-static enum apr_code eval_filter(struct apr_jj_run *r, const struct apr_jj_node *n, struct apr_jj_val *out)
+/* kind: "filter" or "test" */
+static enum apr_code eval_piped(struct apr_jj_run *r, const struct apr_jj_node *n, const char *kind,
+                                struct apr_jj_val *out)
 {
     struct apr_jj_val self;
     struct apr_jj_args a;
@@ -184,20 +186,8 @@ static enum apr_code eval_filter(struct apr_jj_run *r, const struct apr_jj_node 
     TRY(apr_jj_eval_args(r, n, &a));
     r->line = n->line;
     if (!n->fn)
-        return apr_jj_fail(r, "no filter named '%.*s'", (int)(n->name->n > 100 ? 100 : n->name->n),
+        return apr_jj_fail(r, "no %s named '%.*s'", kind, (int)(n->name->n > 100 ? 100 : n->name->n),
                            n->name->p);
-    return apr_jj_call_fn(r, n->fn, self, &a, out);
-}
-
-static enum apr_code eval_test(struct apr_jj_run *r, const struct apr_jj_node *n, struct apr_jj_val *out)
-{
-    struct apr_jj_val self;
-    struct apr_jj_args a;
-    TRY(apr_jj_eval(r, n->a, &self));
-    TRY(apr_jj_eval_args(r, n, &a));
-    r->line = n->line;
-    if (!n->fn)
-        return apr_jj_fail(r, "no test named '%.*s'", (int)(n->name->n > 100 ? 100 : n->name->n), n->name->p);
     return apr_jj_call_fn(r, n->fn, self, &a, out);
 }
 
@@ -257,9 +247,9 @@ static enum apr_code eval_node(struct apr_jj_run *r, const struct apr_jj_node *n
     case APR_JJ_N_CALL:
         return eval_call(r, n, out);
     case APR_JJ_N_FILTER:
-        return eval_filter(r, n, out);
+        return eval_piped(r, n, "filter", out);
     case APR_JJ_N_TEST:
-        return eval_test(r, n, out);
+        return eval_piped(r, n, "test", out);
     case APR_JJ_N_SLICE:
         return apr_jj_fail(r, "a tuple of slices is not an index");
     case APR_JJ_N_NSREF:
