@@ -91,6 +91,16 @@ struct apr_tensor_rule {
     enum apr_need need;
 };
 
+/* What llama.cpp's converter of a family does with a vocabulary beyond what its files say. The order of keys
+ * is in the exporter; a field that is zero does nothing. */
+struct apr_gguf_tok {
+    bool type_count;      /* tokenizer.ggml.token_type_count, from config.json's type_vocab_size (bert) */
+    bool prefix_space;    /* add_space_prefix where tokenizer_config.json has add_prefix_space (llama) */
+    bool no_space_prefix; /* add_space_prefix false, last of all (gemma) */
+    bool added_scores;    /* all of tokenizer.json's added tokens are -1000 and control or user (phi3) */
+    int64_t eot_id;       /* eot_token_id, behind the other special ids (gemma: 107) */
+};
+
 struct apr_family {
     const char *name;                    /* "qwen2": contracts, .apr metadata "architecture" */
     const char *gguf_arch;               /* general.architecture */
@@ -108,7 +118,7 @@ struct apr_family {
     /* <arch>.* keys and general.file_type, in the order of llama.cpp's converter (gguf-export facts, 3). */
     void (*to_gguf)(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
                     struct apr_kvs *kvs);
-    /* tokenizer keys that this family's converter always writes: the order is in the exporter. */
+    const struct apr_gguf_tok *gguf_tok; /* NULL: the files of the tokenizer say all */
     int rope_type; /* 2 = half-split (NEOX), 0 = adjacent pairs: .apr metadata rope_type */
 };
 
