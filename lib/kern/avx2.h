@@ -59,13 +59,25 @@ void apr_avx2_native_q8_to_f32(float scale, const int8_t *q, float *x, size_t n)
 void apr_avx2_to_act32(const float *x, struct apr_act32 *a, size_t n);
 void apr_avx2_to_act256(const float *x, struct apr_act256 *a, size_t n);
 void apr_avx2_rmsnorm(const float *x, const float *w, float eps, float *y, size_t n);
+void apr_avx2_layernorm(const float *x, const float *w, const float *b, float eps, float *y, size_t n);
 void apr_avx2_add(float *y, const float *x, size_t n);
+void apr_avx2_mul(float *y, const float *x, size_t n);
+void apr_avx2_scale(float *y, float s, size_t n);
+void apr_avx2_add_scaled(float *y, const float *x, float s, size_t n);
 void apr_avx2_silu_mul(const float *gate, const float *up, float *y, size_t n);
 void apr_avx2_rope_half(float *x, const float *cos, const float *sin, size_t n);
+void apr_avx2_rope_pairs(float *x, const float *cos, const float *sin, size_t n);
 void apr_avx2_softmax(float *x, size_t n);
 float apr_avx2_max(const float *x, size_t n, size_t *i_max);
 void apr_avx2_f32_to_f16(const float *x, uint16_t *y, size_t n);
 void apr_avx2_stats(const float *x, size_t n, struct apr_stats *s);
+
+/* avx2_act.c: gates and soft caps */
+void apr_avx2_silu(const float *x, float *y, size_t n);
+void apr_avx2_gelu(const float *x, float *y, size_t n);
+void apr_avx2_gelu_tanh(const float *x, float *y, size_t n);
+void apr_avx2_relu(const float *x, float *y, size_t n);
+void apr_avx2_softcap(float *x, float cap, size_t n);
 
 /* avx2_attn.c */
 void apr_avx2_scores_f16(const float *q, size_t n_q, const uint16_t *k, size_t k_stride, size_t n_pos,

@@ -4,30 +4,8 @@
 #include <math.h>
 #include <string.h>
 
-#include "avx2_vec.h"
-#include "exp.h"
+#include "avx2_exp.h"
 #include "scalar.h"
-
-/* The steps of apr_scalar_exp, eight at a time. */
-APR_INLINE __m256 exp8(__m256 x)
-{
-    const __m256 magic = _mm256_set1_ps(APR_EXP_MAGIC);
-    __m256 t = _mm256_fmadd_ps(x, _mm256_set1_ps(APR_EXP_LOG2E), magic);
-    __m256 n = _mm256_sub_ps(t, magic);
-    __m256 r = _mm256_fmadd_ps(n, _mm256_set1_ps(-APR_EXP_LN2_HI), x);
-    r = _mm256_fmadd_ps(n, _mm256_set1_ps(-APR_EXP_LN2_LO), r);
-    __m256 p = _mm256_fmadd_ps(r, _mm256_set1_ps(APR_EXP_P4), _mm256_set1_ps(APR_EXP_P3));
-    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(APR_EXP_P2));
-    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(APR_EXP_P1));
-    p = _mm256_fmadd_ps(r, p, _mm256_set1_ps(APR_EXP_P0));
-    p = _mm256_add_ps(_mm256_set1_ps(1), _mm256_fmadd_ps(_mm256_mul_ps(r, r), p, r));
-    __m256i bits = _mm256_add_epi32(_mm256_castps_si256(p), _mm256_slli_epi32(_mm256_castps_si256(t), 23));
-    __m256 y = _mm256_castsi256_ps(bits);
-    y = _mm256_andnot_ps(_mm256_cmp_ps(x, _mm256_set1_ps(APR_EXP_MIN), _CMP_LT_OQ), y);
-    y = _mm256_blendv_ps(y, _mm256_set1_ps(INFINITY),
-                         _mm256_cmp_ps(x, _mm256_set1_ps(APR_EXP_MAX), _CMP_GT_OQ));
-    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
-}
 
 APR_INLINE uint32_t max_lane(__m256i v)
 {
@@ -132,6 +110,50 @@ void apr_avx2_rmsnorm(const float *x, const float *w, float eps, float *y, size_
     for (; k < n; k++) y[k] = x[k] * s * w[k];
 }
 
+/* Four values as double, less mean. */
+APR_INLINE __m256d centred(const float *x, __m256d mean)
+{
+    return _mm256_sub_pd(_mm256_cvtps_pd(_mm_loadu_ps(x)), mean);
+}
+
+APR_INLINE double mean_of(const float *x, size_t n)
+{
+    __m256d low = _mm256_setzero_pd(), high = low;
+    double lane[8];
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        low = _mm256_add_pd(low, _mm256_cvtps_pd(_mm_loadu_ps(x + k)));
+        high = _mm256_add_pd(high, _mm256_cvtps_pd(_mm_loadu_ps(x + k + 4)));
+    }
+    _mm256_storeu_pd(lane, low);
+    _mm256_storeu_pd(lane + 4, high);
+    for (; k < n; k++) lane[k % 8] += (double)x[k];
+    return apr_scalar_tree_f64(lane) / (double)n;
+}
+
+void apr_avx2_layernorm(const float *x, const float *w, const float *b, float eps, float *y, size_t n)
+{
+    const double mean = mean_of(x, n);
+    const __m256d m = _mm256_set1_pd(mean);
+    __m256d low = _mm256_setzero_pd(), high = low;
+    double lane[8];
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m256d c = centred(x + k, m), d = centred(x + k + 4, m);
+        low = _mm256_fmadd_pd(c, c, low);
+        high = _mm256_fmadd_pd(d, d, high);
+    }
+    _mm256_storeu_pd(lane, low);
+    _mm256_storeu_pd(lane + 4, high);
+    for (; k < n; k++) lane[k % 8] = fma((double)x[k] - mean, (double)x[k] - mean, lane[k % 8]);
+    const double s = 1 / sqrt(apr_scalar_tree_f64(lane) / (double)n + (double)eps);
+    for (k = 0; k + 4 <= n; k += 4) {
+        __m128 v = _mm256_cvtpd_ps(_mm256_mul_pd(centred(x + k, m), _mm256_set1_pd(s)));
+        _mm_storeu_ps(y + k, _mm_fmadd_ps(v, _mm_loadu_ps(w + k), _mm_loadu_ps(b + k)));
+    }
+    for (; k < n; k++) y[k] = fmaf((float)(((double)x[k] - mean) * s), w[k], b[k]);
+}
+
 void apr_avx2_add(float *y, const float *x, size_t n)
 {
     size_t k = 0;
@@ -141,12 +163,39 @@ void apr_avx2_add(float *y, const float *x, size_t n)
     for (; k < n; k++) y[k] += x[k];
 }
 
+void apr_avx2_mul(float *y, const float *x, size_t n)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        _mm256_storeu_ps(y + k, _mm256_mul_ps(_mm256_loadu_ps(y + k), _mm256_loadu_ps(x + k)));
+    }
+    for (; k < n; k++) y[k] *= x[k];
+}
+
+void apr_avx2_scale(float *y, float s, size_t n)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        _mm256_storeu_ps(y + k, _mm256_mul_ps(_mm256_loadu_ps(y + k), _mm256_set1_ps(s)));
+    for (; k < n; k++) y[k] *= s;
+}
+
+void apr_avx2_add_scaled(float *y, const float *x, float s, size_t n)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m256 v = _mm256_fmadd_ps(_mm256_set1_ps(s), _mm256_loadu_ps(x + k), _mm256_loadu_ps(y + k));
+        _mm256_storeu_ps(y + k, v);
+    }
+    for (; k < n; k++) y[k] = fmaf(s, x[k], y[k]);
+}
+
 void apr_avx2_silu_mul(const float *gate, const float *up, float *y, size_t n)
 {
     size_t k = 0;
     for (; k + 8 <= n; k += 8) {
         __m256 g = _mm256_loadu_ps(gate + k);
-        __m256 e = exp8(_mm256_xor_ps(g, _mm256_set1_ps(-0.0f)));
+        __m256 e = apr_avx2_exp(_mm256_xor_ps(g, _mm256_set1_ps(-0.0f)));
         __m256 v = _mm256_div_ps(g, _mm256_add_ps(_mm256_set1_ps(1), e));
         _mm256_storeu_ps(y + k, _mm256_mul_ps(v, _mm256_loadu_ps(up + k)));
     }
@@ -167,6 +216,19 @@ void apr_avx2_rope_half(float *x, const float *cos, const float *sin, size_t n)
         x[i] = fmaf(a, cos[i], -(b * sin[i]));
         x[i + half] = fmaf(b, cos[i], a * sin[i]);
     }
+}
+
+void apr_avx2_rope_pairs(float *x, const float *cos, const float *sin, size_t n)
+{
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    size_t half = n / 2, i = 0;
+    for (; i + 4 <= half; i += 4) {
+        __m256 v = _mm256_loadu_ps(x + 2 * i), swapped = _mm256_permute_ps(v, 0xb1);
+        __m256 c = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(cos + i)), twice);
+        __m256 s = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(sin + i)), twice);
+        _mm256_storeu_ps(x + 2 * i, _mm256_fmaddsub_ps(v, c, _mm256_mul_ps(swapped, s)));
+    }
+    apr_scalar_rope_pairs(x + 2 * i, cos + i, sin + i, n - 2 * i);
 }
 
 /* The largest of n values; *any_nan where one is NaN, then the value means nothing. */
@@ -203,7 +265,7 @@ void apr_avx2_softmax(float *x, size_t n)
     __m256 sums = _mm256_setzero_ps();
     size_t k = 0;
     for (; k + 8 <= n; k += 8) {
-        __m256 e = exp8(_mm256_sub_ps(_mm256_loadu_ps(x + k), _mm256_set1_ps(max)));
+        __m256 e = apr_avx2_exp(_mm256_sub_ps(_mm256_loadu_ps(x + k), _mm256_set1_ps(max)));
         _mm256_storeu_ps(x + k, e);
         sums = _mm256_add_ps(sums, e);
     }

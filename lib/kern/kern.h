@@ -86,11 +86,25 @@ struct apr_kern {
     /* y = x * s * w with s = (float)(1 / sqrt(mean(x^2) + eps)); the sum of squares in 8 double lanes
      * (lane = k mod 8), then the tree above. */
     void (*rmsnorm)(const float *x, const float *w, float eps, float *y, size_t n);
-    void (*add)(float *y, const float *x, size_t n); /* y += x */
+    /* y = fmaf((float)((x - mean) / sqrt(var + eps)), w, b): mean and variance in 8 double lanes and the
+     * tree, the variance from differences to the mean. */
+    void (*layernorm)(const float *x, const float *w, const float *b, float eps, float *y, size_t n);
+    void (*add)(float *y, const float *x, size_t n);                 /* y += x */
+    void (*mul)(float *y, const float *x, size_t n);                 /* y *= x */
+    void (*scale)(float *y, float s, size_t n);                      /* y *= s */
+    void (*add_scaled)(float *y, const float *x, float s, size_t n); /* y = fmaf(s, x, y) */
     void (*silu_mul)(const float *gate, const float *up, float *y,
                      size_t n); /* y = gate / (1 + exp(-gate)) * up */
+    /* y = f(x), in place too; formulas and errors are in act.h. */
+    void (*silu)(const float *x, float *y, size_t n);
+    void (*gelu)(const float *x, float *y, size_t n); /* x * Phi(x), by erf */
+    void (*gelu_tanh)(const float *x, float *y, size_t n);
+    void (*relu)(const float *x, float *y, size_t n); /* NaN stays */
+    void (*softcap)(float *x, float cap, size_t n);   /* x = cap * tanh(x / cap) */
     /* Rotates pairs (i, i + n/2) of one head (half-split order): cos, sin: [n/2]. */
     void (*rope_half)(float *x, const float *cos, const float *sin, size_t n);
+    /* Rotates pairs (2 i, 2 i + 1); cos, sin: [n/2]. */
+    void (*rope_pairs)(float *x, const float *cos, const float *sin, size_t n);
     /* In place over n scores: exp(x - max) / sum; the sum of exps in 8 lanes, then the tree. A row of only
      * -inf becomes zeros; a NaN or +inf makes the whole row NaN. */
     void (*softmax)(float *x, size_t n);

@@ -37,13 +37,25 @@ float apr_scalar_exp(float x);
 void apr_scalar_to_act32(const float *x, struct apr_act32 *a, size_t n);
 void apr_scalar_to_act256(const float *x, struct apr_act256 *a, size_t n);
 void apr_scalar_rmsnorm(const float *x, const float *w, float eps, float *y, size_t n);
+void apr_scalar_layernorm(const float *x, const float *w, const float *b, float eps, float *y, size_t n);
 void apr_scalar_add(float *y, const float *x, size_t n);
+void apr_scalar_mul(float *y, const float *x, size_t n);
+void apr_scalar_scale(float *y, float s, size_t n);
+void apr_scalar_add_scaled(float *y, const float *x, float s, size_t n);
 void apr_scalar_silu_mul(const float *gate, const float *up, float *y, size_t n);
 void apr_scalar_rope_half(float *x, const float *cos, const float *sin, size_t n);
+void apr_scalar_rope_pairs(float *x, const float *cos, const float *sin, size_t n);
 void apr_scalar_softmax(float *x, size_t n);
 float apr_scalar_max(const float *x, size_t n, size_t *i_max);
 void apr_scalar_f32_to_f16(const float *x, uint16_t *y, size_t n);
 void apr_scalar_stats(const float *x, size_t n, struct apr_stats *s);
+
+/* scalar_act.c: gates and soft caps */
+void apr_scalar_silu(const float *x, float *y, size_t n);
+void apr_scalar_gelu(const float *x, float *y, size_t n);
+void apr_scalar_gelu_tanh(const float *x, float *y, size_t n);
+void apr_scalar_relu(const float *x, float *y, size_t n);
+void apr_scalar_softcap(float *x, float cap, size_t n);
 
 /* scalar_attn.c: one page of the cache */
 void apr_scalar_scores_f16(const float *q, size_t n_q, const uint16_t *k, size_t k_stride, size_t n_pos,

@@ -105,9 +105,37 @@ void apr_scalar_rmsnorm(const float *x, const float *w, float eps, float *y, siz
     for (size_t k = 0; k < n; k++) y[k] = x[k] * s * w[k];
 }
 
+void apr_scalar_layernorm(const float *x, const float *w, const float *b, float eps, float *y, size_t n)
+{
+    double lane[8] = {0}, squares[8] = {0};
+    for (size_t k = 0; k < n; k++) lane[k % 8] += (double)x[k];
+    double mean = apr_scalar_tree_f64(lane) / (double)n;
+    for (size_t k = 0; k < n; k++) {
+        double d = (double)x[k] - mean;
+        squares[k % 8] = fma(d, d, squares[k % 8]);
+    }
+    double s = 1 / sqrt(apr_scalar_tree_f64(squares) / (double)n + (double)eps);
+    for (size_t k = 0; k < n; k++) y[k] = fmaf((float)(((double)x[k] - mean) * s), w[k], b[k]);
+}
+
 void apr_scalar_add(float *y, const float *x, size_t n)
 {
     for (size_t i = 0; i < n; i++) y[i] += x[i];
+}
+
+void apr_scalar_mul(float *y, const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] *= x[i];
+}
+
+void apr_scalar_scale(float *y, float s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] *= s;
+}
+
+void apr_scalar_add_scaled(float *y, const float *x, float s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) y[i] = fmaf(s, x[i], y[i]);
 }
 
 void apr_scalar_silu_mul(const float *gate, const float *up, float *y, size_t n)
@@ -122,6 +150,15 @@ void apr_scalar_rope_half(float *x, const float *cos, const float *sin, size_t n
         float a = x[i], b = x[i + half];
         x[i] = fmaf(a, cos[i], -(b * sin[i]));
         x[i + half] = fmaf(b, cos[i], a * sin[i]);
+    }
+}
+
+void apr_scalar_rope_pairs(float *x, const float *cos, const float *sin, size_t n)
+{
+    for (size_t i = 0; i < n / 2; i++) {
+        float a = x[2 * i], b = x[2 * i + 1];
+        x[2 * i] = fmaf(a, cos[i], -(b * sin[i]));
+        x[2 * i + 1] = fmaf(b, cos[i], a * sin[i]);
     }
 }
 

@@ -76,6 +76,63 @@ static void slot_max(const struct apr_kern *k, float *y, size_t n)
     if (n > 1) y[1] = (float)i_max;
 }
 
+static void slot_layernorm(const struct apr_kern *k, float *y, size_t n)
+{
+    k->layernorm(in, in2, in3, 1e-5f, y, n);
+}
+
+static void slot_mul(const struct apr_kern *k, float *y, size_t n)
+{
+    memcpy(y, in2, n * sizeof *y);
+    k->mul(y, in, n);
+}
+
+static void slot_scale(const struct apr_kern *k, float *y, size_t n)
+{
+    memcpy(y, in, n * sizeof *y);
+    k->scale(y, 1.37f, n);
+}
+
+static void slot_add_scaled(const struct apr_kern *k, float *y, size_t n)
+{
+    memcpy(y, in2, n * sizeof *y);
+    k->add_scaled(y, in, -0.37f, n);
+}
+
+static void slot_silu(const struct apr_kern *k, float *y, size_t n)
+{
+    memcpy(y, in, n * sizeof *y);
+    k->silu(y, y, n);
+}
+
+static void slot_gelu(const struct apr_kern *k, float *y, size_t n)
+{
+    k->gelu(in, y, n);
+}
+
+static void slot_gelu_tanh(const struct apr_kern *k, float *y, size_t n)
+{
+    memcpy(y, in, n * sizeof *y);
+    k->gelu_tanh(y, y, n);
+}
+
+static void slot_relu(const struct apr_kern *k, float *y, size_t n)
+{
+    k->relu(in, y, n);
+}
+
+static void slot_softcap(const struct apr_kern *k, float *y, size_t n)
+{
+    memcpy(y, in, n * sizeof *y);
+    k->softcap(y, 30, n);
+}
+
+static void slot_rope_pairs(const struct apr_kern *k, float *y, size_t n)
+{
+    memcpy(y, in, n * sizeof *y);
+    k->rope_pairs(y, in2, in3, n);
+}
+
 static void test_same_bits(void **state)
 {
     (void)state;
@@ -85,6 +142,16 @@ static void test_same_bits(void **state)
     same_in_all_tables("rope_half", slot_rope);
     same_in_all_tables("softmax", slot_softmax);
     same_in_all_tables("max", slot_max);
+    same_in_all_tables("layernorm", slot_layernorm);
+    same_in_all_tables("mul", slot_mul);
+    same_in_all_tables("scale", slot_scale);
+    same_in_all_tables("add_scaled", slot_add_scaled);
+    same_in_all_tables("silu", slot_silu);
+    same_in_all_tables("gelu", slot_gelu);
+    same_in_all_tables("gelu_tanh", slot_gelu_tanh);
+    same_in_all_tables("relu", slot_relu);
+    same_in_all_tables("softcap", slot_softcap);
+    same_in_all_tables("rope_pairs", slot_rope_pairs);
 }
 
 static void test_f32_to_f16(void **state)
@@ -218,6 +285,30 @@ static void test_exp_against_double(void **state)
     }
 }
 
+/* The bounds that act.h states, over everything that is not cut off. */
+static void test_gates_against_double(void **state)
+{
+    (void)state;
+    for (int i = -100000; i <= 100000; i++) {
+        float x = (float)i * 0.00023f, y;
+        double v = x, want = v * 0.5 * erfc(-v / sqrt(2));
+        apr_kern_scalar.gelu(&x, &y, 1);
+        assert_true(fabs((double)y - want) <= 2.5e-7 * fabs(v));
+        apr_kern_scalar.gelu_tanh(&x, &y, 1);
+        want = 0.5 * v * (1 + tanh(sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v)));
+        assert_true(fabs((double)y - want) <= 4e-7 * fabs(v));
+        apr_kern_scalar.relu(&x, &y, 1);
+        assert_true(y == (x > 0 ? x : 0));
+        y = x;
+        apr_kern_scalar.softcap(&y, 2.5f, 1);
+        want = 2.5 * tanh(v / 2.5);
+        assert_true(fabs((double)y - want) <= 5e-7 * fabs(want));
+        apr_kern_scalar.silu(&x, &y, 1);
+        want = v / (1 + exp(-v));
+        assert_true(fabs((double)y - want) <= 3e-7 * fabs(want));
+    }
+}
+
 static void test_softmax_cases(void **state)
 {
     (void)state;
@@ -291,6 +382,33 @@ static void test_against_double(void **state)
         assert_true(fabs(y[i] - (a * c - b * s)) <= 3e-7 * scale);
         assert_true(fabs(y[i + MAX_N / 2] - (b * c + a * s)) <= 3e-7 * scale);
     }
+    memcpy(y, in, sizeof y);
+    apr_kern_scalar.rope_pairs(y, in2, in3, MAX_N);
+    for (size_t i = 0; i < MAX_N / 2; i++) {
+        double a = in[2 * i], b = in[2 * i + 1], c = in2[i], s = in3[i];
+        assert_true(fabs(y[2 * i] - (a * c - b * s)) <= 3e-7 * (fabs(a) + fabs(b)));
+        assert_true(fabs(y[2 * i + 1] - (b * c + a * s)) <= 3e-7 * (fabs(a) + fabs(b)));
+    }
+}
+
+/* A mean a thousand times the deviation must not cost digits. */
+static void test_layernorm_against_double(void **state)
+{
+    (void)state;
+    static float y[MAX_N];
+    for (int round = 0; round < 2; round++) {
+        fill(1);
+        for (size_t i = 0; i < MAX_N; i++) in[i] += round ? 1000 : 0.1f;
+        double sum = 0, var = 0;
+        for (size_t i = 0; i < MAX_N; i++) sum += (double)in[i];
+        for (size_t i = 0; i < MAX_N; i++) var += pow((double)in[i] - sum / MAX_N, 2);
+        apr_kern_scalar.layernorm(in, in2, in3, 1e-5f, y, MAX_N);
+        for (size_t i = 0; i < MAX_N; i++) {
+            double unit = ((double)in[i] - sum / MAX_N) / sqrt(var / MAX_N + 1e-5);
+            double want = unit * (double)in2[i] + (double)in3[i];
+            assert_true(fabs((double)y[i] - want) <= 2e-7 * (fabs(unit * (double)in2[i]) + fabs(want)));
+        }
+    }
 }
 
 int main(void)
@@ -301,9 +419,11 @@ int main(void)
         cmocka_unit_test(test_act),
         cmocka_unit_test(test_stats),
         cmocka_unit_test(test_exp_against_double),
+        cmocka_unit_test(test_gates_against_double),
         cmocka_unit_test(test_softmax_cases),
         cmocka_unit_test(test_max_cases),
         cmocka_unit_test(test_against_double),
+        cmocka_unit_test(test_layernorm_against_double),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
