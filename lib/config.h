@@ -31,6 +31,18 @@ enum apr_rope_scaling {
     APR_ROPE_LONG, /* longrope: one divisor a pair, two sets */
 };
 
+/* One vector from the hidden states of a text. */
+enum apr_pooling {
+    APR_POOL_NONE = 0, /* the model says nothing */
+    APR_POOL_MEAN,
+    APR_POOL_CLS,  /* of the first token */
+    APR_POOL_LAST, /* of the last token */
+    APR_POOL_MAX,
+    APR_POOL_MEAN_SQRT, /* sum / sqrt(tokens) */
+    APR_POOL_WEIGHTED,  /* mean, token i weighs i */
+    APR_N_POOLINGS
+};
+
 /* Rotary positions: inv_freq[i] = theta^(-2i / n_dims), i < n_dims / 2, then scaled. */
 struct apr_rope {
     double theta;    /* 0: no rotary positions */
@@ -100,7 +112,13 @@ struct apr_config {
     struct apr_mla mla;
 
     /* Encoders. */
-    uint32_t n_types;                                                     /* token types (bert) */
+    bool is_encoder;          /* attention sees both sides; hidden states, no next token */
+    uint32_t n_types;         /* token types (bert) */
+    uint32_t position0;       /* row of the first token's position (roberta: 2) */
+    uint32_t n_labels;        /* of a classification head; 0 = none */
+    enum apr_pooling pooling; /* of a model made for embeddings */
+    bool normalize;           /* its vectors have length 1 */
+    uint32_t n_max_embed;     /* tokens of a text that it looks at; 0 = all its positions */
     uint32_t n_layers_enc, n_heads_enc, n_inter_enc, n_mels, n_ctx_audio; /* whisper */
 };
 

@@ -69,6 +69,45 @@ enum apr_role {
     APR_ROLE_UP_SHARED,
     APR_ROLE_DOWN_SHARED,
     APR_ROLE_SHARED_GATE, /* [1, n_hidden]: weight of the shared expert */
+    /* encoders */
+    APR_ROLE_TYPES, /* [n_types, n_hidden] */
+    APR_ROLE_EMBED_NORM,
+    APR_ROLE_EMBED_NORM_BIAS,
+    APR_ROLE_POST_ATTN_NORM_BIAS,
+    APR_ROLE_POST_FFN_NORM_BIAS,
+    /* encoder-decoders: the roles above are the decoder's; a decoder's attention over the encoder's output */
+    APR_ROLE_CROSS_NORM,
+    APR_ROLE_CROSS_NORM_BIAS,
+    APR_ROLE_CROSS_Q,
+    APR_ROLE_CROSS_Q_BIAS,
+    APR_ROLE_CROSS_K,
+    APR_ROLE_CROSS_V,
+    APR_ROLE_CROSS_V_BIAS,
+    APR_ROLE_CROSS_O,
+    APR_ROLE_CROSS_O_BIAS,
+    /* and the encoder's own */
+    APR_ROLE_CONV1, /* [n_hidden, n_mels, 3] */
+    APR_ROLE_CONV1_BIAS,
+    APR_ROLE_CONV2, /* [n_hidden, n_hidden, 3] */
+    APR_ROLE_CONV2_BIAS,
+    APR_ROLE_ENC_POSITIONS, /* [n_ctx_audio, n_hidden] */
+    APR_ROLE_ENC_FINAL_NORM,
+    APR_ROLE_ENC_FINAL_NORM_BIAS,
+    APR_ROLE_ENC_ATTN_NORM,
+    APR_ROLE_ENC_ATTN_NORM_BIAS,
+    APR_ROLE_ENC_Q,
+    APR_ROLE_ENC_Q_BIAS,
+    APR_ROLE_ENC_K,
+    APR_ROLE_ENC_V,
+    APR_ROLE_ENC_V_BIAS,
+    APR_ROLE_ENC_O,
+    APR_ROLE_ENC_O_BIAS,
+    APR_ROLE_ENC_FFN_NORM,
+    APR_ROLE_ENC_FFN_NORM_BIAS,
+    APR_ROLE_ENC_UP,
+    APR_ROLE_ENC_UP_BIAS,
+    APR_ROLE_ENC_DOWN,
+    APR_ROLE_ENC_DOWN_BIAS,
     APR_N_ROLES
 };
 
