@@ -79,11 +79,13 @@ APR_MUST_USE enum apr_code apr_contract_check(struct apr_model *m, const struct 
 
 /* The YAMLs as tables (contract_tables.c), for oracle and for naming a size. */
 struct apr_contract_tensor {
-    const char *role;  /* "q_proj" */
-    const char *hf;    /* "model.layers.{n}.self_attn.q_proj.weight"; {n} = layer */
-    const char *gguf;  /* "blk.{n}.attn_q.weight", or "" */
-    const char *shape; /* "q_dim,hidden_dim", outermost first */
-    const char *sizes; /* "2.7b": only these sizes have it; "" = all */
+    const char *role; /* "q_proj" */
+    const char
+        *hf; /* "model.layers.{n}.self_attn.q_proj.weight"; {n} = layer, {e} = expert: one tensor, stacked */
+    const char *gguf;   /* "blk.{n}.attn_q.weight", or "" */
+    const char *shape;  /* "q_dim,hidden_dim", outermost first */
+    const char *sizes;  /* "2.7b": only these sizes have it; "" = all */
+    const char *layers; /* "dense", "moe": only layers of that kind; "" = all */
     bool critical, unless_tied;
 };
 struct apr_contract_size {
@@ -92,7 +94,13 @@ struct apr_contract_size {
         max_position_embeddings;
     double rope_theta, norm_eps;                                 /* rope_theta 0: no rotary positions */
     uint64_t n_mels, max_source_positions, max_target_positions; /* 0 outside whisper */
-    const char *category;                                        /* tiny small medium large xlarge */
+    /* Mixture of experts: 0 without. shared_expert_dim: all shared ones together; the first n_dense_layers
+     * have no experts. */
+    uint64_t n_experts, n_experts_used, expert_dim, shared_expert_dim, n_dense_layers;
+    /* Latent attention: 0 without. head_dim = qk_nope_dim + qk_rope_dim. */
+    uint64_t kv_lora_rank, q_lora_rank, qk_nope_dim, qk_rope_dim, v_head_dim;
+    uint64_t sliding_window; /* 0 = none */
+    const char *category;    /* tiny small medium large xlarge */
     const char *attention, *activation, *norm, *mlp;
     bool has_bias, tied_embeddings;
 };
@@ -108,6 +116,7 @@ struct apr_contract_family {
     size_t n_sizes;
     const struct apr_contract_tensor *tensors;
     size_t n_tensors;
+    bool extension; /* not among the eight families that the specification counts */
 };
 const struct apr_contract_family *apr_contract_family_at(size_t i);
 const struct apr_contract_family *apr_contract_family_named(const char *name);
@@ -117,10 +126,14 @@ const struct apr_contract_size *apr_contract_size_named(const struct apr_contrac
 bool apr_contract_has(const struct apr_contract_size *z, const struct apr_contract_tensor *t);
 size_t apr_contract_shape(const struct apr_contract_size *z, const struct apr_contract_tensor *t,
                           uint64_t dims[4]);
+/* How many tensors of this row a model of this size has: one, or one for each of its layers. */
+uint64_t apr_contract_n_of(const struct apr_contract_size *z, const struct apr_contract_tensor *t);
 /* Tensors of a complete model, a tied head not counted: 339 for qwen2/7b. */
 uint64_t apr_contract_n_tensors(const struct apr_contract_family *f, const struct apr_contract_size *z);
 /* The size whose numbers equal the config, or NULL. */
 const struct apr_contract_size *apr_contract_size_of(const char *family, const struct apr_config *c);
-unsigned apr_contract_n_proofs(void); /* 297 for the first 24 sizes */
+/* Of the eight families that the specification counts (297 for 24 sizes), and of all. */
+unsigned apr_contract_n_proofs_first(void);
+unsigned apr_contract_n_proofs(void);
 
 #endif

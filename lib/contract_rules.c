@@ -22,14 +22,18 @@ static const struct apr_rule rules[] = {
     {"F-DATA-QUALITY-002", "no NaN and no infinite value"},
     {"F-DATA-QUALITY-003", "L2 norm >= 1e-6, values differ, mean within 100"},
     {"F-DATA-QUALITY-004", "embedding rows at 10, 50 and 90 % of the vocabulary are not zero"},
-    {"ALG-001", "hidden_dim is divisible by num_heads (Vaswani 2017)"},
+    {"ALG-001", "hidden_dim is divisible by num_heads, unless head_dim is given (Vaswani 2017)"},
     {"ALG-002", "num_heads is divisible by num_kv_heads (Ainslie 2023)"},
-    {"ALG-003", "hidden_dim / num_heads <= head_dim <= 2 * (hidden_dim / num_heads) (Vaswani 2017)"},
+    {"ALG-003", "head_dim is once or twice hidden_dim / num_heads (Vaswani 2017), if given half to 8 times"},
     {"ALG-004", "intermediate_dim exceeds hidden_dim (Shazeer 2020)"},
     {"ALG-005", "no dimension is zero"},
     {"ALG-007", "head_dim is even, positions and theta are positive (Su 2024)"},
     {"ALG-008", "num_kv_heads <= num_heads (Ainslie 2023)"},
     {"ALG-009", "0 < norm epsilon < 1"},
+    {"ALG-010", "there are experts, and they have a width (Shazeer 2017)"},
+    {"ALG-011", "a token takes at least one expert and at most all (Shazeer 2017)"},
+    {"ALG-012", "a layer with experts follows the dense ones (DeepSeek-AI 2024)"},
+    {"ALG-013", "latent attention: head_dim is its two parts, none of them zero (DeepSeek-AI 2024)"},
 };
 
 const struct apr_rule *apr_contract_rule_at(size_t i)
@@ -52,18 +56,18 @@ static void check_positive(const struct apr_config *c, struct apr_verdict *v)
             apr_verdict_add(v, "ALG-005", NULL, true, "%s is 0; expected a positive number", dims[i].name);
 }
 
-/* The same rules that the 297 proofs hold for the listed sizes, for a config that no list knows. */
-static void check_config(const struct apr_config *c, struct apr_verdict *v)
+/* Heads and widths. A head_dim that config.json gives is bound to hidden_dim / num_heads as loosely as in the
+ * published models that do so: emit.c, ALG-003c and ALG-003d. */
+static void check_heads(const struct apr_config *c, struct apr_verdict *v)
 {
-    uint64_t n_unsafe = v->n_unsafe;
-    check_positive(c, v);
-    if (v->n_unsafe != n_unsafe) return; /* divisors below */
-    const uint32_t per_head = c->n_hidden / c->n_heads;
+    const uint64_t per_head = c->n_hidden / c->n_heads;
+    const bool given = c->head_dim_given || c->mla.kv_rank != 0;
+    const uint64_t least = given ? per_head / 2 : per_head, most = (given ? 8 : 2) * per_head;
     if (c->n_heads_kv > c->n_heads)
         apr_verdict_add(v, "ALG-008", NULL, true,
                         "num_kv_heads is %" PRIu32 "; expected at most num_heads, %" PRIu32, c->n_heads_kv,
                         c->n_heads);
-    if (c->n_hidden % c->n_heads != 0)
+    if (!given && c->n_hidden % c->n_heads != 0)
         apr_verdict_add(v, "ALG-001", NULL, false,
                         "hidden_dim %" PRIu32 " is not divisible by num_heads %" PRIu32, c->n_hidden,
                         c->n_heads);
@@ -71,18 +75,70 @@ static void check_config(const struct apr_config *c, struct apr_verdict *v)
         apr_verdict_add(v, "ALG-002", NULL, true,
                         "num_heads %" PRIu32 " is not divisible by num_kv_heads %" PRIu32, c->n_heads,
                         c->n_heads_kv);
-    if (c->head_dim < per_head || c->head_dim > 2 * (uint64_t)per_head)
+    if (c->head_dim < least || c->head_dim > most)
         apr_verdict_add(v, "ALG-003", NULL, false,
-                        "head_dim is %" PRIu32 "; expected from %" PRIu32 " to %" PRIu64, c->head_dim,
-                        per_head, 2 * (uint64_t)per_head);
-    if (c->n_inter <= c->n_hidden)
+                        "head_dim is %" PRIu32 "; expected from %" PRIu64 " to %" PRIu64, c->head_dim, least,
+                        most);
+}
+
+static void check_experts(const struct apr_config *c, struct apr_verdict *v)
+{
+    const struct apr_moe *m = &c->moe;
+    uint32_t n_dense = 0;
+    if (m->n_experts == 0) return;
+    for (uint32_t i = 0; i < c->n_layers && i < APR_MAX_LAYERS; i++) n_dense += apr_layer_bit(m->dense, i);
+    if (m->n_inter == 0)
+        apr_verdict_add(v, "ALG-010", NULL, true, "expert_dim is 0; expected a positive number");
+    if (m->n_used == 0 || m->n_used > m->n_experts)
+        apr_verdict_add(v, "ALG-011", NULL, true,
+                        "n_experts_used is %" PRIu32 "; expected from 1 to n_experts, %" PRIu32, m->n_used,
+                        m->n_experts);
+    if (n_dense >= c->n_layers)
+        apr_verdict_add(v, "ALG-012", NULL, false,
+                        "all %" PRIu32 " layers are dense; expected one with experts", c->n_layers);
+}
+
+static void check_latent(const struct apr_config *c, struct apr_verdict *v)
+{
+    const struct apr_mla *a = &c->mla;
+    if (a->kv_rank == 0) return;
+    if (a->n_value == 0 || a->n_nope == 0 || a->n_rope == 0 || a->n_rope % 2 != 0)
+        apr_verdict_add(v, "ALG-013", NULL, true,
+                        "qk_nope_dim %" PRIu32 ", qk_rope_dim %" PRIu32 ", v_head_dim %" PRIu32
+                        "; expected positive numbers, the second even",
+                        a->n_nope, a->n_rope, a->n_value);
+    if ((uint64_t)a->n_nope + a->n_rope != c->head_dim)
+        apr_verdict_add(v, "ALG-013", NULL, true,
+                        "head_dim is %" PRIu32 "; expected qk_nope_dim + qk_rope_dim, %" PRIu64, c->head_dim,
+                        (uint64_t)a->n_nope + a->n_rope);
+}
+
+/* Where every layer has experts, intermediate_dim is the width of none. */
+static bool has_dense(const struct apr_config *c)
+{
+    for (uint32_t i = 0; i < c->n_layers && i < APR_MAX_LAYERS; i++)
+        if (apr_layer_bit(c->moe.dense, i)) return true;
+    return c->moe.n_experts == 0;
+}
+
+/* The same rules that the proofs hold for the listed sizes, for a config that no list knows. */
+static void check_config(const struct apr_config *c, struct apr_verdict *v)
+{
+    uint64_t n_unsafe = v->n_unsafe;
+    const bool rope = c->rope_theta != 0 || c->n_positions == 0; /* learned positions have no theta */
+    check_positive(c, v);
+    if (v->n_unsafe != n_unsafe) return; /* divisors below */
+    check_heads(c, v);
+    check_experts(c, v);
+    check_latent(c, v);
+    if (has_dense(c) && c->n_inter <= c->n_hidden)
         apr_verdict_add(v, "ALG-004", NULL, false,
                         "intermediate_dim is %" PRIu32 "; expected more than hidden_dim, %" PRIu32,
                         c->n_inter, c->n_hidden);
-    if (c->head_dim % 2 != 0)
+    if (rope && c->head_dim % 2 != 0)
         apr_verdict_add(v, "ALG-007", NULL, true, "head_dim is %" PRIu32 "; expected an even number",
                         c->head_dim);
-    if (c->n_ctx_train == 0 || !(isfinite(c->rope_theta) && c->rope_theta > 0))
+    if (c->n_ctx_train == 0 || (rope && !(isfinite(c->rope_theta) && c->rope_theta > 0)))
         apr_verdict_add(v, "ALG-007", NULL, false,
                         "positions %" PRIu32 ", theta %g; expected both positive and finite", c->n_ctx_train,
                         c->rope_theta);

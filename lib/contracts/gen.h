@@ -13,6 +13,7 @@
 
 #define MAX_SIZES   32
 #define MAX_ROWS    128
+#define MAX_EXCUSED 16
 #define MAX_TEXT    512
 #define THETA_SCALE 1000          /* theta in thousandths */
 #define EPS_SCALE   1000000000000 /* epsilon in 1e-12 */
@@ -21,7 +22,35 @@ struct str {
     char at[MAX_TEXT];
 };
 
-enum { HIDDEN, LAYERS, HEADS, KV, INTER, VOCAB, HEAD_DIM, MAX_POS, N_MELS, SRC_POS, TGT_POS, N_INTS };
+/* The numbers of a size, in the order of gen_int_keys. The first N_NEEDED must be given; 0: the size has no
+ * such part. */
+enum {
+    HIDDEN,
+    LAYERS,
+    HEADS,
+    KV,
+    INTER,
+    VOCAB,
+    HEAD_DIM,
+    MAX_POS,
+    N_MELS,
+    SRC_POS,
+    TGT_POS,
+    EXPERTS, /* mixture of experts: routed ones, taken by a token, width of one, of the shared ones together
+              */
+    EXPERTS_USED,
+    EXPERT_DIM,
+    SHARED_DIM,
+    DENSE_LAYERS, /* the first ones, without experts */
+    KV_RANK,      /* latent attention */
+    Q_RANK,       /* 0: q is one projection */
+    NOPE_DIM,
+    ROPE_DIM,
+    V_DIM,
+    WINDOW,
+    N_INTS,
+    N_NEEDED = N_MELS
+};
 
 struct size {
     struct str name, id, parameters, category;
@@ -35,7 +64,13 @@ struct size {
 
 struct row {
     struct str role, hf, gguf, shape, sizes;
+    struct str layers; /* "dense", "moe", or "" = all */
     bool critical, unless_tied;
+};
+
+/* A rule that published checkpoints break: the number is given, not derived. */
+struct excused {
+    struct str rule, sizes, cite; /* sizes: comma-separated */
 };
 
 struct family {
@@ -46,6 +81,9 @@ struct family {
     size_t n_sizes;
     struct row rows[MAX_ROWS];
     size_t n_rows;
+    struct excused excused[MAX_EXCUSED];
+    size_t n_excused;
+    bool extension; /* not among the first eight, whose proofs are counted apart */
 };
 
 /* ---- yaml.c */
@@ -76,6 +114,8 @@ void gen_map(const yaml_node_t *n, const char *what, const char *const *keys, co
 /* ---- emit.c */
 
 extern const char *const gen_int_keys[N_INTS];
+/* May a family be excused from the rule? NULL-terminated. */
+extern const char *const gen_excusable[];
 void gen_identifier(const char *s, struct str *out); /* "0.5b" -> "0_5B" */
 void gen_emit(const struct family *families, size_t n);
 

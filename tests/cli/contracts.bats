@@ -42,15 +42,24 @@ breaks() { # PATTERN: the build fails and says so
     }
 }
 
-@test "F-PROVE-001, F-PROVE-007: the contracts as they are build, with exactly 297 proofs" {
+# Proofs of the eight families that the specification counts.
+first_proofs() { grep -E '^_Static_assert.*"ALG-[0-9]+[a-z]? (bert|deepseek|gemma|llama|mistral|phi|qwen2|whisper)/' b/gen/contracts.h; }
+
+@test "F-PROVE-001, F-PROVE-007: the contracts as they are build; 297 proofs of the first 8 families, each listed size has 11 or more" {
     run build
     [ "$status" -eq 0 ]
-    [ "$(grep -c '^_Static_assert' b/gen/contracts.h)" -eq 297 ]
+    [ "$(first_proofs | wc -l)" -eq 297 ]
+    grep -qx '#define APR_CONTRACT_N_PROOFS_FIRST 297' b/gen/contracts.h
+    n=$(grep -c '^_Static_assert' b/gen/contracts.h)
+    grep -qx "#define APR_CONTRACT_N_PROOFS $n" b/gen/contracts.h
+    grep '^_Static_assert' b/gen/contracts.h | sed -E 's|.*"ALG-[0-9a-z]+ ([^:]*):.*|\1|' | sort | uniq -c > sizes
+    [ "$(wc -l < sizes)" -eq "$(sed -n 's/#define APR_CONTRACT_N_SIZES //p' b/gen/contracts.h)" ]
+    awk '$1 < 11 { print; bad = 1 } END { exit bad }' sizes
 }
 
 @test "F-PROVE-007: proofs per rule are 120 24 24 23 24 24 24 17 17" {
-    run awk -F '"' '/^_Static_assert/ { split($2, w, " "); n[w[1]]++ } END { print n["ALG-005"], n["ALG-008"], n["ALG-001"], n["ALG-002"],
-        n["ALG-003a"], n["ALG-003b"], n["ALG-004"], n["ALG-007a"], n["ALG-007b"] }' b/gen/contracts.h
+    run awk -F '"' '{ split($2, w, " "); n[w[1]]++ } END { print n["ALG-005"], n["ALG-008"], n["ALG-001"], n["ALG-002"],
+        n["ALG-003a"], n["ALG-003b"], n["ALG-004"], n["ALG-007a"], n["ALG-007b"] }' <(first_proofs)
     [ "$output" = "120 24 24 23 24 24 24 17 17" ]
 }
 
@@ -125,6 +134,63 @@ breaks() { # PATTERN: the build fails and says so
     breaks "ALG-006 Shazeer (2020): mlp_type swiglu requires activation silu; found gelu"
     sed -i 's/activation: gelu/activation: silu/; s/mlp_type: swiglu/mlp_type: unheard_of/' lib/contracts/llama.yaml
     breaks 'unknown value "unheard_of"'
+}
+
+# One line each: FAMILY SIZE KEY VALUE, then what the failing build says.
+@test "ALG-001..014: a broken number of a family added later breaks the build with its citation" {
+    while IFS='|' read -r what message; do
+        read -r family size key value <<< "$what"
+        edit "$family" "$size" "$key" "$value"
+        breaks "$message"
+        cp "$TREE/lib/contracts/$family.yaml" "lib/contracts/$family.yaml"
+    done << 'X'
+qwen3 8b num_kv_heads 5|ALG-002 qwen3/8b: Ainslie (2023) GQA
+qwen3 0.6b head_dim 130|ALG-003b qwen3/0.6b: Gemma Team (2024)
+qwen3 32b head_dim 78|ALG-003a qwen3/32b: Vaswani (2017)
+gemma2 27b head_dim 70|ALG-003c gemma2/27b: Gemma Team (2025), the narrowest known
+gemma2 9b head_dim 222|ALG-003a gemma2/9b: Vaswani (2017)
+gemma3 1b sliding_window 65536|ALG-014 gemma3/1b: Beltagy (2020) Longformer
+gpt2 124m intermediate_dim 768|ALG-004 gpt2/124m: Shazeer (2020) FFN expansion
+gpt2 1.5b num_heads 24|ALG-001 gpt2/1.5b: Vaswani (2017)
+granite 8b num_layers 0|ALG-005 granite/8b: non-degeneracy (definition): num_layers
+phi3 phi-4 head_dim 129|ALG-007a phi3/phi-4: Su (2024) RoPE
+starcoder2 3b num_kv_heads 48|ALG-008 starcoder2/3b: Ainslie (2023) GQA
+smollm2 135m max_position_embeddings 0|ALG-007b smollm2/135m: Su (2024) RoPE
+llama31 405b vocab_size 0|ALG-005 llama31/405b: non-degeneracy (definition): vocab_size
+mixtral 8x7b n_experts_used 9|ALG-011 mixtral/8x7b: Shazeer (2017) mixture of experts: n_experts_used must be <= n_experts
+mixtral 8x22b n_experts_used 0|ALG-011 mixtral/8x22b: Shazeer (2017) mixture of experts: a token must take an expert
+qwen3_moe 30b-a3b expert_dim 0|ALG-010 qwen3_moe/30b-a3b: Shazeer (2017) mixture of experts: expert_dim must be positive
+qwen3_moe 30b-a3b n_experts 1|ALG-010 qwen3_moe/30b-a3b: Shazeer (2017) mixture of experts: n_experts must exceed 1
+qwen2_moe a2.7b shared_expert_dim 5000|ALG-012 qwen2_moe/a2.7b: Dai (2024) DeepSeekMoE
+deepseek2 v2-lite n_dense_layers 27|ALG-012 deepseek2/v2-lite: DeepSeek-AI (2024) DeepSeekMoE
+deepseek2 v2 qk_nope_dim 130|ALG-013 deepseek2/v2: DeepSeek-AI (2024) MLA: head_dim must be qk_nope_dim + qk_rope_dim
+deepseek2 v2-lite qk_rope_dim 0|ALG-013 deepseek2/v2-lite: DeepSeek-AI (2024) MLA: qk_rope_dim must be positive
+deepseek2 v2 v_head_dim 0|ALG-013 deepseek2/v2: DeepSeek-AI (2024) MLA: v_head_dim must be positive
+deepseek2 v2 q_lora_rank 30000|ALG-013 deepseek2/v2: DeepSeek-AI (2024) MLA: q_lora_rank must be below
+deepseek2 v2 kv_lora_rank 0|v2: kv_lora_rank is missing
+X
+}
+
+@test "exceptions are data: with a citation, of rules that may have one, and only where they are needed" {
+    y=lib/contracts/gemma2.yaml
+    grep -qF '/* ALG-003a gemma2/27b: excused: Gemma Team (2024) Gemma 2, table 1' b/gen/contracts.h
+    sed -i 's/sizes: \[2b, 27b\]/sizes: [2b, 9b, 27b]/' $y
+    breaks "gemma2/9b: exceptions: ALG-003a holds; the exception is not needed"
+    cp "$TREE/$y" $y
+    sed -i 's/sizes: \[2b, 27b\]/sizes: [2b]/' $y
+    breaks "ALG-003a gemma2/27b: Vaswani (2017)"
+    cp "$TREE/$y" $y
+    sed -i 's/rule: ALG-003a/rule: ALG-005/' $y
+    breaks 'rule: unknown value "ALG-005"'
+    cp "$TREE/$y" $y
+    sed -i 's/, cite: ".*"}/}/' $y
+    breaks 'exceptions: key "cite" is missing'
+    cp "$TREE/$y" $y
+    sed -i 's/sizes: \[2b, 27b\]/sizes: [2b, 28b]/' $y
+    breaks 'sizes: unknown size "28b"'
+    cp "$TREE/$y" $y
+    sed -i 's/^    sliding_window: 4096/    n_experts_used: 2/' $y
+    breaks "2b: n_experts is missing"
 }
 
 @test "the generator is strict and names file and line" {

@@ -19,16 +19,26 @@ static void test_tables(void **state)
     static const struct {
         const char *family;
         size_t n_sizes;
-    } want[] = {{"bert", 2},    {"deepseek", 2}, {"gemma", 2}, {"llama", 4},
-                {"mistral", 1}, {"phi", 2},      {"qwen2", 6}, {"whisper", 5}};
+    } want[] = {{"bert", 2},    {"deepseek", 2},   {"deepseek2", 2},    {"gemma", 2},   {"gemma2", 3},
+                {"gemma3", 5},  {"gpt2", 4},       {"granite", 4},      {"llama", 4},   {"llama2", 4},
+                {"llama31", 1}, {"mistral", 1},    {"mistral_nemo", 2}, {"mixtral", 2}, {"phi", 2},
+                {"phi3", 3},    {"qwen2", 6},      {"qwen2_moe", 2},    {"qwen3", 6},   {"qwen3_moe", 2},
+                {"smollm2", 3}, {"starcoder2", 3}, {"whisper", 5}};
+    size_t n_first = 0, n_sizes_first = 0;
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
-        assert_non_null(apr_contract_family_at(i));
-        assert_string_equal(apr_contract_family_at(i)->name, want[i].family);
-        assert_int_equal(apr_contract_family_at(i)->n_sizes, want[i].n_sizes);
-        assert_ptr_equal(apr_contract_family_named(want[i].family), apr_contract_family_at(i));
+        const struct apr_contract_family *f = apr_contract_family_at(i);
+        assert_non_null(f);
+        assert_string_equal(f->name, want[i].family);
+        assert_int_equal(f->n_sizes, want[i].n_sizes);
+        assert_ptr_equal(apr_contract_family_named(want[i].family), f);
+        n_first += !f->extension;
+        n_sizes_first += f->extension ? 0 : f->n_sizes;
     }
     assert_null(apr_contract_family_at(sizeof want / sizeof want[0]));
-    assert_int_equal(apr_contract_n_proofs(), 297);
+    assert_int_equal(n_first, 8);
+    assert_int_equal(n_sizes_first, 24);
+    assert_int_equal(apr_contract_n_proofs_first(), 297); /* F-PROVE-007 */
+    assert_int_equal(apr_contract_n_proofs(), 950);
 }
 
 static void test_counts(void **state)
@@ -37,11 +47,15 @@ static void test_counts(void **state)
     static const struct {
         const char *family, *size;
         uint64_t n;
-    } want[] = {{"qwen2", "7b", 339},   {"qwen2", "1.5b", 338}, {"qwen2", "0.5b", 290},
-                {"qwen2", "14b", 579},  {"llama", "8b", 291},   {"llama", "1b", 146},
-                {"bert", "base", 202},  {"bert", "large", 394}, {"phi", "2.7b", 453},
-                {"phi", "3.8b", 195},   {"gemma", "2b", 164},   {"whisper", "tiny", 167},
-                {"mistral", "7b", 291}, {"deepseek", "7b", 273}};
+    } want[] = {{"qwen2", "7b", 339},        {"qwen2", "1.5b", 338},       {"qwen2", "0.5b", 290},
+                {"qwen2", "14b", 579},       {"llama", "8b", 291},         {"llama", "1b", 146},
+                {"bert", "base", 202},       {"bert", "large", 394},       {"phi", "2.7b", 453},
+                {"phi", "3.8b", 195},        {"gemma", "2b", 164},         {"whisper", "tiny", 167},
+                {"mistral", "7b", 291},      {"deepseek", "7b", 273},      {"qwen3", "0.6b", 310},
+                {"qwen3", "8b", 399},        {"gemma2", "2b", 288},        {"gemma3", "1b", 340},
+                {"gpt2", "124m", 148},       {"phi3", "phi-4", 243},       {"starcoder2", "15b", 644},
+                {"smollm2", "135m", 272},    {"mixtral", "8x7b", 323},     {"deepseek2", "v2-lite", 377},
+                {"qwen2_moe", "a2.7b", 411}, {"qwen3_moe", "30b-a3b", 579}};
     for (size_t i = 0; i < sizeof want / sizeof want[0]; i++) {
         const struct apr_contract_family *f = apr_contract_family_named(want[i].family);
         const struct apr_contract_size *z = apr_contract_size_named(f, want[i].size);
@@ -62,20 +76,38 @@ static struct apr_config config_of(const struct apr_contract_size *z)
                                .n_ctx_train = (uint32_t)z->max_position_embeddings,
                                .rope_theta = z->rope_theta,
                                .norm_eps = z->norm_eps,
-                               .tied = z->tied_embeddings};
+                               .tied = z->tied_embeddings,
+                               .n_positions = z->rope_theta > 0 ? 0 : (uint32_t)z->max_position_embeddings,
+                               .moe = {.n_experts = (uint32_t)z->n_experts,
+                                       .n_used = (uint32_t)z->n_experts_used,
+                                       .n_inter = (uint32_t)z->expert_dim,
+                                       .n_inter_shared = (uint32_t)z->shared_expert_dim},
+                               .mla = {.kv_rank = (uint32_t)z->kv_lora_rank,
+                                       .q_rank = (uint32_t)z->q_lora_rank,
+                                       .n_nope = (uint32_t)z->qk_nope_dim,
+                                       .n_rope = (uint32_t)z->qk_rope_dim,
+                                       .n_value = (uint32_t)z->v_head_dim}};
 }
 
 static void test_size_of(void **state)
 {
     (void)state;
-    const struct apr_contract_family *f = apr_contract_family_named("qwen2");
+    const struct apr_contract_family *f;
     struct apr_config c;
-    for (size_t i = 0; i < f->n_sizes; i++) {
-        c = config_of(&f->sizes[i]);
-        c.norm_eps = (double)(float)c.norm_eps; /* as GGUF stores it */
-        c.n_ctx_train = 32768;
-        assert_ptr_equal(apr_contract_size_of("qwen2", &c), &f->sizes[i]);
-    }
+    for (size_t k = 0; (f = apr_contract_family_at(k)); k++)
+        for (size_t i = 0; i < f->n_sizes; i++) {
+            c = config_of(&f->sizes[i]);
+            c.norm_eps = (double)(float)c.norm_eps; /* as GGUF stores it */
+            c.n_ctx_train = 32768;
+            assert_ptr_equal(apr_contract_size_of(f->name, &c), &f->sizes[i]);
+        }
+    c = config_of(apr_contract_size_named(apr_contract_family_named("mixtral"), "8x7b"));
+    c.moe.n_used = 3;
+    assert_null(apr_contract_size_of("mixtral", &c));
+    c = config_of(apr_contract_size_named(apr_contract_family_named("deepseek2"), "v2"));
+    c.mla.n_value = 64;
+    assert_null(apr_contract_size_of("deepseek2", &c));
+    c = config_of(apr_contract_size_named(apr_contract_family_named("qwen2"), "32b"));
     c.n_inter++;
     assert_null(apr_contract_size_of("qwen2", &c));
     assert_null(apr_contract_size_of("no such family", &c));

@@ -71,6 +71,28 @@ static void show_sizes(const struct apr_contract_family *f, struct apr_out *o)
     apr_out_end(o);
 }
 
+/* What only some architectures have. */
+static void show_parts_of(const struct apr_contract_size *z, struct apr_out *o)
+{
+    const struct {
+        const char *name;
+        uint64_t v;
+        bool shown;
+    } parts[] = {{"n_experts", z->n_experts, z->n_experts},
+                 {"n_experts_used", z->n_experts_used, z->n_experts},
+                 {"expert_dim", z->expert_dim, z->n_experts},
+                 {"shared_expert_dim", z->shared_expert_dim, z->n_experts},
+                 {"n_dense_layers", z->n_dense_layers, z->n_experts},
+                 {"kv_lora_rank", z->kv_lora_rank, z->kv_lora_rank},
+                 {"q_lora_rank", z->q_lora_rank, z->kv_lora_rank},
+                 {"qk_nope_dim", z->qk_nope_dim, z->kv_lora_rank},
+                 {"qk_rope_dim", z->qk_rope_dim, z->kv_lora_rank},
+                 {"v_head_dim", z->v_head_dim, z->kv_lora_rank},
+                 {"sliding_window", z->sliding_window, z->sliding_window}};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (parts[i].shown) apr_out_u64(o, parts[i].name, parts[i].v);
+}
+
 static void show_size(const struct subject *s, const struct apr_contract_size *z, struct apr_out *o)
 {
     uint64_t n_expected = subject_n_tensors(s);
@@ -88,6 +110,7 @@ static void show_size(const struct subject *s, const struct apr_contract_size *z
     apr_out_u64(o, "max_position_embeddings", z->max_position_embeddings);
     if (z->rope_theta > 0) apr_out_f64(o, "rope_theta", z->rope_theta);
     apr_out_f64(o, "norm_eps", z->norm_eps);
+    show_parts_of(z, o);
     if (z->category) apr_out_str(o, "category", z->category);
     if (n_expected) apr_out_u64(o, "expected_tensor_count", n_expected);
     apr_out_end(o);
@@ -132,6 +155,7 @@ static enum apr_code show_all(bool json, struct apr_err *e)
 {
     const struct apr_contract_family *f;
     struct apr_out *o = apr_out_open(stdout, json, "apr.oracle/1");
+    apr_out_u64(o, "proofs_first_8_families", apr_contract_n_proofs_first());
     apr_out_u64(o, "proofs", apr_contract_n_proofs());
     apr_out_arr(o, "families");
     for (size_t i = 0; (f = apr_contract_family_at(i)); i++) {

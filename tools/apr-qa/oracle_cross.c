@@ -9,7 +9,7 @@
 enum status { MATCH, APPROXIMATE, MISMATCH, CONTRACT_ONLY, N_STATUS };
 static const char *const status_names[N_STATUS] = {"MATCH", "APPROXIMATE", "MISMATCH", "CONTRACT_ONLY"};
 
-#define MAX_FIELDS 16
+#define MAX_FIELDS 24
 struct field {
     const char *name;
     char contract[64], found[64];
@@ -34,7 +34,7 @@ static void add_u64(struct fields *l, const char *name, uint64_t contract, uint6
     char a[32], b[32];
     (void)snprintf(a, sizeof a, "%" PRIu64, contract);
     (void)snprintf(b, sizeof b, "%" PRIu64, found);
-    add_text(l, name, a, found ? b : NULL);
+    add_text(l, name, a, found || contract == 0 ? b : NULL);
 }
 
 /* slack: equal; 1 %: approximate, where loose. */
@@ -62,6 +62,26 @@ static void add_context(struct fields *l, uint64_t contract, uint64_t found)
     l->at[l->n - 1].status = MATCH;
 }
 
+/* Experts and latent attention, where the contract or the source has them. */
+static void compare_parts(const struct apr_contract_size *z, const struct apr_config *c, struct fields *l)
+{
+    const struct apr_moe *e = &c->moe;
+    const struct apr_mla *a = &c->mla;
+    if (z->n_experts || e->n_experts) {
+        add_u64(l, "n_experts", z->n_experts, e->n_experts);
+        add_u64(l, "n_experts_used", z->n_experts_used, e->n_used);
+        add_u64(l, "expert_dim", z->expert_dim, e->n_inter);
+        add_u64(l, "shared_expert_dim", z->shared_expert_dim, e->n_inter_shared);
+    }
+    if (z->kv_lora_rank || a->kv_rank) {
+        add_u64(l, "kv_lora_rank", z->kv_lora_rank, a->kv_rank);
+        add_u64(l, "q_lora_rank", z->q_lora_rank, a->q_rank);
+        add_u64(l, "qk_nope_dim", z->qk_nope_dim, a->n_nope);
+        add_u64(l, "qk_rope_dim", z->qk_rope_dim, a->n_rope);
+        add_u64(l, "v_head_dim", z->v_head_dim, a->n_value);
+    }
+}
+
 static void compare(const struct subject *s, struct fields *l)
 {
     const struct apr_contract_size *z = s->size;
@@ -69,8 +89,7 @@ static void compare(const struct subject *s, struct fields *l)
     const char *found_family = s->found_family;
     if (!found_family)
         found_family = s->found_arch; /* a family without a file here: its architectures decide */
-    if (!s->found_family && s->found_arch && strstr(s->family->architectures, s->found_arch))
-        found_family = s->family->name;
+    if (subject_fits(s)) found_family = s->family->name;
     add_text(l, "family", s->family->name, found_family);
     add_u64(l, "hidden_dim", z->hidden_dim, c->n_hidden);
     add_u64(l, "num_layers", z->num_layers, c->n_layers);
@@ -83,6 +102,7 @@ static void compare(const struct subject *s, struct fields *l)
     add_f64(l, "rope_theta", z->rope_theta, c->rope_theta, 1.0, true);
     add_f64(l, "norm_eps", z->norm_eps, c->norm_eps, 1e-12, false);
     add_text(l, "tied_embeddings", z->tied_embeddings ? "true" : "false", c->tied ? "true" : "false");
+    compare_parts(z, c, l);
 }
 
 static void show_field(const struct field *f, struct apr_out *o)
@@ -126,6 +146,27 @@ static void show_hf_only(const json_t *config, struct apr_out *o)
                                         "encoder_layers",
                                         "encoder_attention_heads",
                                         "encoder_ffn_dim",
+                                        "n_embd",
+                                        "n_layer",
+                                        "n_head",
+                                        "n_inner",
+                                        "n_positions",
+                                        "layer_norm_epsilon",
+                                        "norm_epsilon",
+                                        "num_experts",
+                                        "num_local_experts",
+                                        "n_routed_experts",
+                                        "n_shared_experts",
+                                        "num_experts_per_tok",
+                                        "moe_intermediate_size",
+                                        "shared_expert_intermediate_size",
+                                        "first_k_dense_replace",
+                                        "kv_lora_rank",
+                                        "q_lora_rank",
+                                        "qk_nope_head_dim",
+                                        "qk_rope_head_dim",
+                                        "v_head_dim",
+                                        "sliding_window",
                                         "hidden_act"};
     const char *key;
     json_t *v;
@@ -200,9 +241,10 @@ void oracle_tensors(const struct subject *s, struct apr_out *o)
         const struct apr_contract_tensor *t = &s->family->tensors[i];
         uint64_t dims[4], n_present = 0;
         uint32_t n_layers = z && strstr(t->hf, "{n}") ? (uint32_t)z->num_layers : 1;
+        uint64_t n_of = z ? apr_contract_n_of(z, t) : 1;
         const struct apr_tensor *first = NULL;
         char name[512];
-        if (z && !apr_contract_has(z, t)) continue;
+        if (n_of == 0) continue;
         for (uint32_t layer = 0; s->model && layer < n_layers; layer++) {
             const struct apr_tensor *found =
                 apr_model_find(s->model, apr_family_name(t->hf, layer, name, sizeof name));
@@ -212,7 +254,7 @@ void oracle_tensors(const struct subject *s, struct apr_out *o)
         apr_out_obj(o, NULL);
         apr_out_str(o, "role", t->role);
         apr_out_str(o, "name", t->hf);
-        apr_out_u64(o, "count", n_layers);
+        apr_out_u64(o, "count", n_of);
         if (s->model) apr_out_u64(o, "present", n_present);
         if (s->model) apr_out_str(o, "dtype", first ? apr_type_name(first->type) : "-");
         apr_out_arr(o, "shape");

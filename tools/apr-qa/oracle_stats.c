@@ -24,10 +24,9 @@ static uint64_t by_template(const struct apr_contract_family *f, const struct ap
     for (size_t i = 0; i < f->n_tensors; i++) {
         const struct apr_contract_tensor *t = &f->tensors[i];
         uint64_t dims[4], n_elems = 1;
-        if (!apr_contract_has(z, t)) continue;
         size_t n_dims = apr_contract_shape(z, t, dims);
         for (size_t k = 0; k < n_dims; k++) n_elems *= dims[k];
-        n += n_elems * (strstr(t->hf, "{n}") ? z->num_layers : 1);
+        n += n_elems * apr_contract_n_of(z, t);
     }
     return n;
 }
@@ -53,19 +52,57 @@ uint64_t oracle_n_params(const struct subject *s, const struct apr_contract_size
     return f ? by_rules(f, &s->found) : 0;
 }
 
+/* Values that the cache keeps for one token of one layer. Latent attention needs the latent vector and the
+ * turned part of k alone (DeepSeek-AI 2024, table 1). */
+static uint64_t cached_elems(const struct apr_contract_size *z)
+{
+    return z->kv_lora_rank ? z->kv_lora_rank + z->qk_rope_dim : 2 * z->num_kv_heads * z->head_dim;
+}
+
+/* One token through the projections of one layer's attention; a product and a sum each. */
+static double attention_flops(const struct apr_contract_size *z)
+{
+    const double h = (double)z->hidden_dim, q = (double)z->num_heads * (double)z->head_dim;
+    const double kv = (double)z->num_kv_heads * (double)z->head_dim;
+    const double rank = (double)z->kv_lora_rank, q_rank = (double)z->q_lora_rank;
+    if (!z->kv_lora_rank) return 2 * h * (q + 2 * kv) + 2 * q * h;
+    return 2 * (q_rank > 0 ? h * q_rank + q_rank * q : h * q) + 2 * h * (rank + (double)z->qk_rope_dim) +
+           2 * rank * (double)z->num_heads * (double)(z->qk_nope_dim + z->v_head_dim) +
+           2 * (double)z->num_heads * (double)z->v_head_dim * h;
+}
+
+/* The same for a feed-forward block: with experts the router, the experts taken, and the shared ones. */
+static double ffn_flops(const struct apr_contract_size *z)
+{
+    const double h = (double)z->hidden_dim, n_mats = gated(z) ? 3 : 2;
+    if (!z->n_experts) return 2 * h * (double)z->intermediate_dim * n_mats;
+    return 2 * h * (double)z->n_experts +
+           2 * h * (double)(z->n_experts_used * z->expert_dim + z->shared_expert_dim) * n_mats;
+}
+
+/* Parameters that a token meets: all but the experts that it does not take. */
+static uint64_t n_active(const struct apr_contract_size *z, uint64_t n_params)
+{
+    uint64_t n_layers = z->num_layers - z->n_dense_layers, n_mats = gated(z) ? 3 : 2;
+    uint64_t n_idle = n_layers * (z->n_experts - z->n_experts_used) * n_mats * z->hidden_dim * z->expert_dim;
+    return n_params > n_idle ? n_params - n_idle : 0;
+}
+
 void oracle_stats(const struct subject *s, const struct apr_contract_size *z, struct apr_out *o)
 {
-    const double h = (double)z->hidden_dim, hd = (double)z->head_dim;
-    const double heads = (double)z->num_heads, kv = (double)z->num_kv_heads,
-                 inter = (double)z->intermediate_dim;
+    const double h = (double)z->hidden_dim;
+    const double heads = (double)z->num_heads, kv = (double)z->num_kv_heads;
+    const uint64_t inter = z->n_experts ? z->expert_dim : z->intermediate_dim;
     const uint64_t n_params = oracle_n_params(s, z);
-    const uint64_t kv_token = 2 * z->num_layers * z->num_kv_heads * z->head_dim * (uint64_t)KV_BYTES;
+    const uint64_t kv_token = z->num_layers * cached_elems(z) * (uint64_t)KV_BYTES;
     apr_out_obj(o, "stats");
     if (kv > 0) apr_out_f64(o, "gqa_ratio", heads / kv); /* query heads that share a KV head */
-    if (heads > 0) apr_out_f64(o, "kv_cache_reduction", 1 - kv / heads);
+    if (heads > 0)
+        apr_out_f64(o, "kv_cache_reduction", 1 - (double)cached_elems(z) / (2 * heads * (double)z->head_dim));
     apr_out_u64(o, "head_dim", z->head_dim);
     if (n_params) {
         apr_out_u64(o, "model_params", n_params);
+        if (z->n_experts) apr_out_u64(o, "active_params", n_active(z, n_params));
         apr_out_f64(o, "model_size_f16_mib", 2.0 * (double)n_params / MIB);
         apr_out_f64(o, "model_size_q4_mib",
                     0.5625 * (double)n_params / MIB); /* Q4_K: 144 bytes for 256 values */
@@ -73,46 +110,69 @@ void oracle_stats(const struct subject *s, const struct apr_contract_size *z, st
     apr_out_u64(o, "kv_cache_per_token_bytes", kv_token);
     apr_out_f64(o, "kv_cache_4k_mib", (double)kv_token * CTX_SHOWN / MIB);
     apr_out_str(o, "ffn_type", z->mlp);
-    if (h > 0) apr_out_f64(o, "ffn_expansion_ratio", inter / h);
+    if (h > 0) apr_out_f64(o, "ffn_expansion_ratio", (double)inter / h);
     if (z->rope_theta > 0) apr_out_f64(o, "rope_max_wavelength", 2 * PI * z->rope_theta);
-    /* one token: projections q, k, v, then the output; a product and a sum each */
-    apr_out_f64(o, "attention_flops_per_layer", 2 * h * (heads + 2 * kv) * hd + 2 * heads * hd * h);
-    apr_out_f64(o, "ffn_flops_per_layer", 2 * h * inter * (gated(z) ? 3 : 2));
+    apr_out_f64(o, "attention_flops_per_layer", attention_flops(z));
+    apr_out_f64(o, "ffn_flops_per_layer", ffn_flops(z));
     if (n_params)
         apr_out_f64(o, "memory_required_q4_4k_mib",
                     (0.5625 * (double)n_params + (double)kv_token * CTX_SHOWN) / MIB);
     apr_out_end(o);
 }
 
-void oracle_explain(const struct subject *s, const struct apr_contract_size *z, struct apr_out *o)
+static void explain_attention(const struct apr_contract_size *z, char *text, size_t n_text)
 {
-    char text[512];
-    apr_out_obj(o, "explanation");
-    if (z->num_kv_heads && z->num_kv_heads < z->num_heads)
-        (void)snprintf(text, sizeof text,
+    if (z->kv_lora_rank)
+        (void)snprintf(text, n_text,
+                       "Multi-head latent attention (DeepSeek-AI 2024): keys and values of %" PRIu64
+                       " heads are rebuilt from one vector of %" PRIu64 ", and %" PRIu64
+                       " turned dimensions that all share.",
+                       z->num_heads, z->kv_lora_rank, z->qk_rope_dim);
+    else if (z->num_kv_heads && z->num_kv_heads < z->num_heads)
+        (void)snprintf(text, n_text,
                        "Grouped-query attention (Ainslie et al. 2023): %" PRIu64 " query heads share %" PRIu64
                        " key-value heads, so the cache is %.4g times smaller than with one each.",
                        z->num_heads, z->num_kv_heads, (double)z->num_heads / (double)z->num_kv_heads);
     else
-        (void)snprintf(text, sizeof text,
+        (void)snprintf(text, n_text,
                        "Multi-head attention (Vaswani et al. 2017): each of %" PRIu64
                        " query heads has its own keys and values.",
                        z->num_heads);
+}
+
+static void explain_feed_forward(const struct apr_contract_size *z, char *text, size_t n_text)
+{
+    if (z->n_experts)
+        (void)snprintf(text, n_text,
+                       "Mixture of experts (Shazeer et al. 2017): each token takes %" PRIu64 " of %" PRIu64
+                       " experts of width %" PRIu64 ", %s, %s; shared experts: width %" PRIu64 ".",
+                       z->n_experts_used, z->n_experts, z->expert_dim, z->mlp, z->activation,
+                       z->shared_expert_dim);
+    else
+        (void)snprintf(
+            text, n_text,
+            gated(z) ? "Gated feed-forward, %s (Shazeer 2020): down(act(gate(x)) * up(x)), %s, width %" PRIu64
+                       "."
+                     : "Feed-forward, %s (Vaswani et al. 2017): down(act(up(x))), %s, width %" PRIu64 ".",
+            z->mlp, z->activation, z->intermediate_dim);
+}
+
+void oracle_explain(const struct subject *s, const struct apr_contract_size *z, struct apr_out *o)
+{
+    char text[512];
+    apr_out_obj(o, "explanation");
+    explain_attention(z, text, sizeof text);
     apr_out_str(o, "attention", text);
     if (z->rope_theta > 0)
         (void)snprintf(text, sizeof text,
                        "Rotary positions (Su et al. 2024): pairs of the head's %" PRIu64
                        " dimensions turn by position / theta^(2i/d), theta = %g; head_dim must be even.",
-                       z->head_dim, z->rope_theta);
+                       z->kv_lora_rank ? z->qk_rope_dim : z->head_dim, z->rope_theta);
     else
         (void)snprintf(text, sizeof text,
                        "Absolute positions: a learnt or fixed vector is added for each position.");
     apr_out_str(o, "positions", text);
-    (void)snprintf(
-        text, sizeof text,
-        gated(z) ? "Gated feed-forward, %s (Shazeer 2020): down(act(gate(x)) * up(x)), %s, width %" PRIu64 "."
-                 : "Feed-forward, %s (Vaswani et al. 2017): down(act(up(x))), %s, width %" PRIu64 ".",
-        z->mlp, z->activation, z->intermediate_dim);
+    explain_feed_forward(z, text, sizeof text);
     apr_out_str(o, "feed_forward", text);
     apr_out_str(
         o, "norm",
@@ -133,7 +193,10 @@ void oracle_kernels(const struct subject *s, const struct apr_contract_size *z, 
     if (apr_kern_pick(&kern, &e) != APR_OK) kern = &apr_kern_scalar;
     apr_out_obj(o, "kernel_compatibility");
     apr_out_str(o, "kernel_table", kern->name);
-    apr_out_str(o, "attention_kernel", z->num_kv_heads < z->num_heads ? "grouped-query" : "multi-head");
+    apr_out_str(o, "attention_kernel",
+                z->kv_lora_rank                  ? "latent"
+                : z->num_kv_heads < z->num_heads ? "grouped-query"
+                                                 : "multi-head");
     apr_out_bool(o, "family_runs_here", apr_family_named(s->family->name) != NULL);
     apr_out_arr(o, "types");
     for (size_t i = 0; (q = apr_quant_at(i)); i++) {

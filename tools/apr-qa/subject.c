@@ -123,29 +123,57 @@ static bool listed(const char *list, const char *item)
     return false;
 }
 
-/* Several families share LlamaForCausalLM: the one that lists these numbers wins, then the one of that
- * model_type. */
+/* Do two comma-separated lists have an item in common? */
+static bool overlap(const char *a, const char *b)
+{
+    while (*a) {
+        char item[128];
+        size_t k = strcspn(a, ",");
+        (void)snprintf(item, sizeof item, "%.*s", (int)k, a);
+        if (k < sizeof item && listed(b, item)) return true;
+        a += k + (a[k] == ',');
+    }
+    return false;
+}
+
+/* Is the contract one that this source may stand under? By the family that reads it, or by what it says. */
+static bool may_be(const struct subject *s, const struct apr_contract_family *own,
+                   const struct apr_contract_family *f)
+{
+    if (f == own) return true;
+    if (own) return overlap(own->architectures, f->architectures);
+    return s->found_arch && (listed(f->architectures, s->found_arch) || strcmp(f->name, s->found_arch) == 0);
+}
+
+/* Several contracts share LlamaForCausalLM: the one that lists these numbers wins, then the family's own,
+ * then the one of that model_type. */
 static void name_family(struct subject *s)
 {
     const char *type = json_string_value(json_object_get(s->config, "model_type"));
-    if (s->found_family) {
-        s->family = apr_contract_family_named(s->found_family);
-        return;
-    }
-    for (size_t i = 0; s->found_arch && apr_contract_family_at(i); i++) {
-        const struct apr_contract_family *f = apr_contract_family_at(i);
-        if (!listed(f->architectures, s->found_arch) && strcmp(f->name, s->found_arch) != 0) continue;
-        if (!s->family || (type && strcmp(f->name, type) == 0)) s->family = f;
+    const struct apr_contract_family *f,
+        *own = s->found_family ? apr_contract_family_named(s->found_family) : NULL;
+    s->family = own;
+    if (own && apr_contract_size_of(own->name, &s->found)) return;
+    for (size_t i = 0; (f = apr_contract_family_at(i)); i++) {
+        if (!may_be(s, own, f)) continue;
         if (apr_contract_size_of(f->name, &s->found)) {
             s->family = f;
             return;
         }
+        if (!s->family || (!own && type && strcmp(f->name, type) == 0)) s->family = f;
     }
+}
+
+bool subject_fits(const struct subject *s)
+{
+    const struct apr_contract_family *own =
+        s->found_family ? apr_contract_family_named(s->found_family) : NULL;
+    return s->family && may_be(s, own, s->family);
 }
 
 static enum apr_code unknown_size(const struct apr_contract_family *f, const char *size, struct apr_err *e)
 {
-    char known[256] = "";
+    char known[512] = "";
     size_t n = 0;
     for (size_t i = 0; i < f->n_sizes && n < sizeof known; i++) {
         int k = snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", f->sizes[i].size);
@@ -156,7 +184,7 @@ static enum apr_code unknown_size(const struct apr_contract_family *f, const cha
 
 static enum apr_code unknown_family(const char *family, struct apr_err *e)
 {
-    char known[256] = "";
+    char known[512] = "";
     size_t n = 0;
     for (size_t i = 0; apr_contract_family_at(i) && n < sizeof known; i++) {
         int k = snprintf(known + n, sizeof known - n, "%s%s", i ? ", " : "", apr_contract_family_at(i)->name);
@@ -168,6 +196,9 @@ static enum apr_code unknown_family(const char *family, struct apr_err *e)
 static void make_custom(struct subject *s)
 {
     const struct apr_config *c = &s->found;
+    uint64_t n_dense = 0;
+    for (uint32_t i = 0; c->moe.n_experts && i < c->n_layers && i < APR_MAX_LAYERS; i++)
+        n_dense += apr_layer_bit(c->moe.dense, i);
     s->custom = (struct apr_contract_size){
         .family = s->family->name,
         .size = NULL,
@@ -187,6 +218,17 @@ static void make_custom(struct subject *s)
         .mlp = s->family->mlp,
         .has_bias = s->family->has_bias,
         .tied_embeddings = c->tied,
+        .n_experts = c->moe.n_experts,
+        .n_experts_used = c->moe.n_used,
+        .expert_dim = c->moe.n_inter,
+        .shared_expert_dim = c->moe.n_inter_shared,
+        .n_dense_layers = n_dense,
+        .kv_lora_rank = c->mla.kv_rank,
+        .q_lora_rank = c->mla.q_rank,
+        .qk_nope_dim = c->mla.n_nope,
+        .qk_rope_dim = c->mla.n_rope,
+        .v_head_dim = c->mla.n_value,
+        .sliding_window = c->window,
     };
 }
 

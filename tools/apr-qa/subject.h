@@ -23,6 +23,8 @@ struct subject {
 APR_MUST_USE enum apr_code subject_open(struct subject *s, const char *source, const char *family,
                                         const char *size, struct apr_err *e);
 void subject_close(struct subject *s);
+/* Is the contract's family one that the source may stand under? Several share an architecture's name. */
+bool subject_fits(const struct subject *s);
 /* The listed size, else the found numbers; NULL when there are none. */
 const struct apr_contract_size *subject_numbers(const struct subject *s);
 /* Tensors of a complete model with these numbers; 0 = not known. */
