@@ -1,6 +1,7 @@
 /* Blocks of 32 values. */
 #include "block32.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "quant.h"
@@ -13,18 +14,28 @@ size_t apr_block32_next(size_t n_elems)
     return n < APR_FIT_LANES ? n : APR_FIT_LANES;
 }
 
+static bool in_range(const float *x)
+{
+    float max_abs = 0;
+    for (int i = 0; i < APR_QK; i++) max_abs = fabsf(x[i]) > max_abs ? fabsf(x[i]) : max_abs;
+    return max_abs < APR_FIT_MAX;
+}
+
 /* Fills a group; lanes without a block, and those with a value that no scale can hold, are zeros. */
 static void load_lanes(struct apr_group *g, const struct apr_fit *fit, size_t n_blocks, const float *x,
                        const float *weights, bool *bad)
 {
     float values[APR_FIT_LANES * APR_QK] = {0}, importance[APR_FIT_LANES * APR_QK] = {0};
-    for (size_t j = 0; j < APR_FIT_LANES; j++) {
-        bad[j] = j < n_blocks && !apr_fit_in_range(x + j * APR_QK, APR_QK);
-        if (j >= n_blocks || bad[j]) continue;
+    enum apr_fit_weight kind = weights ? APR_FIT_PLAIN : APR_FIT_LARGER;
+    memset(bad, 0, APR_FIT_LANES * sizeof *bad);
+    if (n_blocks == APR_FIT_LANES && fit->load(g, x, weights, APR_QK, kind)) return;
+    for (size_t j = 0; j < n_blocks; j++) {
+        bad[j] = !in_range(x + j * APR_QK);
+        if (bad[j]) continue;
         memcpy(values + j * APR_QK, x + j * APR_QK, APR_QK * sizeof *x);
         if (weights) memcpy(importance + j * APR_QK, weights + j * APR_QK, APR_QK * sizeof *x);
     }
-    fit->load(g, values, weights ? importance : NULL, APR_QK, weights ? APR_FIT_PLAIN : APR_FIT_LARGER);
+    (void)fit->load(g, values, weights ? importance : NULL, APR_QK, kind); /* all are in range now */
 }
 
 /* Rounds scales to halves; a lane that cannot be stored gets an infinite one and levels of zeros. */

@@ -6,8 +6,7 @@
  * scale, which the checks of every reader refuse.
  *
  *     const struct apr_fit *fit = apr_fit_pick();
- *     fit->load(&g, x, weights, 32, APR_FIT_LARGER);
- *     fit->affine(&g, &spec, scale, min);
+ *     if (fit->load(&g, x, weights, 32, APR_FIT_LARGER)) fit->affine(&g, &spec, scale, min);
  */
 #ifndef APR_QUANT_FIT_H
 #define APR_QUANT_FIT_H
@@ -24,6 +23,7 @@ struct apr_group {
     _Alignas(32) float x[APR_FIT_ELEMS][APR_FIT_LANES];
     _Alignas(32) float w[APR_FIT_ELEMS][APR_FIT_LANES]; /* weights of the squared errors */
     uint32_t n_elems;                                   /* of a sub-block: 16 or 32 */
+    bool is_plain;                                      /* all weights are 1; w is not set */
 };
 
 /* What an error weighs, for value x of a sub-block with root mean square r and importance q (1 without
@@ -41,17 +41,18 @@ struct apr_fit_spec {
     bool is_uneven;    /* symmetric only: the 16 levels of IQ4_NL and IQ4_XS */
     bool any_min;      /* min may be negative (a block with a half for its minimum) */
     float first, step; /* candidates: the range is stretched to n_levels - 1 + first + k * step levels */
-    int n_candidates;
-    int n_more;    /* more candidates where importance weights may ask for a range far from the data's */
-    int n_refits;  /* then levels and scale are fitted to each other so often */
-    int reach;     /* neighbours of a quantized scale that refine tries on either side */
+    int n_candidates;  /* even */
+    int n_more;   /* even: more candidates where importance weights may ask for a range far from the data's */
+    int n_refits; /* then levels and scale are fitted to each other so often */
+    int reach;    /* neighbours of a quantized scale that refine tries on either side: 1 or 2 */
     int max_scale; /* refine: scales and mins are 0 .. max_scale, or -max_scale - 1 .. max_scale */
 };
 
 struct apr_fit {
     const char *name;
-    /* x: 8 sub-blocks of n_elems values, one after the other; weights: NULL or importance of each value. */
-    void (*load)(struct apr_group *g, const float *x, const float *weights, uint32_t n_elems,
+    /* x: 8 sub-blocks of n_elems values, one after the other; weights: NULL or importance of each value.
+     * False: some value is not below APR_FIT_MAX in magnitude, and the group cannot be fitted. */
+    bool (*load)(struct apr_group *g, const float *x, const float *weights, uint32_t n_elems,
                  enum apr_fit_weight kind);
     /* scale >= 0, min >= 0 unless any_min. */
     void (*affine)(const struct apr_group *g, const struct apr_fit_spec *spec, float *scale, float *min);
@@ -72,8 +73,6 @@ struct apr_fit {
 
 extern const struct apr_fit apr_fit_base, apr_fit_avx2;
 
-/* Is every value below APR_FIT_MAX in magnitude? */
-bool apr_fit_in_range(const float *x, size_t n_elems);
 /* The best that this CPU runs; APR_KERN=scalar takes fit_base. The bytes are the same. */
 const struct apr_fit *apr_fit_pick(void);
 

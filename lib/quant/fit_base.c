@@ -32,23 +32,46 @@ static inline v8 v8_sqrt(v8 a)
     return a;
 }
 
+static inline v8 v8_fma(v8 a, v8 b, v8 c)
+{
+    for (int j = 0; j < APR_FIT_LANES; j++) a[j] = fmaf(a[j], b[j], c[j]);
+    return a;
+}
+
+/* Adding 1.5 * 2^23 leaves no bits for a fraction. */
+static inline v8 v8_round(v8 a)
+{
+    return (a + 12582912.0F) - 12582912.0F;
+}
+
+static inline bool v8_any(m8 mask)
+{
+    int32_t any = 0;
+    for (int j = 0; j < APR_FIT_LANES; j++) any |= mask[j];
+    return any != 0;
+}
+
+static inline void v8_transpose(v8 *r)
+{
+    for (int i = 0; i < APR_FIT_LANES; i++) {
+        for (int j = 0; j < i; j++) {
+            float a = r[i][j];
+            r[i][j] = r[j][i];
+            r[j][i] = a;
+        }
+    }
+}
+
 #define FIT_NAME apr_fit_base
 #define FIT_TEXT "scalar"
 #include "fit_body.h"
-
-bool apr_fit_in_range(const float *x, size_t n_elems)
-{
-    float max_abs = 0;
-    for (size_t i = 0; i < n_elems; i++) max_abs = fabsf(x[i]) > max_abs ? fabsf(x[i]) : max_abs;
-    return max_abs < APR_FIT_MAX;
-}
 
 const struct apr_fit *apr_fit_pick(void)
 {
     const char *forced = getenv("APR_KERN");
     if (forced && strcmp(forced, "scalar") == 0) return &apr_fit_base;
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2")) return &apr_fit_avx2;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &apr_fit_avx2;
 #endif
     return &apr_fit_base;
 }

@@ -32,9 +32,9 @@ static void pack(const struct apr_superblock *s, struct apr_block_q4_k *b)
     b->d = s->d;
     b->dmin = s->dmin;
     apr_q4_k_put_scales(s, b->scales);
-    for (int i = 0; i < 128; i++) {
-        int low = i / 32 * 64 + i % 32;
-        b->qs[i] = (uint8_t)(s->levels[low] | s->levels[low + 32] << 4);
+    for (int c = 0; c < 4; c++) {
+        const uint8_t *l = s->levels + 64 * c;
+        for (int j = 0; j < 32; j++) b->qs[32 * c + j] = (uint8_t)(l[j] | l[j + 32] << 4);
     }
 }
 

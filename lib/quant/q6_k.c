@@ -22,18 +22,18 @@ void apr_q6_k_to_f32(const void *blocks, float *x, size_t n_elems)
 }
 
 static const struct apr_fit_spec spec = {
-    .n_levels = 64, .first = -0.8F, .step = 0.4F, .n_candidates = 5, .reach = 2, .max_scale = 127};
+    .n_levels = 64, .first = -0.8F, .step = 0.4F, .n_candidates = 6, .reach = 2, .max_scale = 127};
 
 static void pack(const struct apr_superblock *s, struct apr_block_q6_k *b)
 {
     b->d = s->d;
     for (int j = 0; j < 16; j++) b->scales[j] = (int8_t)s->scales[j];
-    for (int i = 0; i < 64; i++) {
-        int h = i / 32, j = i % 32;
-        const uint8_t *l = s->levels + 128 * h + j;
-        b->ql[64 * h + j] = (uint8_t)((l[0] & 15U) | (l[64] & 15U) << 4);
-        b->ql[64 * h + 32 + j] = (uint8_t)((l[32] & 15U) | (l[96] & 15U) << 4);
-        b->qh[i] = (uint8_t)(l[0] >> 4 | l[32] >> 4 << 2 | l[64] >> 4 << 4 | l[96] >> 4 << 6);
+    for (int h = 0; h < 2; h++) {
+        const uint8_t *l = s->levels + 128 * h;
+        uint8_t *low = b->ql + 64 * h, *high = b->qh + 32 * h;
+        for (int j = 0; j < 64; j++) low[j] = (uint8_t)((l[j] & 15U) | (l[j + 64] & 15U) << 4);
+        for (int j = 0; j < 32; j++)
+            high[j] = (uint8_t)(l[j] >> 4 | l[j + 32] >> 4 << 2 | l[j + 64] >> 4 << 4 | l[j + 96] >> 4 << 6);
     }
 }
 

@@ -5,7 +5,7 @@
  * Source of the layouts: GGML's published block formats; .apr: the v2 format document.
  *
  * to_f32 is bit-exact as GGML defines it. from_f32 gives the same bytes on every machine: it is
- * compiled with -ffp-contract=off, sums run in index order, ISA variants produce the same bytes.
+ * compiled with -ffp-contract=off, sums run in a fixed order, ISA variants produce the same bytes.
  */
 #ifndef APR_QUANT_H
 #define APR_QUANT_H

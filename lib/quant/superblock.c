@@ -15,14 +15,14 @@ static void set_infinite(struct apr_superblock *s)
     s->d = infinite;
 }
 
-/* Loads all sub-blocks, eight to a group. */
+/* Loads all sub-blocks, eight to a group; how many groups, or 0 when a value is too large. */
 static uint32_t load_groups(struct apr_group *g, const struct apr_fit *fit, uint32_t n_elems,
                             enum apr_fit_weight kind, const float *x, const float *weights)
 {
     uint32_t n_groups = APR_QKK / (APR_FIT_LANES * n_elems);
     for (uint32_t k = 0; k < n_groups; k++) {
         uint32_t at = k * APR_FIT_LANES * n_elems;
-        fit->load(&g[k], x + at, weights ? weights + at : NULL, n_elems, kind);
+        if (!fit->load(&g[k], x + at, weights ? weights + at : NULL, n_elems, kind)) return 0;
     }
     return n_groups;
 }
@@ -38,13 +38,13 @@ void apr_superblock_affine(struct apr_superblock *s, const struct apr_fit *fit,
                            const struct apr_fit_spec *spec, uint32_t n_elems, enum apr_fit_weight kind,
                            const float *x, const float *weights)
 {
-    if (!apr_fit_in_range(x, APR_QKK)) {
-        set_infinite(s);
-        return;
-    }
     struct apr_group g[MAX_GROUPS];
     _Alignas(32) float scale[16], min[16];
     uint32_t n_groups = load_groups(g, fit, n_elems, kind, x, weights), n_subs = n_groups * APR_FIT_LANES;
+    if (n_groups == 0) {
+        set_infinite(s);
+        return;
+    }
     struct apr_fit_spec wide = *spec;
     wide.n_candidates += weights ? spec->n_more : 0;
     for (uint32_t k = 0; k < n_groups; k++) fit->affine(&g[k], &wide, scale + 8 * k, min + 8 * k);
@@ -82,13 +82,13 @@ void apr_superblock_symmetric(struct apr_superblock *s, const struct apr_fit *fi
                               const struct apr_fit_spec *spec, uint32_t n_elems, enum apr_fit_weight kind,
                               const float *x, const float *weights)
 {
-    if (!apr_fit_in_range(x, APR_QKK)) {
-        set_infinite(s);
-        return;
-    }
     struct apr_group g[MAX_GROUPS];
     _Alignas(32) float scale[16];
     uint32_t n_groups = load_groups(g, fit, n_elems, kind, x, weights), n_subs = n_groups * APR_FIT_LANES;
+    if (n_groups == 0) {
+        set_infinite(s);
+        return;
+    }
     for (uint32_t k = 0; k < n_groups; k++) fit->symmetric(&g[k], spec, scale + 8 * k);
 
     /* The scale of largest magnitude becomes the most negative number, which has one step more. */
