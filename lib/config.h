@@ -76,6 +76,7 @@ struct apr_moe {
 struct apr_mla {
     uint32_t q_rank;                           /* 0: one q projection */
     uint32_t kv_rank, n_nope, n_rope, n_value; /* head_dim = n_nope + n_rope */
+    bool is_split;                             /* kv_b comes as k_b and v_b (GGUF) */
 };
 
 /* How the values in the file stand to Hugging Face's. */
@@ -91,6 +92,7 @@ struct apr_config {
     double norm_eps;
     bool tied; /* lm_head is the embedding */
 
+    bool qkv_bias, o_bias, mlp_bias, head_bias; /* of the linear maps that have one */
     enum apr_norm norm;
     enum apr_activation activation;
     enum apr_form form;

@@ -217,16 +217,34 @@ static void check_bytes(const struct apr_tensor *t, struct apr_verdict *v)
                         "found %" PRIu64 " bytes, expected %" PRIu64, t->n_bytes, n_bytes);
 }
 
+/* Of a stack that the checkpoint has in parts, but not in all: the first that is missing. */
+static const char *missing_name(const struct apr_model *m, const struct apr_tensor_rule *r, uint32_t layer,
+                                const char *name, struct apr_arena *a)
+{
+    const struct apr_tensor_form *form = apr_family_form(m->family, r->role);
+    const uint32_t n = form && form->part ? m->config.moe.n_experts : 0;
+    uint32_t n_found = 0, first = n;
+    char part[512];
+    for (uint32_t i = 0; i < n; i++) {
+        if (apr_model_find(m, apr_family_part_name(form->part, layer, i, part, sizeof part)))
+            n_found++;
+        else if (first == n)
+            first = i;
+    }
+    if (n_found && first < n) name = apr_family_part_name(form->part, layer, first, part, sizeof part);
+    return apr_arena_strdup(a, name);
+}
+
 static void check_present(const struct apr_model *m, struct apr_verdict *v)
 {
     char name[512];
     for (size_t i = 0; i < m->family->n_rules; i++) {
         const struct apr_tensor_rule *r = &m->family->rules[i];
         uint32_t n = strstr(r->hf, "{n}") ? m->config.n_layers : 1;
-        if (r->need == APR_OPTIONAL || (r->need == APR_UNLESS_TIED && m->config.tied)) continue;
         for (uint32_t layer = 0; layer < n; layer++)
-            if (!apr_model_find(m, apr_family_name(r->hf, layer, name, sizeof name)))
-                apr_verdict_add(v, "F-TENSOR-001", apr_arena_strdup(v->arena, name), true,
+            if (apr_family_requires(r, &m->config, layer) &&
+                !apr_model_find(m, apr_family_name(r->hf, layer, name, sizeof name)))
+                apr_verdict_add(v, "F-TENSOR-001", missing_name(m, r, layer, name, v->arena), true,
                                 "missing; family %s requires it", m->family->name);
     }
 }
@@ -241,6 +259,9 @@ static void check_named(const struct apr_model *m, const struct apr_tensor *t, s
     else if (layer != UINT32_MAX && layer >= m->config.n_layers)
         apr_verdict_add(v, "F-TENSOR-002", t->name, false, "unexpected; the model has %" PRIu32 " layers",
                         m->config.n_layers);
+    else if (!apr_family_allows(r, &m->config, layer))
+        apr_verdict_add(v, "F-TENSOR-002", t->name, false, "unexpected; this model of family %s has none",
+                        m->family->name);
     else
         check_shape(m, t, r, v);
 }

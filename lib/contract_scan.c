@@ -13,11 +13,12 @@
 #define SHOW_BYTES  (512ull << 20) /* models above show progress */
 #define MAX_HEAD    16u
 
-/* A tensor as spans of values: one for the whole tensor, or one per row where rows end in padding. */
+/* A tensor as spans of values: one for the whole tensor, one for each matrix of a stack (files may hold them
+ * apart), or one per row where rows end in padding. */
 struct job {
     const struct apr_kern *kern;
     const struct apr_quant *q;
-    const uint8_t *data;
+    const struct apr_tensor *t;
     size_t span_elems, span_bytes, chunk_elems, n_chunks_span;
     struct apr_stats *stats; /* [n_spans * n_chunks_span] */
 };
@@ -44,7 +45,9 @@ static void run_chunks(void *ctx, size_t i_begin, size_t i_end, unsigned i_threa
     float x[PIECE_ELEMS];
     (void)i_thread;
     for (size_t c = i_begin; c < i_end; c++) {
-        const uint8_t *span = j->data + c / j->n_chunks_span * j->span_bytes;
+        const size_t i_span = c / j->n_chunks_span;
+        const uint8_t *span =
+            j->t->parts ? apr_tensor_part(j->t, i_span) : j->t->data + i_span * j->span_bytes;
         size_t at = c % j->n_chunks_span * j->chunk_elems;
         size_t end = j->span_elems - at < j->chunk_elems ? j->span_elems : at + j->chunk_elems;
         apr_stats_init(&j->stats[c]);
@@ -68,23 +71,29 @@ static void merge(struct apr_stats *all, const struct apr_stats *s)
     all->max = fmaxf(all->max, s->max);
 }
 
+/* Judged matrix by matrix, wherever the matrices lie, so that the numbers are the same. */
+static bool is_stack(const struct apr_tensor *t, const struct apr_quant *q)
+{
+    return t->n_dims == 3 && t->packing == APR_ROWS && !q->is_flat && t->dims[0];
+}
+
 /* Everything that the tasks rely on, checked again: a caller may come without the structure rules. */
 static enum apr_code prepare(const struct apr_model *m, const struct apr_tensor *t, const struct apr_kern *k,
                              struct job *j, size_t *n_spans, struct apr_err *e)
 {
     uint64_t n_bytes, n_rows = apr_tensor_rows(t);
-    *j = (struct job){.kern = k, .q = apr_quant_of(t->type), .data = t->data};
+    *j = (struct job){.kern = k, .q = apr_quant_of(t->type), .t = t};
     TRY(apr_tensor_bytes_packed(t->type, t->packing, t->n_dims, t->dims, &n_bytes, e));
     if (n_bytes != t->n_bytes)
         return apr_fail(e, APR_EFORMAT,
                         "%s: F-LAYOUT-CONTRACT-004 %s: found %" PRIu64 " bytes, expected %" PRIu64, m->path,
                         t->name, t->n_bytes, n_bytes);
-    if (!t->data || !j->q || t->type >= APR_N_TYPES || !k->to_f32[t->type] || j->q->head_bytes > MAX_HEAD ||
-        (j->q->head_bytes && j->q->block_bytes > j->q->block_elems))
+    if (!(t->parts ? t->parts[0].data : t->data) || !j->q || t->type >= APR_N_TYPES || !k->to_f32[t->type] ||
+        j->q->head_bytes > MAX_HEAD || (j->q->head_bytes && j->q->block_bytes > j->q->block_elems))
         return apr_fail(e, APR_ELOAD, "%s: %s: values of type %s cannot be computed", m->path, t->name,
                         apr_type_name(t->type));
-    *n_spans = t->packing == APR_ROWS_PADDED ? (size_t)n_rows : 1;
-    j->span_elems = (size_t)(t->packing == APR_ROWS_PADDED ? apr_tensor_cols(t) : apr_tensor_elems(t));
+    *n_spans = t->packing == APR_ROWS_PADDED ? (size_t)n_rows : is_stack(t, j->q) ? (size_t)t->dims[0] : 1;
+    j->span_elems = *n_spans ? (size_t)(apr_tensor_elems(t) / *n_spans) : 0;
     j->span_bytes = *n_spans ? (size_t)(n_bytes / *n_spans) : 0;
     j->chunk_elems = (j->span_elems / MAX_CHUNKS / CHUNK_ELEMS + 1) * CHUNK_ELEMS;
     j->n_chunks_span = (j->span_elems + j->chunk_elems - 1) / j->chunk_elems;

@@ -217,6 +217,15 @@ static enum apr_code compute(struct job *j, struct apr_pool *pool, struct apr_ar
     return APR_OK;
 }
 
+static uint64_t hash_data(const struct apr_tensor *t)
+{
+    if (!t->parts) return apr_xxh3_64(t->data, (size_t)t->n_bytes);
+    struct apr_xxh3 *h = apr_xxh3_begin();
+    for (uint64_t i = 0; i < t->dims[0]; i++)
+        apr_xxh3_add(h, apr_tensor_part(t, i), (size_t)(t->n_bytes / t->dims[0]));
+    return apr_xxh3_end(h);
+}
+
 enum apr_code apr_fingerprint_tensor(const struct apr_model *m, const struct apr_tensor *t,
                                      const struct apr_kern *kern, struct apr_pool *pool,
                                      struct apr_fingerprint *f, struct apr_err *e)
@@ -227,7 +236,7 @@ enum apr_code apr_fingerprint_tensor(const struct apr_model *m, const struct apr
     f->n_elems = apr_tensor_elems(t);
     f->mean = f->std = f->min = f->max = f->zero_fraction = NAN;
     for (size_t i = 0; i < APR_N_PERCENTILES; i++) f->percentile[i] = NAN;
-    f->data_xxh3 = apr_xxh3_64(t->data, (size_t)t->n_bytes);
+    f->data_xxh3 = hash_data(t);
     f->is_known = apr_values_known(t, kern);
     if (!f->is_known) return APR_OK;
     apr_arena_init(&arena);

@@ -6,7 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "buf.h"
 #include "ckd.h"
+
+#define TURN_BYTES ((uint64_t)8 << 20) /* of a transposed matrix at a time */
 
 /* Open addressing over n_slots (a power of two); a slot holds a tensor's number + 1. */
 struct name_index {
@@ -133,12 +136,102 @@ enum apr_code apr_model_index(struct apr_model *m, struct apr_err *e)
     return APR_OK;
 }
 
+/* ---- data --------------------------------------------------------------------------------------------- */
+
+/* Rows [i_row, i_row + n_rows) of a matrix [n_rows, n_cols] that the file holds as [n_cols, n_rows]. */
+static enum apr_code read_turned_rows(struct apr_model *m, const struct apr_tensor *t, uint64_t i_row,
+                                      uint64_t n_rows, uint8_t *dst, uint8_t *column, struct apr_err *e)
+{
+    const uint64_t n_all = t->dims[0], n_cols = t->dims[1];
+    const size_t n_each = (size_t)(t->n_bytes / (n_all * n_cols));
+    for (uint64_t c = 0; c < n_cols; c++) {
+        uint64_t at = t->off_file + (c * n_all + i_row) * n_each;
+        TRY(apr_src_pread(m->files[t->i_file].src, at, column, (size_t)n_rows * n_each, t->name, e));
+        for (uint64_t r = 0; r < n_rows; r++)
+            memcpy(dst + (r * n_cols + c) * n_each, column + r * n_each, n_each);
+    }
+    return APR_OK;
+}
+
+/* Bands of rows, each as large as the buffer lets it be; a band may begin and end within a row. */
+static enum apr_code read_turned(struct apr_model *m, const struct apr_tensor *t, uint64_t off, uint8_t *dst,
+                                 size_t n, struct apr_err *e)
+{
+    const uint64_t row_bytes = t->n_bytes / t->dims[0];
+    uint64_t band = TURN_BYTES / row_bytes ? TURN_BYTES / row_bytes : 1;
+    struct apr_buf b;
+    uint8_t *room;
+    enum apr_code code;
+    apr_buf_init(&b, SIZE_MAX / 2);
+    code = apr_buf_reserve(&b, (size_t)(band * row_bytes + band * sizeof(double)), &room, e);
+    while (code == APR_OK && n) {
+        const uint64_t i_row = off / row_bytes, in = off % row_bytes;
+        uint64_t n_rows = (in + n + row_bytes - 1) / row_bytes;
+        if (n_rows > band) n_rows = band;
+        size_t n_now = (size_t)(n_rows * row_bytes - in);
+        if (n_now > n) n_now = n;
+        code = read_turned_rows(m, t, i_row, n_rows, room, room + band * row_bytes, e);
+        if (code == APR_OK) memcpy(dst, room + in, n_now);
+        off += n_now;
+        dst += n_now;
+        n -= n_now;
+    }
+    apr_buf_free(&b);
+    return code;
+}
+
+static enum apr_code read_parts(struct apr_model *m, const struct apr_tensor *t, uint64_t off, uint8_t *dst,
+                                size_t n, struct apr_err *e)
+{
+    const uint64_t part_bytes = t->n_bytes / t->dims[0];
+    while (n) {
+        const struct apr_part *p = &t->parts[off / part_bytes];
+        const uint64_t in = off % part_bytes;
+        const size_t n_now = part_bytes - in < n ? (size_t)(part_bytes - in) : n;
+        TRY(apr_src_pread(m->files[p->i_file].src, p->off_file + in, dst, n_now, t->name, e));
+        off += n_now;
+        dst += n_now;
+        n -= n_now;
+    }
+    return APR_OK;
+}
+
+/* The engine wants it in memory as it is used: as large as the tensor. */
+static enum apr_code map_turned(struct apr_model *m, struct apr_tensor *t, struct apr_err *e)
+{
+    uint8_t *data;
+    if (t->data) return APR_OK;
+    TRY(apr_arena_try(&m->arena, &data, (size_t)t->n_bytes, 1, t->name, e));
+    TRY(read_turned(m, t, 0, data, (size_t)t->n_bytes, e));
+    t->data = data;
+    return APR_OK;
+}
+
+static enum apr_code map_parts(struct apr_model *m, struct apr_tensor *t, const uint8_t *const *base,
+                               struct apr_err *e)
+{
+    struct apr_part *parts;
+    if (t->parts[0].data) return APR_OK;
+    TRY(apr_arena_try(&m->arena, &parts, (size_t)t->dims[0], sizeof *parts, t->name, e));
+    memcpy(parts, t->parts, (size_t)t->dims[0] * sizeof *parts);
+    for (uint64_t i = 0; i < t->dims[0]; i++) parts[i].data = base[parts[i].i_file] + parts[i].off_file;
+    t->parts = parts;
+    return APR_OK;
+}
+
 enum apr_code apr_model_map(struct apr_model *m, struct apr_err *e)
 {
     const uint8_t **base = apr_arena_get(&m->arena, (m->n_files + 1) * sizeof *base);
     for (uint32_t i = 0; i < m->n_files; i++) TRY(apr_src_map(m->files[i].src, &base[i], e));
-    for (uint64_t i = 0; i < m->n_tensors; i++)
-        m->tensors[i].data = base[m->tensors[i].i_file] + m->tensors[i].off_file;
+    for (uint64_t i = 0; i < m->n_tensors; i++) {
+        struct apr_tensor *t = &m->tensors[i];
+        if (t->parts)
+            TRY(map_parts(m, t, base, e));
+        else if (t->is_turned && t->n_bytes)
+            TRY(map_turned(m, t, e));
+        else
+            t->data = base[t->i_file] + t->off_file;
+    }
     return APR_OK;
 }
 
@@ -147,6 +240,8 @@ enum apr_code apr_model_read(struct apr_model *m, const struct apr_tensor *t, ui
 {
     assert(off <= t->n_bytes && n <= t->n_bytes - off);
     if (m->compute) return m->compute(m, t, off, dst, n, e);
+    if (n && t->parts) return read_parts(m, t, off, dst, n, e);
+    if (n && t->is_turned) return read_turned(m, t, off, dst, n, e);
     struct apr_src *src = m->files[t->i_file].src;
     uint64_t at = t->off_file + off;
     if (!m->is_stream) return apr_src_pread(src, at, dst, n, t->name, e);

@@ -98,7 +98,8 @@ APR_MUST_USE enum apr_code apr_model_add_files(struct apr_model *m, uint32_t n_f
 /* A zeroed tensor at the end of the table; refuses more than APR_MAX_TENSORS. Valid until the next call. */
 APR_MUST_USE enum apr_code apr_model_add_tensor(struct apr_model *m, struct apr_tensor **out,
                                                 struct apr_err *e);
-/* Sorts (unless is_stream), builds the name index; refuses duplicates. Format readers call it last. */
+/* (Again) sorts (unless is_stream), builds the name index; refuses duplicates. Format readers call it last.
+ */
 APR_MUST_USE enum apr_code apr_model_index(struct apr_model *m, struct apr_err *e);
 /* Maps every file and sets tensor.data. Not for streams. */
 APR_MUST_USE enum apr_code apr_model_map(struct apr_model *m, struct apr_err *e);

@@ -6,6 +6,11 @@
 
 #include "ckd.h"
 
+const uint8_t *apr_tensor_part(const struct apr_tensor *t, uint64_t i)
+{
+    return t->parts ? t->parts[i].data : t->data + i * (t->n_bytes / t->dims[0]);
+}
+
 uint64_t apr_tensor_cols(const struct apr_tensor *t)
 {
     return t->n_dims ? t->dims[t->n_dims - 1] : 1;

@@ -7,6 +7,7 @@
 #ifndef APR_TENSOR_H
 #define APR_TENSOR_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "err.h"
@@ -22,6 +23,13 @@ enum apr_packing {
     APR_FLAT,        /* blocks run on across the rows; the last one is filled with zeros */
 };
 
+/* One matrix of a stack that the files hold apart (experts of a checkpoint). */
+struct apr_part {
+    uint32_t i_file;
+    uint64_t off_file;
+    const uint8_t *data; /* NULL until apr_model_map */
+};
+
 struct apr_tensor {
     const char *name; /* Hugging Face name after load; borrowed from the model's arena */
     enum apr_type type;
@@ -31,9 +39,15 @@ struct apr_tensor {
     enum apr_packing packing;
     uint32_t i_file;     /* index into apr_model.files */
     uint64_t off_file;   /* of the first data byte in that file; for a stream, from its start */
-    const uint8_t *data; /* NULL until apr_model_map */
+    const uint8_t *data; /* NULL until apr_model_map, and where parts are set: see apr_tensor_part */
+    const struct apr_part
+        *parts;     /* [dims[0]], one after the other the tensor's data; NULL: all is at off_file */
+    bool is_turned; /* the file holds the matrix transposed; the tensor is as dims say. Not with parts */
 };
 
+/* Mapped bytes of matrix i of a stack [n, rows, cols], i < dims[0], wherever it lies; each has n_bytes /
+ * dims[0]. */
+const uint8_t *apr_tensor_part(const struct apr_tensor *t, uint64_t i);
 uint64_t apr_tensor_cols(const struct apr_tensor *t); /* innermost dimension; 1 for a scalar */
 uint64_t apr_tensor_rows(const struct apr_tensor *t); /* product of the others; sizes were checked on load */
 uint64_t apr_tensor_elems(const struct apr_tensor *t);

@@ -23,13 +23,13 @@ enum apr_code apr_values_open(struct apr_values *v, const struct apr_model *m, c
     if (n_bytes != t->n_bytes)
         return apr_fail(e, APR_EFORMAT, "%s: %s: found %" PRIu64 " bytes, expected %" PRIu64, m->path,
                         t->name, t->n_bytes, n_bytes);
-    if (!t->data || !apr_values_known(t, kern))
+    if (!(t->parts ? t->parts[0].data : t->data) || !apr_values_known(t, kern))
         return apr_fail(e, APR_ELOAD, "%s: %s: values of type %s cannot be computed", m->path, t->name,
                         apr_type_name(t->type));
-    *v = (struct apr_values){.kern = kern, .q = apr_quant_of(t->type), .data = t->data};
+    *v = (struct apr_values){.kern = kern, .q = apr_quant_of(t->type), .t = t};
     v->n = apr_tensor_elems(t);
-    v->n_spans = by_row ? apr_tensor_rows(t) : 1;
-    v->span_elems = by_row ? apr_tensor_cols(t) : v->n;
+    v->n_spans = by_row ? apr_tensor_rows(t) : t->parts ? t->dims[0] : 1;
+    v->span_elems = v->n_spans ? v->n / v->n_spans : 0;
     v->span_bytes = v->n_spans ? n_bytes / v->n_spans : 0;
     return APR_OK;
 }
@@ -54,7 +54,9 @@ void apr_values_get(const struct apr_values *v, uint64_t i, size_t n, float *x)
     float piece[APR_VALUES_PIECE];
     while (n) {
         const uint64_t in = i % v->span_elems;
-        const uint8_t *span = v->data + i / v->span_elems * v->span_bytes;
+        const uint64_t i_span = i / v->span_elems;
+        const uint8_t *span =
+            v->t->parts ? apr_tensor_part(v->t, i_span) : v->t->data + i_span * v->span_bytes;
         const size_t skip = (size_t)(in % block);
         size_t take = APR_VALUES_PIECE - skip;
         if (take > n) take = n;

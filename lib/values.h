@@ -15,10 +15,10 @@
 struct apr_values {
     const struct apr_kern *kern;
     const struct apr_quant *q;
-    const uint8_t *data;
+    const struct apr_tensor *t;
     uint64_t n; /* values in all */
     uint64_t span_elems,
-        n_spans; /* one span for the whole tensor, or one per row where rows end in padding */
+        n_spans; /* one span for the whole tensor, for each part, or for each row where rows end in padding */
     uint64_t span_bytes;
 };
 

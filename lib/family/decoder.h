@@ -1,10 +1,12 @@
-/* What decoders of the Llama shape have in common: one reader of hyper-parameters for config.json, one for
- * GGUF keys, one writer of GGUF keys. A family fills a struct apr_decoder and keeps only what is its own.
+/* What decoders have in common: one reader of hyper-parameters for config.json, one for GGUF keys, one writer
+ * of GGUF keys, each told by a struct apr_decoder what the family has. What few families have is read by
+ * small functions of their own (rope.h, moe.h and below), which the family's file calls.
  *
- * Ranges stand in decoder.c, once. Every value is checked before it is stored; no divisor can be zero
- * afterwards. What a value means for another value (n_heads % n_heads_kv) is the contract's business.
+ * Ranges stand in decoder.c and beside each reader, once. Every value is checked before it is stored; no
+ * divisor can be zero afterwards. What a value means for another value (n_heads % n_heads_kv) is the
+ * contract's business.
  *
- *     return apr_decoder_from_hf(&qwen2, config, c, file, e);
+ *     TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
  */
 #ifndef APR_DECODER_H
 #define APR_DECODER_H
@@ -12,15 +14,50 @@
 #include "family.h"
 
 struct apr_decoder {
-    const char *gguf_arch;  /* prefix of the keys: "qwen2" */
-    const char *hidden_act; /* the only activation this family computes: "silu" */
-    uint32_t n_ctx_default; /* transformers' default where config.json is silent; 0 = must be given */
-    double rope_theta_default;
-    double norm_eps_default;
+    const char *gguf_arch; /* prefix of the keys: "qwen2" */
+    /* Defaults: transformers', where config.json is silent. */
+    uint32_t n_ctx_default; /* 0 = must be given */
+    uint32_t head_dim;      /* 0 = n_hidden / n_heads */
+    bool head_dim_always;   /* transformers' config class always has head_dim: it is in the GGUF */
+    double rope_theta;      /* 0: no rotary positions */
+    double rope_partial;    /* partial_rotary_factor; 0 = 1 */
+    double norm_eps;
+    bool tied;
+    /* Spellings; NULL: as in llama. */
+    const char *eps_key, *act_key;
+    bool old_names;                                       /* n_embd, n_layer, n_head, n_positions, n_inter */
+    const char *act_default;                              /* "silu" */
+    const char *qkv_bias_key, *o_bias_key, *mlp_bias_key; /* NULL: as the flag below says */
+    bool qkv_bias, o_bias, mlp_bias, head_bias;
+    enum apr_norm norm;
+    bool is_gated, is_parallel;
 };
 
 enum apr_code apr_decoder_from_hf(const struct apr_decoder *d, const json_t *config, struct apr_config *c,
                                   const char *file, struct apr_err *e);
+/* sliding_window where the layers in [first, n_layers) are local; null, absent: no layer is. */
+APR_MUST_USE enum apr_code apr_window_from_hf(const json_t *config, uint32_t first, struct apr_config *c,
+                                              const char *file, struct apr_err *e);
+/* layer_types: "sliding_attention" makes a layer local, "full_attention" not; *found: the list is there. */
+APR_MUST_USE enum apr_code apr_layer_types_from_hf(const json_t *config, struct apr_config *c, bool *found,
+                                                   const char *file, struct apr_err *e);
+/* use_sliding_window, max_window_layers and sliding_window of the Qwen families. */
+APR_MUST_USE enum apr_code apr_qwen_window_from_hf(const json_t *config, struct apr_config *c,
+                                                   const char *file, struct apr_err *e);
+/* layer_types; without them sliding_window in every layer but each sliding_window_pattern-th. */
+APR_MUST_USE enum apr_code apr_pattern_from_hf(const json_t *config, uint32_t pattern_default,
+                                               uint32_t window_default, struct apr_config *c,
+                                               const char *file, struct apr_err *e);
+/* c of c * tanh(x / c): null is none (0). */
+APR_MUST_USE enum apr_code apr_softcap_from_hf(const json_t *config, const char *key, double *v,
+                                               const char *file, struct apr_err *e);
+/* A number that may be null: > 0 and finite, else 0 is left. */
+APR_MUST_USE enum apr_code apr_positive_from_hf(const json_t *config, const char *key, double *v,
+                                                const char *file, struct apr_err *e);
+/* Refuses a config where key is true. */
+APR_MUST_USE enum apr_code apr_refuse_true(const json_t *config, const char *key, const char *file,
+                                           struct apr_err *e);
+
 enum apr_code apr_decoder_from_gguf(const struct apr_decoder *d, const struct apr_kvs *kvs,
                                     struct apr_config *c, const char *file, struct apr_err *e);
 /* block_count, context_length, embedding_length, feed_forward_length, attention.head_count,

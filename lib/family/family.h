@@ -53,6 +53,7 @@ enum apr_role {
     APR_ROLE_FFN_NORM,
     APR_ROLE_FFN_NORM_BIAS,
     APR_ROLE_GATE,
+    APR_ROLE_GATE_BIAS,
     APR_ROLE_UP,
     APR_ROLE_UP_BIAS,
     APR_ROLE_GATE_UP, /* rows of gate, then up */
@@ -113,14 +114,50 @@ enum apr_role {
 
 enum apr_dim { /* what a dimension must be, by the config */
                APR_DIM_NONE = 0,
-               APR_DIM_VOCAB,  /* n_vocab */
-               APR_DIM_HIDDEN, /* n_hidden */
-               APR_DIM_Q,      /* n_heads * head_dim */
-               APR_DIM_KV,     /* n_heads_kv * head_dim */
-               APR_DIM_INTER,  /* n_inter */
+               APR_DIM_VOCAB,        /* n_vocab */
+               APR_DIM_HIDDEN,       /* n_hidden */
+               APR_DIM_Q,            /* n_heads * head_dim */
+               APR_DIM_KV,           /* n_heads_kv * head_dim */
+               APR_DIM_INTER,        /* n_inter */
+               APR_DIM_QKV,          /* q, k and v, one below the other */
+               APR_DIM_GATE_UP,      /* 2 * n_inter */
+               APR_DIM_HEAD,         /* head_dim */
+               APR_DIM_HEADS,        /* n_heads */
+               APR_DIM_POSITIONS,    /* n_positions */
+               APR_DIM_ROPE_PAIRS,   /* rope.n_dims / 2 */
+               APR_DIM_ONE,          /* 1 */
+               APR_DIM_EXPERTS,      /* moe.n_experts */
+               APR_DIM_INTER_EXPERT, /* moe.n_inter */
+               APR_DIM_INTER_SHARED, /* moe.n_inter_shared */
+               APR_DIM_Q_RANK,       /* mla.q_rank */
+               APR_DIM_KV_RANK,      /* mla.kv_rank */
+               APR_DIM_KV_A,         /* mla.kv_rank + n_rope */
+               APR_DIM_KV_B,         /* n_heads * (mla.n_nope + n_value) */
+               APR_DIM_NOPE,         /* mla.n_nope */
+               APR_DIM_VALUE,        /* mla.n_value */
+               APR_DIM_O_IN,         /* what the output projection reads: n_heads * (n_value or head_dim) */
+               APR_N_DIMS
 };
 
-enum apr_need { APR_REQUIRED, APR_OPTIONAL, APR_UNLESS_TIED };
+enum apr_need { /* when a tensor must be there; in a layer where it need not, it may not, but for the first
+                   three */
+                APR_REQUIRED,
+                APR_OPTIONAL,
+                APR_UNLESS_TIED,
+                APR_IF_QKV_BIAS,
+                APR_IF_O_BIAS,
+                APR_IF_MLP_BIAS,
+                APR_IF_HEAD_BIAS,
+                APR_IF_DENSE, /* the layer has an ordinary feed-forward block */
+                APR_IF_MOE,   /* the layer has experts */
+                APR_IF_SHARED,
+                APR_IF_SHARED_GATE,
+                APR_IF_Q_RANK,
+                APR_UNLESS_Q_RANK,
+                APR_IF_KV_B,     /* multi-head latent attention, kv_b whole */
+                APR_IF_KV_SPLIT, /* multi-head latent attention, kv_b as k_b and v_b */
+                APR_N_NEEDS
+};
 
 struct apr_tensor_rule {
     enum apr_role role;
@@ -140,6 +177,24 @@ struct apr_gguf_tok {
     int64_t eot_id;       /* eot_token_id, behind the other special ids (gemma: 107) */
 };
 
+/* How a tensor's values differ between Hugging Face's form and GGUF's; the functions are in reform.c. */
+enum apr_change {
+    APR_CHANGE_NONE = 0,
+    APR_CHANGE_PAIRS_Q,  /* rows of a head: halves one after the other become pairs; n_heads heads */
+    APR_CHANGE_PAIRS_K,  /* the same of n_heads_kv heads */
+    APR_CHANGE_PLUS_ONE, /* 1 is added, in f32 */
+    APR_CHANGE_SPLIT_KV, /* kv_b becomes k_b (transposed) and v_b */
+};
+
+/* What the checkpoint does differently with the tensors of a role. */
+struct apr_tensor_form {
+    enum apr_role role;
+    enum apr_change change;
+    const char
+        *part; /* one tensor for each expert: "model.layers.{n}.mlp.experts.{e}.up_proj.weight"; or NULL */
+    bool is_turned; /* stored [in, out] (Conv1D); the model has [out, in] */
+};
+
 struct apr_family {
     const char *name;                    /* "qwen2": contracts, .apr metadata "architecture" */
     const char *gguf_arch;               /* general.architecture */
@@ -148,6 +203,13 @@ struct apr_family {
     const char *const *hf_model_types;   /* NULL-terminated: "qwen2" */
     const struct apr_tensor_rule *rules;
     size_t n_rules;
+    const struct apr_tensor_form *forms; /* of the roles that need one */
+    size_t n_forms;
+    /* NULL, or a NULL-terminated list of [written, meant]: a checkpoint's names may begin with the first
+     * where the rules have the second ("" and "transformer."). */
+    const char *const (*prefixes)[2];
+    const char *const
+        *dropped; /* NULL, or NULL-terminated: names in checkpoints that hold no weights; {n} = layer */
     /* file names the document in messages. Every value is range-checked; divisors are proven non-zero. */
     enum apr_code (*from_hf)(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e);
     /* n_vocab and tied are told by the tensors (rows of token_embd; no output.weight): the caller sets them
@@ -174,9 +236,18 @@ const struct apr_tensor_rule *apr_family_rule_gguf(const struct apr_family *f, c
                                                    uint32_t *layer);
 /* Writes the template with the layer put in. */
 const char *apr_family_name(const char *tmpl, uint32_t layer, char *out, size_t n_out);
+const char *apr_family_part_name(const char *tmpl, uint32_t layer, uint32_t expert, char *out, size_t n_out);
+/* Matches a name with a template; *layer and *expert are UINT32_MAX where the template has none. */
+bool apr_family_matches(const char *tmpl, const char *name, uint32_t *layer, uint32_t *expert);
+/* A name in a checkpoint that holds no weights, such as a mask or a table of frequencies. */
+bool apr_family_drops(const struct apr_family *f, const char *name);
+/* NULL when the checkpoint has the role as the model has it. */
+const struct apr_tensor_form *apr_family_form(const struct apr_family *f, enum apr_role role);
+bool apr_family_requires(const struct apr_tensor_rule *r, const struct apr_config *c, uint32_t layer);
+/* Required, optional, or the head of a tied model. */
+bool apr_family_allows(const struct apr_tensor_rule *r, const struct apr_config *c, uint32_t layer);
 uint64_t apr_family_dim(const struct apr_config *c, enum apr_dim d);
-/* Tensors that a complete model of this config has (a tied head is not counted; optional ones are when
- * has_bias...). */
+/* Tensors that a complete model of this config has (a tied head and optional ones are not counted). */
 uint64_t apr_family_n_tensors(const struct apr_family *f, const struct apr_config *c);
 
 #endif

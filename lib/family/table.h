@@ -8,5 +8,22 @@
 #include "family.h"
 
 extern const struct apr_family apr_family_qwen2;
+extern const struct apr_family apr_family_qwen3;
+extern const struct apr_family apr_family_qwen2_moe;
+extern const struct apr_family apr_family_qwen3_moe;
+extern const struct apr_family apr_family_llama;
+extern const struct apr_family apr_family_mistral;
+extern const struct apr_family apr_family_mixtral;
+extern const struct apr_family apr_family_gemma;
+extern const struct apr_family apr_family_gemma2;
+extern const struct apr_family apr_family_gemma3;
+extern const struct apr_family apr_family_phi;
+extern const struct apr_family apr_family_phi3;
+extern const struct apr_family apr_family_deepseek;
+extern const struct apr_family apr_family_deepseek2;
+extern const struct apr_family apr_family_gpt2;
+extern const struct apr_family apr_family_granite;
+extern const struct apr_family apr_family_starcoder2;
+extern const struct apr_family apr_family_stablelm;
 
 #endif

@@ -65,6 +65,7 @@ static enum apr_code config_from_gguf(struct apr_model *m, struct apr_err *e)
     TRY(apr_kv_get_str(&m->kvs, "general.architecture", &arch, file_of(m), e));
     m->arch = arch;
     m->family = arch ? apr_family_of_gguf(arch) : NULL;
+    if (m->family && !m->family->from_gguf) m->family = NULL;
     if (!m->family || m->vocab_only) return APR_OK;
     m->config = (struct apr_config){.n_vocab = n_vocab_of(m)};
     if (m->vocab.n_toks > m->config.n_vocab)

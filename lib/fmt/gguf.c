@@ -339,6 +339,7 @@ static void rename_tensors(struct apr_model *m)
     struct apr_err ignored;
     if (apr_kv_get_str(&m->kvs, "general.architecture", &arch, "", &ignored) != APR_OK || !arch) return;
     m->family = apr_family_of_gguf(arch);
+    if (m->family && !m->family->from_gguf) m->family = NULL;
     for (uint64_t i = 0; i < m->n_tensors; i++) {
         const char *name = hf_name(m, m->tensors[i].name, out, sizeof out);
         if (name) m->tensors[i].name = apr_arena_strdup(&m->arena, name);

@@ -14,6 +14,7 @@
 #include "../json.h"
 #include "../log.h"
 #include "../tok/tok.h"
+#include "arrange.h"
 #include "derive.h"
 #include "origin.h"
 #include "safetensors.h"
@@ -279,6 +280,7 @@ static enum apr_code open_folder(const char *dir, struct apr_model *m, struct ap
         m->family = m->hf_config ? apr_family_of_hf(m->hf_config) : NULL;
     } else {
         TRY(apr_derive_config(m, e));
+        TRY(apr_arrange(m, e));
     }
     TRY(load_tokenizer(m, dir, e));
     return apr_derive_generation(m, e);
@@ -311,6 +313,7 @@ enum apr_code apr_hf_companions(struct apr_model *m, const char *path, struct ap
     apr_origin_name(m, path);
     TRY(load_documents(m, dir, e));
     TRY(apr_derive_config(m, e));
+    TRY(apr_arrange(m, e));
     TRY(load_tokenizer(m, dir, e));
     return apr_derive_generation(m, e);
 }

@@ -75,6 +75,7 @@ static struct apr_config config_of(const struct apr_contract_size *z)
                                .n_vocab = (uint32_t)z->vocab_size,
                                .n_ctx_train = (uint32_t)z->max_position_embeddings,
                                .rope_theta = z->rope_theta,
+                               .qkv_bias = true,
                                .norm_eps = z->norm_eps,
                                .tied = z->tied_embeddings,
                                .n_positions = z->rope_theta > 0 ? 0 : (uint32_t)z->max_position_embeddings,
@@ -163,6 +164,7 @@ static struct apr_model *model_make(bool tied)
                                     .n_vocab = VOCAB,
                                     .n_ctx_train = 128,
                                     .rope_theta = 1e6,
+                                    .qkv_bias = true,
                                     .norm_eps = 1e-6,
                                     .tied = tied};
     for (size_t i = 0; i < m->family->n_rules; i++) {

@@ -73,6 +73,8 @@ static uint64_t count_params(const struct apr_plan *plan)
 static enum apr_code from_documents(const struct apr_model *m, const struct apr_plan *plan,
                                     uint32_t file_type, struct apr_kvs *kvs, struct apr_err *e)
 {
+    if (!m->family->to_gguf)
+        return apr_fail(e, APR_ELOAD, "%s: family %s cannot be written as GGUF", m->path, m->family->name);
     apr_kvs_str(kvs, "general.architecture", m->family->gguf_arch);
     apr_kvs_str(kvs, "general.type", "model");
     authorship_keys(m, count_params(plan), kvs);

@@ -145,7 +145,7 @@ enum apr_code tensor_diff_run(struct tensor_diff *d, const struct apr_model *a, 
     if (!same && !is_permuted(t, u)) return APR_OK;
     if (!apr_values_known(t, kern) || !apr_values_known(u, kern)) {
         const bool equal = t->type == u->type && t->n_bytes == u->n_bytes && t->packing == u->packing &&
-                           memcmp(t->data, u->data, (size_t)t->n_bytes) == 0;
+                           t->data && u->data && memcmp(t->data, u->data, (size_t)t->n_bytes) == 0;
         d->status = !same ? DIFF_TRANSPOSED : equal ? DIFF_IDENTICAL : DIFF_NOT_COMPUTABLE;
         return APR_OK;
     }

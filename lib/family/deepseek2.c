@@ -1,0 +1,176 @@
+/* DeepSeek-V2: multi-head latent attention, routed and shared experts. */
+#include "table.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "../json.h"
+#include "decoder.h"
+#include "moe.h"
+#include "rope.h"
+#include "rules.h"
+
+#define MAX_RANK 65536u
+#define MAX_HEAD 512u
+
+static const char *const hf_architectures[] = {"DeepseekV2ForCausalLM", NULL};
+static const char *const hf_model_types[] = {"deepseek_v2", NULL};
+
+static const struct apr_tensor_rule rules[] = {
+    APR_RULES_ENDS,
+    APR_RULES_NORMS,
+    {APR_ROLE_Q,
+     APR_L "self_attn.q_proj.weight",
+     APR_B "attn_q.weight",
+     {APR_DIM_Q, APR_DIM_HIDDEN},
+     APR_UNLESS_Q_RANK},
+    {APR_ROLE_Q_A,
+     APR_L "self_attn.q_a_proj.weight",
+     APR_B "attn_q_a.weight",
+     {APR_DIM_Q_RANK, APR_DIM_HIDDEN},
+     APR_IF_Q_RANK},
+    {APR_ROLE_Q_A_NORM,
+     APR_L "self_attn.q_a_layernorm.weight",
+     APR_B "attn_q_a_norm.weight",
+     {APR_DIM_Q_RANK},
+     APR_IF_Q_RANK},
+    {APR_ROLE_Q_B,
+     APR_L "self_attn.q_b_proj.weight",
+     APR_B "attn_q_b.weight",
+     {APR_DIM_Q, APR_DIM_Q_RANK},
+     APR_IF_Q_RANK},
+    {APR_ROLE_KV_A,
+     APR_L "self_attn.kv_a_proj_with_mqa.weight",
+     APR_B "attn_kv_a_mqa.weight",
+     {APR_DIM_KV_A, APR_DIM_HIDDEN},
+     APR_REQUIRED},
+    {APR_ROLE_KV_A_NORM,
+     APR_L "self_attn.kv_a_layernorm.weight",
+     APR_B "attn_kv_a_norm.weight",
+     {APR_DIM_KV_RANK},
+     APR_REQUIRED},
+    {APR_ROLE_KV_B,
+     APR_L "self_attn.kv_b_proj.weight",
+     APR_B "attn_kv_b.weight",
+     {APR_DIM_KV_B, APR_DIM_KV_RANK},
+     APR_IF_KV_B},
+    {APR_ROLE_K_B,
+     APR_L "self_attn.k_b_proj.weight",
+     APR_B "attn_k_b.weight",
+     {APR_DIM_HEADS, APR_DIM_KV_RANK, APR_DIM_NOPE},
+     APR_IF_KV_SPLIT},
+    {APR_ROLE_V_B,
+     APR_L "self_attn.v_b_proj.weight",
+     APR_B "attn_v_b.weight",
+     {APR_DIM_HEADS, APR_DIM_VALUE, APR_DIM_KV_RANK},
+     APR_IF_KV_SPLIT},
+    APR_RULE_O,
+    APR_RULES_GATED(APR_IF_DENSE),
+    APR_RULES_EXPERTS,
+    APR_RULES_SHARED("shared_experts"),
+};
+static const struct apr_tensor_form forms[] = {
+    {.role = APR_ROLE_KV_B, .change = APR_CHANGE_SPLIT_KV},
+    APR_FORMS_EXPERTS,
+};
+
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "deepseek2",
+    .n_ctx_default = 2048,
+    .norm_eps = 1e-6,
+    .act_default = "silu",
+    .is_gated = true,
+};
+
+static const struct apr_moe_keys moe = {
+    .n_experts = "n_routed_experts",
+    .n_inter = "moe_intermediate_size",
+    .n_shared = "n_shared_experts",
+    .norm_topk = "norm_topk_prob",
+    .first_dense = "first_k_dense_replace",
+    .step = "moe_layer_freq",
+};
+
+/* How the experts are chosen; groups count only where the method says so. */
+static enum apr_code check_choice(const json_t *config, struct apr_config *c, const char *file,
+                                  struct apr_err *e)
+{
+    const char *score = "softmax", *method = "greedy";
+    TRY(apr_json_str(config, "scoring_func", &score, file, e));
+    TRY(apr_json_str(config, "topk_method", &method, file, e));
+    if (strcmp(score, "softmax") != 0)
+        return apr_fail(e, APR_ELOAD, "%s: $.scoring_func: \"%.64s\" is not supported", file, score);
+    if (strcmp(method, "greedy") == 0)
+        c->moe.n_groups = c->moe.n_groups_used = 0;
+    else if (strcmp(method, "group_limited_greedy") != 0)
+        return apr_fail(e, APR_ELOAD, "%s: $.topk_method: \"%.64s\" is not supported", file, method);
+    return APR_OK;
+}
+
+static enum apr_code get(const json_t *config, const char *key, uint64_t max, uint32_t *out, const char *file,
+                         struct apr_err *e)
+{
+    uint64_t v = 0;
+    TRY(apr_json_u64(config, key, 1, max, &v, file, e));
+    if (v == 0) return apr_fail(e, APR_EFORMAT, "%s: $.%s: missing", file, key);
+    *out = (uint32_t)v;
+    return APR_OK;
+}
+
+/* With yarn the scores are scaled by the square of the attention factor over all dimensions (the model's own
+ * code, "softmax_scale"). */
+static void set_scale(struct apr_config *c)
+{
+    const struct apr_rope *r = &c->rope;
+    double m = 1;
+    if (r->scaling == APR_ROPE_YARN && r->mscale_all_dim > 0 && r->factor > 1)
+        m = 0.1 * r->mscale_all_dim * log(r->factor) + 1;
+    c->attn_scale = m * m / sqrt(c->head_dim);
+}
+
+static enum apr_code read_mla(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    struct apr_mla *mla = &c->mla;
+    struct apr_rope_defaults rope = {.theta = 10000.0};
+    uint64_t q_rank = 0;
+    TRY(apr_json_u64(config, "q_lora_rank", 1, MAX_RANK, &q_rank, file, e));
+    mla->q_rank = (uint32_t)q_rank;
+    TRY(get(config, "kv_lora_rank", MAX_RANK, &mla->kv_rank, file, e));
+    TRY(get(config, "qk_nope_head_dim", MAX_HEAD, &mla->n_nope, file, e));
+    TRY(get(config, "qk_rope_head_dim", MAX_HEAD, &mla->n_rope, file, e));
+    TRY(get(config, "v_head_dim", MAX_HEAD, &mla->n_value, file, e));
+    c->head_dim = mla->n_nope + mla->n_rope; /* config.json's head_dim, if any, is that of the turning part */
+    c->head_dim_given = true;
+    c->n_heads_kv = c->n_heads;
+    c->rope_pairs = true;
+    rope.n_dims = mla->n_rope;
+    TRY(apr_rope_from_hf(config, NULL, &rope, c, &c->rope, file, e));
+    c->rope_theta = c->rope.theta;
+    set_scale(c);
+    return APR_OK;
+}
+
+static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
+    TRY(apr_refuse_true(config, "attention_bias", file, e));
+    TRY(apr_refuse_true(config, "mlp_bias", file, e));
+    TRY(apr_moe_from_hf(&moe, config, c, file, e));
+    TRY(check_choice(config, c, file, e));
+    return read_mla(config, c, file, e);
+}
+
+const struct apr_family apr_family_deepseek2 = {
+    .name = "deepseek2",
+    .gguf_arch = "deepseek2",
+    .model_type_apr = "DeepSeek2",
+    .hf_architectures = hf_architectures,
+    .hf_model_types = hf_model_types,
+    .rules = rules,
+    .n_rules = sizeof rules / sizeof rules[0],
+    .forms = forms,
+    .n_forms = sizeof forms / sizeof forms[0],
+    .from_hf = from_hf,
+    .rope_type = 2,
+};

@@ -1,0 +1,101 @@
+/* Gemma 3, text: Gemma 2 without soft caps, with norms over heads of q and k; local layers turn by a theta of
+ * their own. */
+#include "table.h"
+
+#include <math.h>
+
+#include "decoder.h"
+#include "rope.h"
+#include "rules.h"
+
+static const char *const hf_architectures[] = {"Gemma3ForCausalLM", NULL};
+static const char *const hf_model_types[] = {"gemma3_text", NULL};
+
+static const struct apr_tensor_rule rules[] = {
+    APR_RULES_ENDS,
+    APR_RULE_ATTN_NORM,
+    {APR_ROLE_POST_ATTN_NORM,
+     APR_L "post_attention_layernorm.weight",
+     APR_B "post_attention_norm.weight",
+     {APR_DIM_HIDDEN},
+     APR_REQUIRED},
+    {APR_ROLE_FFN_NORM,
+     APR_L "pre_feedforward_layernorm.weight",
+     APR_B "ffn_norm.weight",
+     {APR_DIM_HIDDEN},
+     APR_REQUIRED},
+    {APR_ROLE_POST_FFN_NORM,
+     APR_L "post_feedforward_layernorm.weight",
+     APR_B "post_ffw_norm.weight",
+     {APR_DIM_HIDDEN},
+     APR_REQUIRED},
+    APR_RULES_QKV,
+    APR_RULE_O,
+    APR_RULES_QKV_BIASES,
+    APR_RULE_O_BIAS,
+    APR_RULES_QK_NORMS,
+    APR_RULES_GATED(APR_REQUIRED),
+};
+static const struct apr_tensor_form forms[] = {
+    {.role = APR_ROLE_FINAL_NORM, .change = APR_CHANGE_PLUS_ONE},
+    {.role = APR_ROLE_ATTN_NORM, .change = APR_CHANGE_PLUS_ONE},
+    {.role = APR_ROLE_POST_ATTN_NORM, .change = APR_CHANGE_PLUS_ONE},
+    {.role = APR_ROLE_FFN_NORM, .change = APR_CHANGE_PLUS_ONE},
+    {.role = APR_ROLE_POST_FFN_NORM, .change = APR_CHANGE_PLUS_ONE},
+    {.role = APR_ROLE_Q_NORM, .change = APR_CHANGE_PLUS_ONE},
+    {.role = APR_ROLE_K_NORM, .change = APR_CHANGE_PLUS_ONE},
+};
+
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "gemma3",
+    .n_ctx_default = 131072,
+    .head_dim = 256,
+    .rope_theta = 1e6,
+    .norm_eps = 1e-6,
+    .tied = true,
+    .act_key = "hidden_activation",
+    .act_default = "gelu_pytorch_tanh",
+    .qkv_bias_key = "attention_bias",
+    .o_bias_key = "attention_bias",
+    .is_gated = true,
+};
+
+/* 1 / sqrt(query_pre_attn_scalar) */
+static enum apr_code read_scale(const json_t *config, struct apr_config *c, const char *file,
+                                struct apr_err *e)
+{
+    double scalar = 256;
+    TRY(apr_positive_from_hf(config, "query_pre_attn_scalar", &scalar, file, e));
+    c->attn_scale = 1 / sqrt(scalar);
+    return APR_OK;
+}
+
+static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    static const struct apr_rope_defaults local = {
+        .theta = 10000.0, .theta_key = "rope_local_base_freq", .ignores_scaling = true};
+    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
+    c->norm_plus_one = true;
+    c->embed_scale = sqrt(c->n_hidden);
+    TRY(read_scale(config, c, file, e));
+    TRY(apr_softcap_from_hf(config, "attn_logit_softcapping", &c->attn_softcap, file, e));
+    TRY(apr_softcap_from_hf(config, "final_logit_softcapping", &c->logit_softcap, file, e));
+    TRY(apr_refuse_true(config, "use_bidirectional_attention", file, e));
+    TRY(apr_rope_from_hf(config, "sliding_attention", &local, c, &c->rope_local, file, e));
+    return apr_pattern_from_hf(config, 6, 4096, c, file, e);
+}
+
+const struct apr_family apr_family_gemma3 = {
+    .name = "gemma3",
+    .gguf_arch = "gemma3",
+    .model_type_apr = "Gemma3",
+    .hf_architectures = hf_architectures,
+    .hf_model_types = hf_model_types,
+    .rules = rules,
+    .n_rules = sizeof rules / sizeof rules[0],
+    .forms = forms,
+    .n_forms = sizeof forms / sizeof forms[0],
+    .from_hf = from_hf,
+    .rope_type = 2,
+};

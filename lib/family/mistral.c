@@ -1,0 +1,48 @@
+/* Mistral 7B and its kin: Llama with a sliding window in every layer, where config.json gives one. */
+#include "table.h"
+
+#include "decoder.h"
+#include "rules.h"
+
+static const char *const hf_architectures[] = {"MistralForCausalLM", NULL};
+static const char *const hf_model_types[] = {"mistral", NULL};
+
+static const struct apr_tensor_rule rules[] = {
+    APR_RULES_ENDS, APR_RULES_NORMS, APR_RULES_QKV, APR_RULE_O, APR_RULES_GATED(APR_REQUIRED),
+};
+static const struct apr_tensor_form forms[] = {
+    APR_FORMS_PAIRS,
+};
+
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "llama",
+    .n_ctx_default = 131072,
+    .head_dim_always = true,
+    .rope_theta = 10000.0,
+    .norm_eps = 1e-6,
+    .act_default = "silu",
+    .is_gated = true,
+};
+
+static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    bool found;
+    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
+    TRY(apr_layer_types_from_hf(config, c, &found, file, e));
+    return found ? APR_OK : apr_window_from_hf(config, 0, c, file, e);
+}
+
+const struct apr_family apr_family_mistral = {
+    .name = "mistral",
+    .gguf_arch = "llama",
+    .model_type_apr = "Mistral",
+    .hf_architectures = hf_architectures,
+    .hf_model_types = hf_model_types,
+    .rules = rules,
+    .n_rules = sizeof rules / sizeof rules[0],
+    .forms = forms,
+    .n_forms = sizeof forms / sizeof forms[0],
+    .from_hf = from_hf,
+    .rope_type = 2,
+};

@@ -1,0 +1,75 @@
+/* Mixtral: Mistral with experts in every layer. */
+#include "table.h"
+
+#include "decoder.h"
+#include "moe.h"
+#include "rules.h"
+
+static const char *const hf_architectures[] = {"MixtralForCausalLM", NULL};
+static const char *const hf_model_types[] = {"mixtral", NULL};
+
+static const struct apr_tensor_rule rules[] = {
+    APR_RULES_ENDS,
+    APR_RULES_NORMS,
+    APR_RULES_QKV,
+    APR_RULE_O,
+    {APR_ROLE_ROUTER,
+     APR_L "block_sparse_moe.gate.weight",
+     APR_B "ffn_gate_inp.weight",
+     {APR_DIM_EXPERTS, APR_DIM_HIDDEN},
+     APR_IF_MOE},
+    {APR_ROLE_GATE_EXPS,
+     APR_L "block_sparse_moe.experts.w1.weight",
+     APR_B "ffn_gate_exps.weight",
+     {APR_DIM_EXPERTS, APR_DIM_INTER_EXPERT, APR_DIM_HIDDEN},
+     APR_IF_MOE},
+    {APR_ROLE_DOWN_EXPS,
+     APR_L "block_sparse_moe.experts.w2.weight",
+     APR_B "ffn_down_exps.weight",
+     {APR_DIM_EXPERTS, APR_DIM_HIDDEN, APR_DIM_INTER_EXPERT},
+     APR_IF_MOE},
+    {APR_ROLE_UP_EXPS,
+     APR_L "block_sparse_moe.experts.w3.weight",
+     APR_B "ffn_up_exps.weight",
+     {APR_DIM_EXPERTS, APR_DIM_INTER_EXPERT, APR_DIM_HIDDEN},
+     APR_IF_MOE},
+};
+static const struct apr_tensor_form forms[] = {
+    APR_FORMS_PAIRS,
+    {.role = APR_ROLE_GATE_EXPS, .part = APR_L "block_sparse_moe.experts.{e}.w1.weight"},
+    {.role = APR_ROLE_DOWN_EXPS, .part = APR_L "block_sparse_moe.experts.{e}.w2.weight"},
+    {.role = APR_ROLE_UP_EXPS, .part = APR_L "block_sparse_moe.experts.{e}.w3.weight"},
+};
+
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "llama",
+    .n_ctx_default = 131072,
+    .rope_theta = 1e6,
+    .norm_eps = 1e-5,
+    .act_default = "silu",
+    .is_gated = true,
+};
+
+static const struct apr_moe_keys moe = {.n_experts = "num_local_experts", .n_inter = "intermediate_size"};
+
+static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
+    TRY(apr_moe_from_hf(&moe, config, c, file, e));
+    return apr_window_from_hf(config, 0, c, file, e);
+}
+
+const struct apr_family apr_family_mixtral = {
+    .name = "mixtral",
+    .gguf_arch = "llama",
+    .model_type_apr = "Mixtral",
+    .hf_architectures = hf_architectures,
+    .hf_model_types = hf_model_types,
+    .rules = rules,
+    .n_rules = sizeof rules / sizeof rules[0],
+    .forms = forms,
+    .n_forms = sizeof forms / sizeof forms[0],
+    .from_hf = from_hf,
+    .rope_type = 2,
+};

@@ -1,0 +1,90 @@
+/* Phi-1, 1.5 and 2: attention and feed-forward side by side behind one LayerNorm, biases everywhere, a part
+ * of each head turns. */
+#include "table.h"
+
+#include "decoder.h"
+#include "rules.h"
+
+static const char *const hf_architectures[] = {"PhiForCausalLM", NULL};
+static const char *const hf_model_types[] = {"phi", NULL};
+
+static const struct apr_tensor_rule rules[] = {
+    APR_RULE_EMBED,
+    APR_RULE_LM_HEAD,
+    {APR_ROLE_LM_HEAD_BIAS, "lm_head.bias", "output.bias", {APR_DIM_VOCAB}, APR_IF_HEAD_BIAS},
+    {APR_ROLE_FINAL_NORM,
+     "model.final_layernorm.weight",
+     "output_norm.weight",
+     {APR_DIM_HIDDEN},
+     APR_REQUIRED},
+    {APR_ROLE_FINAL_NORM_BIAS,
+     "model.final_layernorm.bias",
+     "output_norm.bias",
+     {APR_DIM_HIDDEN},
+     APR_REQUIRED},
+    APR_RULE_ATTN_NORM,
+    {APR_ROLE_ATTN_NORM_BIAS,
+     APR_L "input_layernorm.bias",
+     APR_B "attn_norm.bias",
+     {APR_DIM_HIDDEN},
+     APR_REQUIRED},
+    APR_RULES_QKV,
+    APR_RULES_QKV_BIASES,
+    {APR_ROLE_O,
+     APR_L "self_attn.dense.weight",
+     APR_B "attn_output.weight",
+     {APR_DIM_HIDDEN, APR_DIM_O_IN},
+     APR_REQUIRED},
+    {APR_ROLE_O_BIAS,
+     APR_L "self_attn.dense.bias",
+     APR_B "attn_output.bias",
+     {APR_DIM_HIDDEN},
+     APR_IF_O_BIAS},
+    {APR_ROLE_UP,
+     APR_L "mlp.fc1.weight",
+     APR_B "ffn_up.weight",
+     {APR_DIM_INTER, APR_DIM_HIDDEN},
+     APR_REQUIRED},
+    {APR_ROLE_UP_BIAS, APR_L "mlp.fc1.bias", APR_B "ffn_up.bias", {APR_DIM_INTER}, APR_IF_MLP_BIAS},
+    {APR_ROLE_DOWN,
+     APR_L "mlp.fc2.weight",
+     APR_B "ffn_down.weight",
+     {APR_DIM_HIDDEN, APR_DIM_INTER},
+     APR_REQUIRED},
+    {APR_ROLE_DOWN_BIAS, APR_L "mlp.fc2.bias", APR_B "ffn_down.bias", {APR_DIM_HIDDEN}, APR_IF_MLP_BIAS},
+};
+
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "phi2",
+    .n_ctx_default = 2048,
+    .rope_theta = 10000.0,
+    .rope_partial = 0.5,
+    .norm_eps = 1e-5,
+    .eps_key = "layer_norm_eps",
+    .act_default = "gelu_new",
+    .norm = APR_NORM_LAYER,
+    .qkv_bias = true,
+    .o_bias = true,
+    .mlp_bias = true,
+    .head_bias = true,
+    .is_parallel = true,
+};
+
+static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
+    return apr_refuse_true(config, "qk_layernorm", file, e);
+}
+
+const struct apr_family apr_family_phi = {
+    .name = "phi",
+    .gguf_arch = "phi2",
+    .model_type_apr = "Phi",
+    .hf_architectures = hf_architectures,
+    .hf_model_types = hf_model_types,
+    .rules = rules,
+    .n_rules = sizeof rules / sizeof rules[0],
+    .from_hf = from_hf,
+    .rope_type = 2,
+};
