@@ -9,7 +9,7 @@ static const struct apr_family *const families[] = {
     &apr_family_qwen2,      &apr_family_qwen3,     &apr_family_qwen2_moe, &apr_family_qwen3_moe,
     &apr_family_llama,      &apr_family_mistral,   &apr_family_mixtral,   &apr_family_gemma,
     &apr_family_gemma2,     &apr_family_gemma3,    &apr_family_phi,       &apr_family_phi3,
-    &apr_family_deepseek,   &apr_family_deepseek2, &apr_family_gpt2,      &apr_family_granite,
+    &apr_family_deepseek_moe,   &apr_family_deepseek2, &apr_family_gpt2,      &apr_family_granite,
     &apr_family_starcoder2, &apr_family_stablelm,
 };
 #define N_FAMILIES (sizeof families / sizeof families[0])

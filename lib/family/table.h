@@ -19,7 +19,7 @@ extern const struct apr_family apr_family_gemma2;
 extern const struct apr_family apr_family_gemma3;
 extern const struct apr_family apr_family_phi;
 extern const struct apr_family apr_family_phi3;
-extern const struct apr_family apr_family_deepseek;
+extern const struct apr_family apr_family_deepseek_moe;
 extern const struct apr_family apr_family_deepseek2;
 extern const struct apr_family apr_family_gpt2;
 extern const struct apr_family apr_family_granite;

@@ -58,10 +58,10 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return apr_moe_from_hf(&moe, config, c, file, e);
 }
 
-const struct apr_family apr_family_deepseek = {
-    .name = "deepseek",
+const struct apr_family apr_family_deepseek_moe = {
+    .name = "deepseek_moe",
     .gguf_arch = "deepseek",
-    .model_type_apr = "DeepSeek",
+    .model_type_apr = "DeepSeekMoe",
     .hf_architectures = hf_architectures,
     .hf_model_types = hf_model_types,
     .rules = rules,
