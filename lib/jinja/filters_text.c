@@ -165,7 +165,7 @@ FILTER(f_wordcount)
     int64_t n_words = 0;
     (void)a;
     TRY(apr_jj_to_str(r, self, &self));
-    TRY(apr_jj_charge(r, self.u.s->n / 64));
+    TRY(apr_jj_charge(r, self.u.s->n / 16));
     for (size_t off = 0, n; off < self.u.s->n; off += n) {
         int32_t cp = apr_jj_cp_at(self.u.s->p + off, self.u.s->p + self.u.s->n, &n);
         bool now = !apr_jj_is_space(cp) && (cp >= 0x80 || cp == '_' || (cp >= '0' && cp <= '9') ||
@@ -191,13 +191,15 @@ FILTER(f_truncate)
     TRY(apr_jj_arg_str(r, a->at[2], "truncate", &end));
     if (a->at[3].kind != APR_JJ_NONE) TRY(apr_jj_arg_int(r, a->at[3], "truncate", &leeway));
     const struct apr_jj_str *s = self.u.s;
+    TRY(apr_jj_charge(r, s->n / 32));
     int64_t n = (int64_t)apr_jj_str_len(s), n_end = (int64_t)apr_jj_str_len(end);
     if (length < n_end || leeway < 0)
         return apr_jj_fail(r, "truncate: expected length >= %lld", (long long)n_end);
     *out = self;
     if (n <= length || n - length <= leeway) return APR_OK;
     size_t n_keep = apr_jj_cp_off(s, (size_t)(length - n_end));
-    ssize_t at = kill ? -1 : apr_jj_str_rfind(s, &space, n_keep);
+    ssize_t at = -1;
+    if (!kill) TRY(apr_jj_str_rfind(r, s, &space, n_keep, &at));
     apr_jj_sb_init(&b, r);
     TRY(apr_jj_sb_part(&b, s, 0, at < 0 ? n_keep : (size_t)at));
     TRY(apr_jj_sb_str(&b, end));

@@ -66,7 +66,7 @@ enum apr_code apr_jj_case(struct apr_jj_run *r, const struct apr_jj_str *s, enum
 {
     struct apr_jj_sb b;
     int32_t before = 0;
-    TRY(apr_jj_charge(r, s->n / 16));
+    TRY(apr_jj_charge(r, s->n / 8));
     apr_jj_sb_init(&b, r);
     for (size_t off = 0, n; off < s->n; off += n) {
         int32_t cp = apr_jj_cp_at(s->p + off, s->p + s->n, &n);
@@ -115,7 +115,7 @@ static enum apr_code all_are(struct apr_jj_run *r, struct apr_jj_val self, bool 
 {
     const struct apr_jj_str *s = self.u.s;
     bool yes = s->n > 0;
-    TRY(apr_jj_charge(r, s->n / 64));
+    TRY(apr_jj_charge(r, s->n / 16));
     for (size_t off = 0, n; yes && off < s->n; off += n) yes = is(apr_jj_cp_at(s->p + off, s->p + s->n, &n));
     *out = apr_jj_bool(yes);
     return APR_OK;
@@ -181,7 +181,7 @@ static enum apr_code m_isupper(struct apr_jj_run *r, struct apr_jj_val self, con
                                struct apr_jj_val *out)
 {
     (void)a;
-    TRY(apr_jj_charge(r, self.u.s->n / 64));
+    TRY(apr_jj_charge(r, self.u.s->n / 16));
     one_case(self.u.s, UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_LL, out);
     return APR_OK;
 }
@@ -190,7 +190,7 @@ static enum apr_code m_islower(struct apr_jj_run *r, struct apr_jj_val self, con
                                struct apr_jj_val *out)
 {
     (void)a;
-    TRY(apr_jj_charge(r, self.u.s->n / 64));
+    TRY(apr_jj_charge(r, self.u.s->n / 16));
     one_case(self.u.s, UTF8PROC_CATEGORY_LL, UTF8PROC_CATEGORY_LU, out);
     return APR_OK;
 }

@@ -93,8 +93,8 @@ METHOD(m_rsplit)
     TRY(apr_jj_list_new(r, 0, &l));
     size_t end = s->n;
     while ((int64_t)l->n < n_max) {
-        ssize_t at = apr_jj_str_rfind(s, sep, end);
-        TRY(apr_jj_charge(r, s->n / 16));
+        ssize_t at;
+        TRY(apr_jj_str_rfind(r, s, sep, end, &at));
         if (at < 0) break;
         TRY(push_part(r, l, s, (size_t)at + sep->n, end));
         end = (size_t)at;
@@ -129,7 +129,8 @@ static enum apr_code partition(struct apr_jj_run *r, const struct apr_jj_str *s,
     TRY(apr_jj_charge(r, s->n / 16));
     TRY(apr_jj_list_new(r, 3, &l));
     *out = apr_jj_of_list(l, APR_JJ_TUPLE);
-    ssize_t at = from_right ? apr_jj_str_rfind(s, sep, s->n) : apr_jj_str_find(s, sep, 0);
+    ssize_t at = from_right ? -1 : apr_jj_str_find(s, sep, 0);
+    if (from_right) TRY(apr_jj_str_rfind(r, s, sep, s->n, &at));
     size_t begin = at < 0 ? (from_right ? 0 : s->n) : (size_t)at, end = at < 0 ? begin : begin + sep->n;
     TRY(push_part(r, l, s, 0, begin));
     TRY(push_part(r, l, s, begin, end));
@@ -151,7 +152,7 @@ static enum apr_code sub_range(struct apr_jj_run *r, const struct apr_jj_str *s,
                                struct apr_jj_str *sub, bool *inside)
 {
     int64_t n = (int64_t)apr_jj_str_len(s), start = 0, end = n;
-    TRY(apr_jj_charge(r, s->n / 64));
+    TRY(apr_jj_charge(r, s->n / 32));
     if (a->at[1].kind != APR_JJ_NONE) TRY(apr_jj_arg_int(r, a->at[1], "start", &start));
     if (a->at[2].kind != APR_JJ_NONE) TRY(apr_jj_arg_int(r, a->at[2], "end", &end));
     if (start < 0) start = start < -n ? 0 : start + n;
@@ -207,10 +208,8 @@ static enum apr_code find(struct apr_jj_run *r, struct apr_jj_val self, const st
     bool inside = false;
     TRY(apr_jj_arg_str(r, a->at[0], "find", &part));
     TRY(sub_range(r, self.u.s, a, &sub, &inside));
-    TRY(apr_jj_charge(r, from_right ? sub.n / 16 : 0));
-    ssize_t at = !inside      ? -1
-                 : from_right ? apr_jj_str_rfind(&sub, part, sub.n)
-                              : apr_jj_str_find(&sub, part, 0);
+    ssize_t at = inside && !from_right ? apr_jj_str_find(&sub, part, 0) : -1;
+    if (inside && from_right) TRY(apr_jj_str_rfind(r, &sub, part, sub.n, &at));
     struct apr_jj_str before = {.p = self.u.s->p};
     if (at >= 0) before.n = (size_t)(sub.p - self.u.s->p) + (size_t)at;
     *out = apr_jj_int(at < 0 ? -1 : (int64_t)apr_jj_str_len(&before));

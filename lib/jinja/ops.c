@@ -64,6 +64,15 @@ static enum apr_code equal_dicts(struct apr_jj_run *r, const struct apr_jj_dict 
     return APR_OK;
 }
 
+static enum apr_code equal_strings(struct apr_jj_run *r, const struct apr_jj_str *a,
+                                   const struct apr_jj_str *b, bool *yes)
+{
+    if (a->n != b->n) return APR_OK;
+    TRY(apr_jj_charge(r, a->n / 64));
+    *yes = memcmp(a->p, b->p, a->n) == 0;
+    return APR_OK;
+}
+
 static bool num_equal(struct apr_jj_val a, struct apr_jj_val b)
 {
     if (a.kind == APR_JJ_FLOAT || b.kind == APR_JJ_FLOAT) return apr_jj_as_double(a) == apr_jj_as_double(b);
@@ -81,7 +90,7 @@ enum apr_code apr_jj_equal(struct apr_jj_run *r, struct apr_jj_val a, struct apr
     else if (a.kind == APR_JJ_NONE || a.kind == APR_JJ_UNDEF)
         *yes = true;
     else if (a.kind == APR_JJ_STR)
-        *yes = a.u.s->n == b.u.s->n && memcmp(a.u.s->p, b.u.s->p, a.u.s->n) == 0;
+        TRY(equal_strings(r, a.u.s, b.u.s, yes));
     else if (a.kind == APR_JJ_LIST && a.seq == b.seq && a.seq != APR_JJ_GEN)
         TRY(equal_lists(r, a.u.l, b.u.l, yes));
     else if (a.kind == APR_JJ_DICT)
@@ -109,6 +118,7 @@ enum apr_code apr_jj_order(struct apr_jj_run *r, struct apr_jj_val a, struct apr
         return APR_OK;
     }
     if (a.kind == APR_JJ_STR && b.kind == APR_JJ_STR) {
+        TRY(apr_jj_charge(r, (a.u.s->n < b.u.s->n ? a.u.s->n : b.u.s->n) / 64));
         *sign = apr_jj_str_cmp(a.u.s, b.u.s);
         return APR_OK;
     }
@@ -160,7 +170,7 @@ enum apr_code apr_jj_contains(struct apr_jj_run *r, struct apr_jj_val box, struc
         if (item.kind != APR_JJ_STR)
             return apr_jj_fail(r, "'in <string>' requires string as left operand, not %s",
                                apr_jj_type_name(item));
-        TRY(apr_jj_charge(r, 1 + box.u.s->n / 64));
+        TRY(apr_jj_charge(r, 1 + box.u.s->n / 32));
         *yes = apr_jj_str_find(box.u.s, item.u.s, 0) >= 0;
         return APR_OK;
     }

@@ -7,6 +7,9 @@
 
 #include "run.h"
 
+#define MAX_TRIED  16u /* bytes of a needle that is compared place by place */
+#define STRIP_STEP 8u  /* bytes cut off for which one step is charged */
+
 #define GROW_FROM 256u /* bytes from which a concatenation leaves room behind itself */
 
 void apr_jj_sb_init(struct apr_jj_sb *b, struct apr_jj_run *r)
@@ -231,13 +234,35 @@ ssize_t apr_jj_str_find(const struct apr_jj_str *s, const struct apr_jj_str *nee
     return hit ? hit - s->p : -1;
 }
 
-ssize_t apr_jj_str_rfind(const struct apr_jj_str *s, const struct apr_jj_str *needle, size_t end)
+static enum apr_code reversed(struct apr_jj_run *r, const char *p, size_t n, struct apr_jj_str *out)
 {
-    if (needle->n > end) return -1;
-    for (size_t off = end - needle->n;; off--) {
-        if (!needle->n || memcmp(s->p + off, needle->p, needle->n) == 0) return (ssize_t)off;
-        if (!off) return -1;
+    char *at = NULL;
+    TRY(apr_jj_alloc(r, n, 1, &at));
+    for (size_t i = 0; i < n; i++) at[i] = p[n - 1 - i];
+    *out = (struct apr_jj_str){.p = at, .n = n};
+    return APR_OK;
+}
+
+/* memmem is linear whatever it is given, and knows one direction. Trying every place costs as much as the
+ * needle is long, which a template decides: only short ones are searched for like that. */
+enum apr_code apr_jj_str_rfind(struct apr_jj_run *r, const struct apr_jj_str *s,
+                               const struct apr_jj_str *needle, size_t end, ssize_t *at)
+{
+    struct apr_jj_str hay, key;
+    *at = -1;
+    if (needle->n > end) return APR_OK;
+    TRY(apr_jj_charge(r, end / 16));
+    if (needle->n <= MAX_TRIED) {
+        size_t off = end - needle->n;
+        while (off > 0 && needle->n && memcmp(s->p + off, needle->p, needle->n) != 0) off--;
+        if (!needle->n || memcmp(s->p + off, needle->p, needle->n) == 0) *at = (ssize_t)off;
+        return APR_OK;
     }
+    TRY(reversed(r, s->p, end, &hay));
+    TRY(reversed(r, needle->p, needle->n, &key));
+    ssize_t back = apr_jj_str_find(&hay, &key, 0);
+    if (back >= 0) *at = (ssize_t)(end - (size_t)back - needle->n);
+    return APR_OK;
 }
 
 int32_t apr_jj_cp_at(const char *p, const char *end, size_t *n_bytes)
@@ -290,17 +315,19 @@ enum apr_code apr_jj_str_strip(struct apr_jj_run *r, const struct apr_jj_str *s,
                                const struct apr_jj_str *chars, bool left, bool right, struct apr_jj_val *out)
 {
     size_t off = 0, end = s->n;
-    TRY(apr_jj_charge(r, s->n / 256 * (chars ? 1 + chars->n / 64 : 1)));
+    const size_t n_tried = chars ? 1 + chars->n / 16 : 1;
     while (left && off < end) {
         size_t n;
         apr_jj_cp_at(s->p + off, s->p + s->n, &n);
         if (!cut(s, off, n, chars)) break;
         off += n;
+        if (off % STRIP_STEP < n) TRY(apr_jj_charge(r, n_tried));
     }
     while (right && end > off) {
         size_t n = apr_jj_cp_back(s->p, end);
         if (!cut(s, end - n, n, chars)) break;
         end -= n;
+        if (end % STRIP_STEP < n) TRY(apr_jj_charge(r, n_tried));
     }
     return apr_jj_str_part(r, s, off, end - off, out);
 }

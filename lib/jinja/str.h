@@ -48,7 +48,9 @@ size_t apr_jj_str_len(const struct apr_jj_str *s);                          /* c
 size_t apr_jj_cp_off(const struct apr_jj_str *s, size_t i_cp);              /* byte offset of a code point */
 /* Offset of needle in s at or after off, or -1. */
 ssize_t apr_jj_str_find(const struct apr_jj_str *s, const struct apr_jj_str *needle, size_t off);
-ssize_t apr_jj_str_rfind(const struct apr_jj_str *s, const struct apr_jj_str *needle, size_t end);
+/* The last one that ends at or before end, or -1. Linear time, which is charged. */
+APR_MUST_USE enum apr_code apr_jj_str_rfind(struct apr_jj_run *r, const struct apr_jj_str *s,
+                                            const struct apr_jj_str *needle, size_t end, ssize_t *at);
 
 /* The code point at p (p < end, valid UTF-8) and the bytes it takes. */
 int32_t apr_jj_cp_at(const char *p, const char *end, size_t *n_bytes);

@@ -170,6 +170,7 @@ double apr_jj_as_double(struct apr_jj_val v)
 static enum apr_code hash_of(struct apr_jj_run *r, struct apr_jj_val key, uint32_t *hash)
 {
     if (key.kind == APR_JJ_STR) {
+        TRY(apr_jj_charge(r, key.u.s->n / 32)); /* the lookup that follows compares as many */
         *hash = hash_bytes(key.u.s->p, key.u.s->n);
         return APR_OK;
     }

@@ -37,8 +37,8 @@ config() {
             false
         }
     done < <(for f in $(apr oracle --json | jq -r '.families[].name'); do
-        for s in $(apr oracle --family $f --json | jq -r '.sizes[]'); do
-            echo "$f $s $(apr oracle --family $f --size "$s" --json | jq -r .size_variant.parameters)"
+        for s in $(apr oracle --family "$f" --json | jq -r '.sizes[]'); do
+            echo "$f $s $(apr oracle --family "$f" --size "$s" --json | jq -r .size_variant.parameters)"
         done
     done)
 }

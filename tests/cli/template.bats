@@ -1,10 +1,11 @@
 #!/usr/bin/env bats
+# shellcheck disable=SC2154 # stderr is set by run --separate-stderr
 # apr template: chat templates rendered for a conversation in JSON.
 bats_require_minimum_version 1.5.0
 
 setup() {
     cd "$BATS_TEST_DIRNAME/../.." || return 1
-    apr=${APR_BIN:-bin}/apr
+    bin=${APR_BIN:-${BINDIR:-bin}} apr=$bin/apr
     demo=tests/data/apr-demo-8M-Instruct
     tmp=$BATS_TEST_TMPDIR
 }
@@ -120,4 +121,57 @@ template() { cat > "$tmp/t.jinja"; }
     echo '[{"role":"user","content":"Hi"}]' > "$tmp/c.json"
     run bash -c '"$0" template "$1" -c "$2" > /dev/full' "$apr" "$demo" "$tmp/c.json"
     [ "$status" -eq 7 ]
+}
+
+# Nothing in tests/bad/templates may take long, take much memory, or print anything: 2 CPU seconds and 400 MB of
+# address space are given (not under a sanitizer, which needs more of both). A template that loops is ended by steps.
+@test "template: bombs and malformed templates end with status 5 and one line, soon, in bounded memory" {
+    local limits='ulimit -t 2; ulimit -v 400000' n=0 f
+    ! grep -q __asan_init "$bin/apr-infer" || limits=:
+    for f in tests/bad/templates/*.jinja; do
+        run --separate-stderr bash -c "$limits"'; echo "{\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}" | timeout 60 "$0" template --template-file "$1"' "$apr" "$f"
+        [ "$status" -eq 5 ] && [ -z "$output" ] && [ "${#stderr_lines[@]}" -eq 1 ] && [[ "$stderr" == 'apr-infer: '* ]] || {
+            echo "$f: $status ${output:0:80} ${stderr:0:200}"
+            false
+        }
+        n=$((n + 1))
+    done
+    [ "$n" -ge 100 ]
+}
+
+@test "template: what ends a bomb is named" {
+    while read -r name message; do
+        run "$apr" template --template-file "tests/bad/templates/$name.jinja" <<< '{"messages":[]}'
+        [ "$status" -eq 5 ]
+        [[ "$output" == *"$message"* ]] || {
+            echo "$name: $output"
+            false
+        }
+    done << 'X'
+loops_nested the template takes too many steps
+string_times text longer than 67108864 bytes
+range_huge range too big, the maximum is 100000
+macro_recursion macros nested too deeply (64 calls)
+loop_recursive loops nested too deeply (64 calls)
+nested_ifs blocks nested too deeply (64 levels)
+nested_parens brackets nested too deeply
+chain_plus an expression is nested too deeply (256 levels)
+power integer outside 64 bits
+list_times a list is too long
+bad_dunder is unsafe
+bad_include a chat template cannot read other templates
+compare_long the template takes too many steps
+truncate_many the template takes too many steps
+strip_chars the template takes too many steps
+rfind_quadratic substring not found
+X
+}
+
+@test "template: what is cut and found from the right is Python's" {
+    template <<< "{{ 'abcabcab'.rfind('cab') }} {{ ('ab' * 50).rfind('ab' * 20 ~ 'a') }} {{ ('xy' * 50 ~ 'z').rfind('y' ~ 'xy' * 30) }} {{ ('ab' * 9).rfind('ab' * 10) }}
+{{ ('-' * 20 ~ 'a' ~ '-' * 20 ~ 'b').rsplit('-' * 20, 1) }} {{ 'aXXbXXc'.rpartition('XX') }} {{ '  a b  '.strip() }}|{{ 'xxaxbxx'.strip('x') }}|{{ 'é é'.rfind('é') }}"
+    run "$apr" template --template-file "$tmp/t.jinja" <<< '{}'
+    [ "$status" -eq 0 ]
+    [ "${lines[0]}" = "5 58 39 -1" ]
+    [ "${lines[1]}" = "['--------------------a', 'b'] ('aXXb', 'XX', 'c') a b|axb|2" ]
 }
