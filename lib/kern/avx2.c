@@ -3,6 +3,11 @@
 
 #include "../quant/types.h"
 
+#define STRIPS(lower, act)                                                                                   \
+    {                                                                                                        \
+        apr_avx2_fast_##lower, act, apr_avx2_exact_##lower, apr_avx2_to_strips_##lower,                      \
+            apr_avx2_strips_##lower                                                                          \
+    }
 /* clang-format off */
 static const struct apr_matmul matmul[APR_N_TYPES] = {
     [APR_F32] = {apr_avx2_f32, APR_ACT_F32, apr_avx2_f32},
@@ -12,16 +17,16 @@ static const struct apr_matmul matmul[APR_N_TYPES] = {
     [APR_I8] = {apr_avx2_i8, APR_ACT_F32, apr_avx2_i8},
     [APR_NATIVE_Q4] = {apr_avx2_native_q4, APR_ACT_F32, apr_avx2_native_q4},
     [APR_NATIVE_Q8] = {apr_avx2_native_q8, APR_ACT_F32, apr_avx2_native_q8},
-    [APR_Q4_0] = {apr_avx2_fast_q4_0, APR_ACT_Q8_32, apr_avx2_exact_q4_0},
-    [APR_Q4_1] = {apr_avx2_fast_q4_1, APR_ACT_Q8_32, apr_avx2_exact_q4_1},
-    [APR_Q5_0] = {apr_avx2_fast_q5_0, APR_ACT_Q8_32, apr_avx2_exact_q5_0},
-    [APR_Q5_1] = {apr_avx2_fast_q5_1, APR_ACT_Q8_32, apr_avx2_exact_q5_1},
-    [APR_Q8_0] = {apr_avx2_fast_q8_0, APR_ACT_Q8_32, apr_avx2_exact_q8_0},
-    [APR_Q2_K] = {apr_avx2_fast_q2_k, APR_ACT_Q8_256, apr_avx2_exact_q2_k},
-    [APR_Q3_K] = {apr_avx2_fast_q3_k, APR_ACT_Q8_256, apr_avx2_exact_q3_k},
-    [APR_Q4_K] = {apr_avx2_fast_q4_k, APR_ACT_Q8_256, apr_avx2_exact_q4_k},
-    [APR_Q5_K] = {apr_avx2_fast_q5_k, APR_ACT_Q8_256, apr_avx2_exact_q5_k},
-    [APR_Q6_K] = {apr_avx2_fast_q6_k, APR_ACT_Q8_256, apr_avx2_exact_q6_k},
+    [APR_Q4_0] = STRIPS(q4_0, APR_ACT_Q8_32),
+    [APR_Q4_1] = STRIPS(q4_1, APR_ACT_Q8_32),
+    [APR_Q5_0] = STRIPS(q5_0, APR_ACT_Q8_32),
+    [APR_Q5_1] = STRIPS(q5_1, APR_ACT_Q8_32),
+    [APR_Q8_0] = STRIPS(q8_0, APR_ACT_Q8_32),
+    [APR_Q2_K] = STRIPS(q2_k, APR_ACT_Q8_256),
+    [APR_Q3_K] = STRIPS(q3_k, APR_ACT_Q8_256),
+    [APR_Q4_K] = STRIPS(q4_k, APR_ACT_Q8_256),
+    [APR_Q5_K] = STRIPS(q5_k, APR_ACT_Q8_256),
+    [APR_Q6_K] = STRIPS(q6_k, APR_ACT_Q8_256),
     [APR_IQ2_XXS] = {apr_avx2_exact_iq2_xxs, APR_ACT_F32, apr_avx2_exact_iq2_xxs},
     [APR_IQ2_XS] = {apr_avx2_exact_iq2_xs, APR_ACT_F32, apr_avx2_exact_iq2_xs},
     [APR_IQ2_S] = {apr_avx2_exact_iq2_s, APR_ACT_F32, apr_avx2_exact_iq2_s},

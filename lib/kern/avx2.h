@@ -39,6 +39,14 @@ apr_matmul_fn apr_avx2_fast_q8_0;
 apr_to_f32_fn apr_avx2_q4_0_to_f32, apr_avx2_q4_1_to_f32, apr_avx2_q5_0_to_f32, apr_avx2_q5_1_to_f32;
 apr_to_f32_fn apr_avx2_q8_0_to_f32;
 
+/* avx2_strips.c, avx2_strips256.c, avx2_strips32.c: rows interleaved by 16 */
+apr_to_strips_fn apr_avx2_to_strips_q4_0, apr_avx2_to_strips_q4_1, apr_avx2_to_strips_q5_0,
+    apr_avx2_to_strips_q5_1, apr_avx2_to_strips_q8_0, apr_avx2_to_strips_q2_k, apr_avx2_to_strips_q3_k,
+    apr_avx2_to_strips_q4_k, apr_avx2_to_strips_q5_k, apr_avx2_to_strips_q6_k;
+apr_matmul_fn apr_avx2_strips_q4_0, apr_avx2_strips_q4_1, apr_avx2_strips_q5_0, apr_avx2_strips_q5_1,
+    apr_avx2_strips_q8_0, apr_avx2_strips_q2_k, apr_avx2_strips_q3_k, apr_avx2_strips_q4_k,
+    apr_avx2_strips_q5_k, apr_avx2_strips_q6_k;
+
 /* avx2_plain.c: f32 activations; what its slices need of scratch */
 #define APR_AVX2_PLAIN_BYTES 14336
 apr_matmul_fn apr_avx2_f32, apr_avx2_f16, apr_avx2_bf16, apr_avx2_f64, apr_avx2_i8;

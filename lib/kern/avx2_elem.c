@@ -85,6 +85,7 @@ void apr_avx2_to_act256(const float *x, struct apr_act256 *a, size_t n)
         __m128i even = _mm256_castsi256_si128(by_parity), odd = _mm256_extracti128_si256(by_parity, 1);
         _mm_storeu_si128((__m128i *)(void *)a->sums, _mm_unpacklo_epi16(even, odd));
         _mm_storeu_si128((__m128i *)(void *)(a->sums + 8), _mm_unpackhi_epi16(even, odd));
+        _mm_storeu_si128((__m128i *)(void *)a->sums32, _mm_add_epi16(even, odd));
         memset(a->unused, 0, sizeof a->unused);
     }
 }

@@ -47,7 +47,8 @@ struct apr_act256 { /* for Q2_K .. Q6_K: per 256 values; keep arrays of it align
     int8_t q[256];
     int16_t sums[16]; /* of q, per 16 */
     float d;
-    uint32_t unused[7]; /* zero; makes the size a multiple of 64 */
+    int16_t sums32[8];  /* of q, per 32 */
+    uint32_t unused[3]; /* zero; makes the size a multiple of 64 */
 };
 _Static_assert(sizeof(struct apr_act256) == 320, "apr_act256");
 
@@ -62,10 +63,17 @@ enum apr_act { APR_ACT_F32, APR_ACT_Q8_32, APR_ACT_Q8_256 };
 typedef void apr_matmul_fn(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,
                            size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch);
 
+/* Rows to strips (strips.h): n_rows, a multiple of APR_STRIP_ROWS, rows of w_row_bytes become as many bytes
+ * at out, aligned to 64; strip i starts at out + i * APR_STRIP_ROWS * w_row_bytes. */
+#define APR_STRIP_ROWS 16
+typedef void apr_to_strips_fn(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, void *out);
+
 struct apr_matmul {
     apr_matmul_fn *fast; /* x in layout act; rare types have only the exact one, here too */
     enum apr_act act;
-    apr_matmul_fn *exact; /* x is f32; block weights are widened row by row, in scratch */
+    apr_matmul_fn *exact;        /* x is f32; block weights are widened row by row, in scratch */
+    apr_to_strips_fn *to_strips; /* NULL: the type has none */
+    apr_matmul_fn *strips;       /* the bits of fast, from strips; n_rows is a multiple of APR_STRIP_ROWS */
 };
 
 struct apr_stats {
@@ -76,7 +84,7 @@ struct apr_stats {
 void apr_stats_init(struct apr_stats *s);
 
 struct apr_kern {
-    const char *name;                /* "scalar", "avx2" */
+    const char *name;                /* "scalar", "avx2", "avx512" */
     const struct apr_matmul *matmul; /* [APR_N_TYPES]; a row without functions: type not computable */
 
     void (*to_act32)(const float *x, struct apr_act32 *a, size_t n);   /* n multiple of 32 */
@@ -139,5 +147,6 @@ const struct apr_kern *apr_kern_at(size_t i);
 
 extern const struct apr_kern apr_kern_scalar;
 extern const struct apr_kern apr_kern_avx2;
+extern const struct apr_kern apr_kern_avx512;
 
 #endif

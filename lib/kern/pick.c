@@ -22,6 +22,13 @@ static bool has_avx2(void)
     return (c & bit_FMA) && (c & bit_F16C);
 }
 
+static bool has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
 /* Slowest first: the last usable row is the default. */
 static const struct {
     const struct apr_kern *kern;
@@ -29,6 +36,7 @@ static const struct {
 } tables[] = {
     {&apr_kern_scalar, always},
     {&apr_kern_avx2, has_avx2},
+    {&apr_kern_avx512, has_avx512},
 };
 #define N_TABLES (sizeof tables / sizeof tables[0])
 _Static_assert(N_TABLES <= MAX_TABLES, "names must fit");

@@ -31,6 +31,14 @@ double apr_scalar_tree_f64(const double lane[8]);
 apr_matmul_fn apr_scalar_fast_q4_0, apr_scalar_fast_q4_1, apr_scalar_fast_q5_0, apr_scalar_fast_q5_1;
 apr_matmul_fn apr_scalar_fast_q8_0, apr_scalar_fast_q2_k, apr_scalar_fast_q3_k, apr_scalar_fast_q4_k;
 apr_matmul_fn apr_scalar_fast_q5_k, apr_scalar_fast_q6_k;
+/* the same from strips */
+apr_to_strips_fn apr_scalar_to_strips_q4_0, apr_scalar_to_strips_q4_1, apr_scalar_to_strips_q5_0,
+    apr_scalar_to_strips_q5_1, apr_scalar_to_strips_q8_0, apr_scalar_to_strips_q2_k,
+    apr_scalar_to_strips_q3_k, apr_scalar_to_strips_q4_k, apr_scalar_to_strips_q5_k,
+    apr_scalar_to_strips_q6_k;
+apr_matmul_fn apr_scalar_strips_q4_0, apr_scalar_strips_q4_1, apr_scalar_strips_q5_0, apr_scalar_strips_q5_1,
+    apr_scalar_strips_q8_0, apr_scalar_strips_q2_k, apr_scalar_strips_q3_k, apr_scalar_strips_q4_k,
+    apr_scalar_strips_q5_k, apr_scalar_strips_q6_k;
 
 /* scalar_elem.c: one vector at a time */
 float apr_scalar_exp(float x);

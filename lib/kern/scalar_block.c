@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-#include "../quant/blocks.h"
+#include "strips.h"
 
 /* x[k] = d * scale[k / 16] * q[k] - dmin * min[k / 16]; for blocks of 32: x[k] = d * q[k] - dmin. */
 struct block {
@@ -162,9 +162,10 @@ static float step256(const struct block *b, bool has_min, const struct apr_act25
     return fmaf(b->d * a->d, (float)sum, acc);
 }
 
-#define BLOCKS(name, unpack, block_elems, act, step, has_min)                                                \
-    void name(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,                \
-              size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch)                   \
+#define BLOCKS(lower, upper, block_elems, act, step, has_min)                                                \
+    void apr_scalar_fast_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,            \
+                                 const void *x, size_t x_row_bytes, size_t n_toks, float *y,                 \
+                                 size_t y_stride, void *scratch)                                             \
     {                                                                                                        \
         (void)scratch;                                                                                       \
         const uint8_t *row = w, *xs = x;                                                                     \
@@ -172,7 +173,36 @@ static float step256(const struct block *b, bool has_min, const struct apr_act25
             for (size_t t = 0; t < n_toks; t++) y[t * y_stride + r] = 0;                                     \
             for (size_t i = 0; i < n_cols / (block_elems); i++) {                                            \
                 struct block b;                                                                              \
-                unpack(row, i, &b);                                                                          \
+                unpack_##lower(row, i, &b);                                                                  \
+                for (size_t t = 0; t < n_toks; t++) {                                                        \
+                    const act *a = (const act *)(const void *)(xs + t * x_row_bytes) + i;                    \
+                    y[t * y_stride + r] = step(&b, has_min, a, y[t * y_stride + r]);                         \
+                }                                                                                            \
+            }                                                                                                \
+        }                                                                                                    \
+    }                                                                                                        \
+    void apr_scalar_to_strips_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,       \
+                                      void *out)                                                             \
+    {                                                                                                        \
+        to_strips(apr_strip_plan_of(upper), w, w_row_bytes, n_rows, n_cols / (block_elems), out);            \
+    }                                                                                                        \
+    /* Each row is taken out of its strip, a block at a time. */                                             \
+    void apr_scalar_strips_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,          \
+                                   const void *x, size_t x_row_bytes, size_t n_toks, float *y,               \
+                                   size_t y_stride, void *scratch)                                           \
+    {                                                                                                        \
+        (void)scratch;                                                                                       \
+        const struct apr_strip_plan *p = apr_strip_plan_of(upper);                                           \
+        const uint8_t *xs = x;                                                                               \
+        for (size_t r = 0; r < n_rows; r++) {                                                                \
+            const uint8_t *strip = (const uint8_t *)w + r / APR_STRIP_ROWS * APR_STRIP_ROWS * w_row_bytes;   \
+            for (size_t t = 0; t < n_toks; t++) y[t * y_stride + r] = 0;                                     \
+            for (size_t i = 0; i < n_cols / (block_elems); i++) {                                            \
+                struct apr_block_##lower one;                                                                \
+                struct block b;                                                                              \
+                apr_strip_read(p, strip + i * APR_STRIP_ROWS * sizeof one, r % APR_STRIP_ROWS,               \
+                               (uint8_t *)&one);                                                             \
+                unpack_##lower(&one, 0, &b);                                                                 \
                 for (size_t t = 0; t < n_toks; t++) {                                                        \
                     const act *a = (const act *)(const void *)(xs + t * x_row_bytes) + i;                    \
                     y[t * y_stride + r] = step(&b, has_min, a, y[t * y_stride + r]);                         \
@@ -181,13 +211,21 @@ static float step256(const struct block *b, bool has_min, const struct apr_act25
         }                                                                                                    \
     }
 
-BLOCKS(apr_scalar_fast_q4_0, unpack_q4_0, APR_QK, struct apr_act32, step32, false)
-BLOCKS(apr_scalar_fast_q4_1, unpack_q4_1, APR_QK, struct apr_act32, step32, true)
-BLOCKS(apr_scalar_fast_q5_0, unpack_q5_0, APR_QK, struct apr_act32, step32, false)
-BLOCKS(apr_scalar_fast_q5_1, unpack_q5_1, APR_QK, struct apr_act32, step32, true)
-BLOCKS(apr_scalar_fast_q8_0, unpack_q8_0, APR_QK, struct apr_act32, step32, false)
-BLOCKS(apr_scalar_fast_q2_k, unpack_q2_k, APR_QKK, struct apr_act256, step256, true)
-BLOCKS(apr_scalar_fast_q3_k, unpack_q3_k, APR_QKK, struct apr_act256, step256, false)
-BLOCKS(apr_scalar_fast_q4_k, unpack_q4_k, APR_QKK, struct apr_act256, step256, true)
-BLOCKS(apr_scalar_fast_q5_k, unpack_q5_k, APR_QKK, struct apr_act256, step256, true)
-BLOCKS(apr_scalar_fast_q6_k, unpack_q6_k, APR_QKK, struct apr_act256, step256, false)
+static void to_strips(const struct apr_strip_plan *p, const uint8_t *w, size_t w_row_bytes, size_t n_rows,
+                      size_t n_blocks, uint8_t *out)
+{
+    size_t n_bytes = APR_STRIP_ROWS * w_row_bytes;
+    for (size_t r = 0; r < n_rows; r += APR_STRIP_ROWS, w += n_bytes, out += n_bytes)
+        apr_strip_write(p, w, w_row_bytes, n_blocks, out);
+}
+
+BLOCKS(q4_0, APR_Q4_0, APR_QK, struct apr_act32, step32, false)
+BLOCKS(q4_1, APR_Q4_1, APR_QK, struct apr_act32, step32, true)
+BLOCKS(q5_0, APR_Q5_0, APR_QK, struct apr_act32, step32, false)
+BLOCKS(q5_1, APR_Q5_1, APR_QK, struct apr_act32, step32, true)
+BLOCKS(q8_0, APR_Q8_0, APR_QK, struct apr_act32, step32, false)
+BLOCKS(q2_k, APR_Q2_K, APR_QKK, struct apr_act256, step256, true)
+BLOCKS(q3_k, APR_Q3_K, APR_QKK, struct apr_act256, step256, false)
+BLOCKS(q4_k, APR_Q4_K, APR_QKK, struct apr_act256, step256, true)
+BLOCKS(q5_k, APR_Q5_K, APR_QKK, struct apr_act256, step256, true)
+BLOCKS(q6_k, APR_Q6_K, APR_QKK, struct apr_act256, step256, false)

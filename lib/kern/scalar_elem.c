@@ -94,6 +94,7 @@ void apr_scalar_to_act256(const float *x, struct apr_act256 *a, size_t n)
             }
             a->sums[s] = (int16_t)sum;
         }
+        for (int s = 0; s < 8; s++) a->sums32[s] = (int16_t)(a->sums[2 * s] + a->sums[2 * s + 1]);
     }
 }
 

@@ -89,20 +89,18 @@ static double best_s(const struct setup *s, apr_matmul_fn *fn, enum apr_act act,
     return best;
 }
 
-static void bench_matmul(const struct setup *s, const struct apr_quant *q, bool exact)
+static void bench_matmul(const struct setup *s, const struct apr_quant *q, const char *form,
+                         apr_matmul_fn *fn, enum apr_act act)
 {
-    const struct apr_matmul *m = &s->kern->matmul[q->type];
-    apr_matmul_fn *fn = exact ? m->exact : m->fast;
-    enum apr_act act = exact ? APR_ACT_F32 : m->act;
     size_t row_bytes = N_COLS / q->block_elems * q->block_bytes, n_rows = STREAM_BYTES / row_bytes;
     bool slow = strcmp(s->kern->name, "scalar") == 0;
+    n_rows -= n_rows % APR_STRIP_ROWS;
     make_act(s, act);
-    if (slow) n_rows /= 64;
+    if (slow) n_rows = n_rows / 1024 * APR_STRIP_ROWS;
     double sec = best_s(s, fn, act, row_bytes, n_rows, 1);
     double sec4 = best_s(s, fn, act, row_bytes, n_rows, 4);
-    (void)printf("%-6s %-6s %-5s %6.2f GB/s, 4 tokens %5.2f | GMAC/s by tokens:", s->kern->name, q->name,
-                 exact ? "exact" : "fast", (double)(n_rows * row_bytes) / sec * 1e-9,
-                 (double)(n_rows * row_bytes) / sec4 * 1e-9);
+    (void)printf("%-6s %-6s %-6s %6.2f GB/s, 4 tokens %5.2f | GMAC/s by tokens:", s->kern->name, q->name,
+                 form, (double)(n_rows * row_bytes) / sec * 1e-9, (double)(n_rows * row_bytes) / sec4 * 1e-9);
     static const size_t toks[] = {1, 2, 4, 8, 12, 16, 32, 128};
     for (size_t i = 0; i < sizeof toks / sizeof toks[0] && !(slow && i > 2); i++) {
         sec = best_s(s, fn, act, row_bytes, TILE_ROWS, toks[i]);
@@ -110,6 +108,32 @@ static void bench_matmul(const struct setup *s, const struct apr_quant *q, bool 
     }
     (void)printf("\n");
     (void)fflush(stdout);
+}
+
+/* GB/s of making strips from rows. */
+static void bench_to_strips(const struct setup *s, const struct apr_quant *q)
+{
+    size_t row_bytes = N_COLS / q->block_elems * q->block_bytes;
+    size_t n_rows = STREAM_BYTES / 2 / row_bytes / APR_STRIP_ROWS * APR_STRIP_ROWS;
+    double best = INFINITY;
+    for (int i = 0; i < 3; i++) {
+        double t = now_s();
+        s->kern->matmul[q->type].to_strips(s->weights, row_bytes, n_rows, N_COLS,
+                                           s->weights + STREAM_BYTES / 2);
+        t = now_s() - t;
+        best = t < best ? t : best;
+    }
+    (void)printf("%-6s %-6s to strips %6.2f GB/s\n", s->kern->name, q->name,
+                 (double)(n_rows * row_bytes) / best * 1e-9);
+}
+
+static void bench_type(const struct setup *s, const struct apr_quant *q)
+{
+    const struct apr_matmul *m = &s->kern->matmul[q->type];
+    bench_matmul(s, q, "fast", m->fast, m->act);
+    if (m->strips) bench_matmul(s, q, "strips", m->strips, m->act);
+    if (m->fast != m->exact) bench_matmul(s, q, "exact", m->exact, APR_ACT_F32);
+    if (m->to_strips) bench_to_strips(s, q);
 }
 
 static void report(const struct setup *s, const char *what, double n, double sec, const char *unit)
@@ -200,8 +224,7 @@ int main(int argc, char **argv)
         for (size_t j = 0; (q = apr_quant_at(j)) != NULL; j++) {
             if (argc > 2 && strcmp(argv[2], q->name) != 0) continue;
             if (!s.kern->matmul[q->type].fast || q->type == APR_NATIVE_Q8) continue;
-            bench_matmul(&s, q, false);
-            if (s.kern->matmul[q->type].fast != s.kern->matmul[q->type].exact) bench_matmul(&s, q, true);
+            bench_type(&s, q);
         }
         if (argc <= 2) bench_vectors(&s);
     }

@@ -1,0 +1,17 @@
+/* The pieces of the AVX-512 table (F, BW, DQ, VL, VNNI): the same bits as the scalar ones.
+ *
+ * Shared by the avx512*.c files only. Nothing here is owned; see kern.h for every contract.
+ *
+ *     [APR_Q4_K] = {.., apr_avx512_strips_q4_k},
+ */
+#ifndef APR_KERN_AVX512_H
+#define APR_KERN_AVX512_H
+
+#include "kern.h"
+
+/* avx512_strips256.c, avx512_strips32.c */
+apr_matmul_fn apr_avx512_strips_q4_0, apr_avx512_strips_q4_1, apr_avx512_strips_q5_0, apr_avx512_strips_q5_1;
+apr_matmul_fn apr_avx512_strips_q8_0, apr_avx512_strips_q2_k, apr_avx512_strips_q3_k, apr_avx512_strips_q4_k;
+apr_matmul_fn apr_avx512_strips_q5_k, apr_avx512_strips_q6_k;
+
+#endif
