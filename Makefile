@@ -52,7 +52,7 @@ $(O)/libapr.a: $(LIB_OBJ) $(O)/lib.list
 	@rm -f $@
 	ar rcs $@ $(LIB_OBJ)
 
-tool_obj = $(patsubst %.c,$(O)/%.o,$(wildcard tools/$(1)/*.c))
+tool_obj = $(patsubst %.c,$(O)/%.o,$(wildcard tools/$(1)/*.c tools/$(1)/*/*.c))
 define tool_rule
 $(BINDIR)/$(1): $(call tool_obj,$(1)) $(O)/libapr.a
 	@mkdir -p $$(@D)

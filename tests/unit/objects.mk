@@ -1,14 +1,16 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
+sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache)
-UNIT_OBJ_test_sample   := $(call infer_obj,sample)
+UNIT_OBJ_test_sample   := $(sampler_obj)
+UNIT_OBJ_test_sampler  := $(sampler_obj)
 UNIT_OBJ_test_forward  := $(call infer_obj,forward attention linear weights cache) $(O)/tests/unit/ref_forward.o
-UNIT_OBJ_test_generate := $(call infer_obj,generate sample session forward attention linear weights cache)
+UNIT_OBJ_test_generate := $(call infer_obj,generate session forward attention linear weights cache) $(sampler_obj)
 UNIT_OBJ_test_chat     := $(call infer_obj,chat)
 UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_check merge_methods merge_linear \
                             merge_task merge_slerp merge_ties merge_dare)
 UNIT_OBJ_test_pull_names := $(patsubst %,$(O)/tools/apr-pull/%.o,names select source http_parts)
 UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 
-$(foreach t,test_cache test_sample test_forward test_fixtures test_generate test_chat test_merge test_pull_names,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
+$(foreach t,test_cache test_sample test_sampler test_forward test_fixtures test_generate test_chat test_merge test_pull_names,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
 $(O)/unit/test_pull_names: LIBS += -lcurl

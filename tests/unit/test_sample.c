@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../tools/apr-infer/sample.h"
+#include "../../tools/apr-infer/sampler/sampler.h"
 
 #define N 1000u
 
@@ -47,14 +47,35 @@ static struct apr_sampler open_sampler(const struct apr_sample_opts *o, size_t n
 {
     struct apr_sampler s;
     struct apr_err e = {0};
-    assert_int_equal(apr_sampler_init(&s, o, n, 4096, &apr_kern_scalar, &arena, &e), APR_OK);
+    const struct apr_sampler_site site = {.n_vocab = n, .n_ctx = 4096, .kern = &apr_kern_scalar};
+    assert_int_equal(apr_sampler_init(&s, o, &site, &arena, &e), APR_OK);
     return s;
+}
+
+static void chain(struct apr_sampler *s, const float *x)
+{
+    struct apr_err e = {0};
+    assert_int_equal(apr_sampler_chain(s, x, &e), APR_OK);
+}
+
+static int32_t next(struct apr_sampler *s, const float *x)
+{
+    struct apr_err e = {0};
+    int32_t id = -1;
+    assert_int_equal(apr_sampler_next(s, x, &id, &e), APR_OK);
+    return id;
+}
+
+static void accept(struct apr_sampler *s, int32_t id)
+{
+    struct apr_err e = {0};
+    assert_int_equal(apr_sampler_accept(s, id, &e), APR_OK);
 }
 
 static bool has(const struct apr_sampler *s, int32_t id)
 {
-    for (size_t i = 0; i < s->n_cands; i++)
-        if (s->cands[i].id == id) return true;
+    for (size_t i = 0; i < s->c.n; i++)
+        if (s->c.at[i].id == id) return true;
     return false;
 }
 
@@ -65,8 +86,8 @@ static void greedy_takes_the_first_maximum(void **state)
     o.repeat_penalty = 100; /* temperature 0 applies no penalty */
     struct apr_sampler s = open_sampler(&o, 6);
     float x[] = {1, 5, 3, 5, -1, 4};
-    apr_sampler_accept(&s, 1);
-    assert_int_equal(apr_sampler_next(&s, x), 1);
+    accept(&s, 1);
+    assert_int_equal(next(&s, x), 1);
 }
 
 static void top_k_is_the_k_largest(void **state)
@@ -80,9 +101,9 @@ static void top_k_is_the_k_largest(void **state)
         struct apr_sampler s = open_sampler(&o, N);
         noise(x, N, (unsigned)ks[i]);
         x[17] = x[400] = x[800]; /* equal logits: the smaller id first */
-        apr_sampler_chain(&s, x);
+        chain(&s, x);
         size_t k = (size_t)ks[i] < N ? (size_t)ks[i] : N;
-        assert_int_equal(s.n_cands, k);
+        assert_int_equal(s.c.n, k);
         for (size_t a = 0; a < N; a++) {
             size_t n_before = 0;
             for (size_t b = 0; b < N; b++) n_before += x[b] > x[a] || (b < a && x[b] == x[a]);
@@ -114,8 +135,8 @@ static void top_p_is_the_smallest_set(void **state)
         qsort(p, N, sizeof *p, descending);
         size_t n = 0;
         while (mass < tops[i] * sum) mass += p[n++];
-        apr_sampler_chain(&s, x);
-        assert_int_equal(s.n_cands, n);
+        chain(&s, x);
+        assert_int_equal(s.c.n, n);
     }
 }
 
@@ -126,10 +147,10 @@ static void min_p_is_relative_to_the_likeliest(void **state)
     o.min_p = 0.1;
     struct apr_sampler s = open_sampler(&o, 4);
     float x[] = {0, (float)log(0.11), (float)log(0.09), -50};
-    apr_sampler_chain(&s, x);
-    assert_int_equal(s.n_cands, 2);
+    chain(&s, x);
+    assert_int_equal(s.c.n, 2);
     assert_true(has(&s, 0) && has(&s, 1));
-    assert_float_equal(s.cands[1].logit, log(0.11) / 2, 1e-6);
+    assert_float_equal(s.c.at[1].logit, log(0.11) / 2, 1e-6);
 }
 
 static void penalty_counts_a_token_once(void **state)
@@ -140,14 +161,13 @@ static void penalty_counts_a_token_once(void **state)
     o.repeat_last_n = 3;
     struct apr_sampler s = open_sampler(&o, 5);
     const int32_t seen[] = {4, 1, 1, 2}; /* 4 has left the window of 3 */
-    for (size_t i = 0; i < 4; i++) apr_sampler_accept(&s, seen[i]);
+    for (size_t i = 0; i < 4; i++) accept(&s, seen[i]);
     float x[] = {3, 3, -3, 3, 3};
     const float want[] = {3, 1.5f, -6, 3, 3};
-    apr_sampler_chain(&s, x);
-    for (size_t i = 0; i < 5; i++) assert_float_equal(x[i], want[i], 0);
-    float again[] = {3, 3, -3, 3, 3};
-    apr_sampler_chain(&s, again);
-    assert_memory_equal(x, again, sizeof x);
+    for (int twice = 0; twice < 2; twice++) { /* the caller's logits stay as they are */
+        chain(&s, x);
+        for (size_t i = 0; i < 5; i++) assert_float_equal(s.c.at[i].logit, want[s.c.at[i].id], 0);
+    }
 }
 
 static void draws_follow_the_probabilities(void **state)
@@ -164,16 +184,15 @@ static void draws_follow_the_probabilities(void **state)
     for (int i = 0; i < N_DRAWS; i++) {
         float x[4];
         memcpy(x, logits, sizeof x);
-        n[apr_sampler_next(&s, x)]++;
+        n[next(&s, x)]++;
     }
     for (int i = 0; i < 4; i++) {
         double want = p[i] / sum * N_DRAWS;
         chi2 += ((double)n[i] - want) * ((double)n[i] - want) / want;
     }
     assert_true(chi2 < 16.27); /* 3 degrees of freedom, one in a thousand */
-    double probs[4], total = 0;
-    apr_sampler_probs(&s, probs);
-    for (size_t i = 0; i < s.n_cands; i++) total += probs[i];
+    double total = 0;
+    for (size_t i = 0; i < s.c.n; i++) total += s.c.at[i].p;
     assert_float_equal(total, 1, 1e-12);
 }
 
@@ -190,7 +209,7 @@ static void a_seed_is_a_sequence(void **state)
         for (unsigned i = 0; i < 64; i++) {
             float x[N];
             noise(x, N, i);
-            int32_t id = apr_sampler_next(&s, x);
+            int32_t id = next(&s, x);
             if (pass == 0) first[i] = id;
             n_same += first[i] == id;
         }

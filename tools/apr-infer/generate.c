@@ -45,6 +45,8 @@ struct loop {
     const struct apr_text_sink *to; /* or NULL */
     struct apr_utf8_gate gate;
     struct apr_buf piece, held;
+    struct apr_cache other_cache; /* of the guide's sequence */
+    float *logits, *other;        /* [n_vocab] */
 };
 
 /* Takes the bytes of one more token (n 0 and last: the end) through the gate and the stop strings. */
@@ -69,7 +71,27 @@ static bool is_end(const struct apr_session *s, int32_t id)
     return false;
 }
 
-static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, float *logits, int64_t ns_start,
+/* The logits of the last token into l->logits; with a guide both sequences have run. */
+static enum apr_code next_logits(struct loop *l, const int32_t *ids, size_t n_ids, const int32_t *other,
+                                 size_t n_other, struct apr_err *e)
+{
+    struct apr_session *s = l->s;
+    TRY(apr_forward_prompt(&s->fwd, &s->cache, ids, n_ids, e));
+    TRY(apr_forward_logits(&s->fwd, s->fwd.n_toks - 1, 1, l->logits, e));
+    if (!l->g->opts.guide) return APR_OK;
+    TRY(apr_forward_prompt(&s->fwd, &l->other_cache, other, n_other, e));
+    TRY(apr_forward_logits(&s->fwd, s->fwd.n_toks - 1, 1, l->other, e));
+    apr_sampler_guide(l->logits, l->other, l->g->opts.guide_scale, s->model->config.n_vocab);
+    return APR_OK;
+}
+
+static bool is_full(const struct loop *l)
+{
+    size_t n_ctx = l->s->n_ctx;
+    return l->s->cache.n_pos == n_ctx || (l->g->opts.guide && l->other_cache.n_pos == n_ctx);
+}
+
+static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, int64_t ns_start,
                                  struct apr_err *e)
 {
     struct apr_session *s = l->s;
@@ -77,9 +99,9 @@ static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, fl
     int64_t ns_first = 0;
     bool stopped = false; /* by a stop string */
     while (g->ids.n < g->opts.n_max) {
-        TRY(apr_forward_logits(&s->fwd, s->fwd.n_toks - 1, 1, logits, e));
-        int32_t id = apr_sampler_next(sampler, logits);
-        apr_sampler_accept(sampler, id);
+        int32_t id;
+        TRY(apr_sampler_next(sampler, l->logits, &id, e));
+        TRY(apr_sampler_accept(sampler, id, e));
         TRY(apr_ids_push(&g->ids, id, e));
         if (!ns_first) ns_first = apr_now_ns();
         if (!g->opts.ignore_eos && is_end(s, id)) {
@@ -93,11 +115,11 @@ static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, fl
             break;
         }
         if (g->ids.n == g->opts.n_max) break;
-        if (s->cache.n_pos == s->n_ctx) {
+        if (is_full(l)) {
             apr_note("the context of %zu positions is full", s->n_ctx);
             break;
         }
-        TRY(apr_forward_chunk(&s->fwd, &s->cache, &id, 1, e));
+        TRY(next_logits(l, &id, 1, &id, 1, e));
     }
     int64_t ns_end = apr_now_ns();
     if (ns_first) g->decode_s = (double)(ns_end - ns_first) * 1e-9;
@@ -109,14 +131,19 @@ static enum apr_code run_loop(struct loop *l, struct apr_sampler *sampler, const
                               struct apr_arena *arena, struct apr_err *e)
 {
     struct apr_session *s = l->s;
-    float *logits;
+    const struct apr_ids *guide = l->g->opts.guide;
     TRY(apr_session_fits(s, n_ids, 1, e));
-    TRY(apr_arena_try(arena, &logits, s->model->config.n_vocab, sizeof *logits, "logits", e));
-    for (size_t i = 0; i < n_ids; i++) apr_sampler_accept(sampler, ids[i]);
+    TRY(apr_arena_try(arena, &l->logits, s->model->config.n_vocab, sizeof *l->logits, "logits", e));
+    if (guide) {
+        TRY(apr_session_fits(s, guide->n, 1, e));
+        TRY(apr_arena_try(arena, &l->other, s->model->config.n_vocab, sizeof *l->other, "logits", e));
+        TRY(apr_cache_init(&l->other_cache, &s->model->config, s->cache.is_f32, s->n_ctx, e));
+    }
+    for (size_t i = 0; i < n_ids; i++) TRY(apr_sampler_accept(sampler, ids[i], e));
     int64_t ns_start = apr_now_ns();
     apr_cache_truncate(&s->cache, 0);
-    TRY(apr_forward_prompt(&s->fwd, &s->cache, ids, n_ids, e));
-    return decode_loop(l, sampler, logits, ns_start, e);
+    TRY(next_logits(l, ids, n_ids, guide ? guide->at : NULL, guide ? guide->n : 0, e));
+    return decode_loop(l, sampler, ns_start, e);
 }
 
 enum apr_code apr_generate(struct apr_session *s, struct apr_sampler *sampler, const int32_t *ids,
@@ -126,12 +153,14 @@ enum apr_code apr_generate(struct apr_session *s, struct apr_sampler *sampler, c
     struct loop l = {.s = s, .g = g, .to = to};
     struct apr_arena arena;
     apr_arena_init(&arena);
+    apr_arena_init(&l.other_cache.arena);
     apr_buf_init(&l.piece, MAX_TEXT_BYTES);
     apr_buf_init(&l.held, MAX_TEXT_BYTES);
     g->n_prompt = n_ids;
     enum apr_code code = run_loop(&l, sampler, ids, n_ids, &arena, e);
     apr_buf_free(&l.held);
     apr_buf_free(&l.piece);
+    apr_cache_free(&l.other_cache);
     apr_arena_free(&arena);
     return code;
 }

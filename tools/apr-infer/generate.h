@@ -8,13 +8,17 @@
 #ifndef APR_INFER_GENERATE_H
 #define APR_INFER_GENERATE_H
 
-#include "sample.h"
+#include "sampler/sampler.h"
 #include "session.h"
 
 struct apr_gen_opts {
     size_t n_max;                 /* tokens at most */
     const struct apr_strs *stops; /* borrowed; NULL = none */
     bool ignore_eos;
+    /* Classifier-free guidance: a second sequence that begins with other tokens, and goes on with the same.
+     */
+    double guide_scale;
+    const struct apr_ids *guide; /* borrowed; NULL = none */
 };
 
 struct apr_gen {

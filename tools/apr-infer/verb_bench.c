@@ -66,8 +66,8 @@ static enum apr_code one_run(struct apr_session *s, const struct apr_ids *ids, c
     apr_arena_init(&arena);
     apr_sample_defaults(&o);
     apr_gen_init(g, &(struct apr_gen_opts){.n_max = (size_t)a->n_max, .ignore_eos = true});
-    enum apr_code code =
-        apr_sampler_init(&sampler, &o, s->model->config.n_vocab, s->n_ctx, s->kern, &arena, e);
+    const struct apr_sampler_site site = {s->model->config.n_vocab, s->n_ctx, s->kern, s->tok};
+    enum apr_code code = apr_sampler_init(&sampler, &o, &site, &arena, e);
     if (code == APR_OK) code = apr_generate(s, &sampler, ids->at, ids->n, g, NULL, e);
     apr_arena_free(&arena);
     return code;

@@ -15,9 +15,9 @@ struct run_args {
     int64_t n_max;
     struct apr_strs stops;
     bool raw, chat, stream, benchmark, model_sampling, gpu, no_gpu;
-    double temperature, top_p, min_p, repeat_penalty;
-    int64_t top_k, repeat_last_n;
-    uint64_t seed;
+    struct apr_sample_opts sample;
+    double cfg_scale; /* NaN = not given */
+    const char *negative;
 };
 
 static const struct apr_opt opts[] = {
@@ -32,20 +32,11 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct run_args, stream, "stream", 0, NULL,
             "write text as it is made (what text output does; not with json)"),
     APR_OPT(struct run_args, benchmark, "benchmark", 0, NULL, "print timings on standard error"),
-    APR_OPT(struct run_args, temperature, "temperature", 0, "T",
-            "sample at temperature T; 0 is greedy (default 0)"),
-    APR_OPT(struct run_args, temperature, "temp", 0, "T", "the same as --temperature"),
-    APR_OPT(struct run_args, top_k, "top-k", 0, "K", "sample from the K likeliest tokens (0: all)"),
-    APR_OPT(struct run_args, top_p, "top-p", 0, "P",
-            "sample from the smallest set with probability P (1: all)"),
-    APR_OPT(struct run_args, min_p, "min-p", 0, "P",
-            "drop tokens less likely than P times the likeliest (0: none)"),
-    APR_OPT(struct run_args, repeat_penalty, "repeat-penalty", 0, "R",
-            "make repeated tokens less likely (1: off)"),
-    APR_OPT(struct run_args, repeat_penalty, "repetition-penalty", 0, "R", "the same as --repeat-penalty"),
-    APR_OPT(struct run_args, repeat_last_n, "repeat-last-n", 0, "N",
-            "tokens the penalty looks back at (default 64; -1: all)"),
-    APR_OPT(struct run_args, seed, "seed", 0, "N", "seed of the sampler (default 299792458)"),
+    APR_SAMPLE_OPTS(struct run_args),
+    APR_OPT(struct run_args, cfg_scale, "cfg-scale", 0, "S",
+            "guide away from --negative-prompt: other + S * (logits - other) (1: off)"),
+    APR_OPT(struct run_args, negative, "negative-prompt", 0, "TEXT",
+            "what --cfg-scale takes instead of the prompt (default: nothing)"),
     APR_OPT(struct run_args, model_sampling, "model-sampling", 0, NULL,
             "start from the model's own sampling values"),
     APR_OPT(struct run_args, stops, "stop", 0, "TEXT", "end before TEXT (repeatable)"),
@@ -54,17 +45,13 @@ static const struct apr_opt opts[] = {
     APR_ENGINE_OPTS(struct run_args),
 };
 
-/* Options that were not given: a NaN, or a number that no one would give. */
-#define NOT_GIVEN INT64_MIN
-
 static void init(void *args_)
 {
     struct run_args *a = args_;
     apr_engine_defaults(&a->engine);
     a->n_max = 32;
-    a->temperature = a->top_p = a->min_p = a->repeat_penalty = NAN;
-    a->top_k = a->repeat_last_n = NOT_GIVEN;
-    a->seed = 299792458;
+    apr_sample_unset(&a->sample);
+    a->cfg_scale = NAN;
     a->format = "text";
 }
 
@@ -80,30 +67,14 @@ static enum apr_code check_args(const struct run_args *a, bool *json, struct apr
     if (a->raw && a->chat) return apr_fail(e, APR_EUSAGE, "--raw and --chat exclude each other");
     if (a->raw && a->system)
         return apr_fail(e, APR_EUSAGE, "--system needs a chat template; --raw uses none");
+    if (a->negative && isnan(a->cfg_scale))
+        return apr_fail(e, APR_EUSAGE, "--negative-prompt does nothing without --cfg-scale");
+    if (!isnan(a->cfg_scale) && (a->cfg_scale < 0 || a->cfg_scale > 100))
+        return apr_fail(e, APR_EUSAGE, "--cfg-scale: found %g, expected 0 to 100", a->cfg_scale);
     if (a->n_max < -1 || a->n_max == 0)
         return apr_fail(e, APR_EUSAGE, "--max-tokens: found %" PRId64 ", expected 1 or more, or -1",
                         a->n_max);
     return APR_OK;
-}
-
-static void sampling(const struct run_args *a, const struct apr_model *m, struct apr_sample_opts *o)
-{
-    apr_sample_defaults(o);
-    if (a->model_sampling) apr_sample_from_model(o, &m->generation);
-    if (!isnan(a->temperature)) o->temperature = a->temperature;
-    if (!isnan(a->top_p)) o->top_p = a->top_p;
-    if (!isnan(a->min_p)) o->min_p = a->min_p;
-    if (!isnan(a->repeat_penalty)) o->repeat_penalty = a->repeat_penalty;
-    if (a->top_k != NOT_GIVEN) o->top_k = a->top_k;
-    if (a->repeat_last_n != NOT_GIVEN) o->repeat_last_n = a->repeat_last_n;
-    o->seed = a->seed;
-}
-
-static void warn_if_idle(const struct run_args *a, const struct apr_sample_opts *o)
-{
-    bool shaped = !isnan(a->top_p) || !isnan(a->min_p) || !isnan(a->repeat_penalty) || a->top_k != NOT_GIVEN;
-    if (shaped && o->temperature == 0)
-        apr_warn("temperature 0 is greedy: --top-k, --top-p, --min-p and penalties do nothing");
 }
 
 static enum apr_code encode_chat(const struct run_args *a, const struct apr_session *s,
@@ -175,8 +146,8 @@ static void timings(struct apr_out *o, const struct apr_session *s, const struct
     apr_out_str(o, "kernels", s->kern->name);
 }
 
-static enum apr_code report_json(const struct apr_session *s, const struct apr_gen *g, double start_s,
-                                 struct apr_err *e)
+static enum apr_code report_json(const struct apr_session *s, const struct apr_gen *g,
+                                 const struct apr_sampler *sampler, double start_s, struct apr_err *e)
 {
     struct apr_out *o = apr_out_open(stdout, true, "apr.run/1");
     apr_out_str(o, "model", s->model->name);
@@ -187,25 +158,51 @@ static enum apr_code report_json(const struct apr_session *s, const struct apr_g
     apr_out_u64(o, "n_prompt_toks", g->n_prompt);
     apr_out_u64(o, "n_generated", g->ids.n);
     apr_out_str(o, "finish_reason", g->finish);
+    apr_sampler_report(sampler, o);
     apr_out_obj(o, "timings");
     timings(o, s, g, start_s);
     apr_out_end(o);
     return apr_out_close(o, e);
 }
 
-static enum apr_code generate(const struct run_args *a, const struct apr_ctx *ctx, struct apr_session *s,
+/* The sequence of --cfg-scale: the negative prompt where the prompt stands. A raw one without text is the
+ * prompt's last token alone, as Hugging Face has it. */
+static enum apr_code encode_guide(const struct run_args *a, const struct apr_session *s,
+                                  const struct apr_ids *prompt, struct apr_ids *ids, struct apr_err *e)
+{
+    struct apr_buf text;
+    if (isnan(a->cfg_scale) || a->cfg_scale == 1) return APR_OK;
+    apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
+    const char *negative = a->negative ? a->negative : "";
+    enum apr_code code = apr_buf_append(&text, negative, strlen(negative), e);
+    if (code == APR_OK) code = encode_prompt(a, s, &text, ids, e);
+    if (code == APR_OK && !ids->n) code = apr_ids_push(ids, prompt->at[prompt->n - 1], e);
+    apr_buf_free(&text);
+    return code;
+}
+
+static enum apr_code init_sampler(const struct run_args *a, const struct apr_ctx *ctx,
+                                  const struct apr_session *s, struct apr_sampler *sampler, struct apr_err *e)
+{
+    const struct apr_sampler_site site = {s->model->config.n_vocab, s->n_ctx, s->kern, s->tok};
+    struct apr_sample_opts o;
+    TRY(apr_sample_resolve(&a->sample, a->model_sampling ? &s->model->generation : NULL, &o, e));
+    const char *idle = apr_sample_idle(&a->sample, &o);
+    if (idle) apr_warn("temperature 0 is greedy: %s does nothing; give --temperature", idle);
+    return apr_sampler_init(sampler, &o, &site, ctx->arena, e);
+}
+
+static enum apr_code generate(const struct run_args *a, struct apr_session *s, struct apr_sampler *sampler,
                               const struct apr_buf *text, struct apr_gen *g, bool json, struct apr_err *e)
 {
-    struct apr_sample_opts o;
-    struct apr_sampler sampler;
-    struct apr_ids ids = {0};
-    sampling(a, s->model, &o);
-    TRY(apr_sample_check(&o, e));
-    warn_if_idle(a, &o);
-    TRY(apr_sampler_init(&sampler, &o, s->model->config.n_vocab, s->n_ctx, s->kern, ctx->arena, e));
+    struct apr_ids ids = {0}, guide = {0};
     enum apr_code code = encode_prompt(a, s, text, &ids, e);
+    if (code == APR_OK) code = encode_guide(a, s, &ids, &guide, e);
     const struct apr_text_sink to = {write_text, stdout};
-    if (code == APR_OK) code = apr_generate(s, &sampler, ids.at, ids.n, g, json ? NULL : &to, e);
+    g->opts.guide = guide.n ? &guide : NULL;
+    g->opts.guide_scale = a->cfg_scale;
+    if (code == APR_OK) code = apr_generate(s, sampler, ids.at, ids.n, g, json ? NULL : &to, e);
+    apr_ids_free(&guide);
     apr_ids_free(&ids);
     /* A line of its own for the shell's prompt, but only there: a pipe gets the generated text alone. */
     if (code == APR_OK && !json && isatty(STDOUT_FILENO)) code = write_text(stdout, "\n", 1, e);
@@ -228,12 +225,14 @@ static enum apr_code with_model(const struct run_args *a, const struct apr_ctx *
     int64_t ns_start = apr_now_ns();
     struct apr_session s;
     struct apr_gen g;
+    struct apr_sampler sampler;
     TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
     apr_gen_init(
         &g, &(struct apr_gen_opts){.n_max = a->n_max < 0 ? SIZE_MAX : (size_t)a->n_max, .stops = &a->stops});
-    enum apr_code code = generate(a, ctx, &s, text, &g, json, e);
+    enum apr_code code = init_sampler(a, ctx, &s, &sampler, e);
+    if (code == APR_OK) code = generate(a, &s, &sampler, text, &g, json, e);
     double start_s = (double)(apr_now_ns() - ns_start) * 1e-9 - g.prompt_s - g.decode_s;
-    if (code == APR_OK && json) code = report_json(&s, &g, start_s, e);
+    if (code == APR_OK && json) code = report_json(&s, &g, &sampler, start_s, e);
     if (code == APR_OK && a->benchmark) code = benchmark(&s, &g, start_s, e);
     apr_gen_free(&g);
     apr_session_close(&s);
@@ -245,7 +244,9 @@ static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
 {
     const struct run_args *a = args_;
     bool json = ctx->g->json;
+    struct apr_sample_opts o;
     TRY(check_args(a, &json, e));
+    TRY(apr_sample_resolve(&a->sample, NULL, &o, e));
     struct apr_buf text;
     apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
     enum apr_code code = read_prompt(a, ctx, &text, e);
@@ -261,9 +262,18 @@ static const char details[] =
     "tokens in\n"
     "it stay text. --raw feeds PROMPT as it is.\n"
     "\n"
-    "The default is greedy. Any of --temperature, --model-sampling starts sampling: penalties, top-k, top-p, "
-    "min-p,\n"
-    "temperature, draw, in this order; the same seed gives the same text on any machine and thread count.\n"
+    "The default is greedy. --temperature or --model-sampling starts sampling by a chain of steps; each "
+    "narrows or\n"
+    "changes what the ones before it left, and one without effect is skipped. --samplers names them in "
+    "another order;\n"
+    "by default:\n"
+    "\n"
+    "  penalties;dry;top_n_sigma;top_k;typical;tail_free;top_p;min_p;eta;epsilon;xtc;temperature\n"
+    "\n"
+    "With --mirostat 2: penalties;dry;temperature;mirostat. --logit-bias and --cfg-scale act before the "
+    "chain, and\n"
+    "greedy too; temperature 0 applies no penalty. The same seed gives the same text on any machine and "
+    "thread count.\n"
     "\n"
     "  apr run model.apr \"What is 2+2?\"\n"
     "  apr run model.gguf --raw -n 64 --stop 'def ' 'def fib(n):'\n"
