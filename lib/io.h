@@ -16,6 +16,9 @@
 #include "hash.h"
 #include "pack.h"
 
+/* What a pipe is asked to hold, so that both sides work in pieces: what Linux lets anybody have. */
+#define APR_PIPE_BYTES (1 << 20)
+
 struct apr_src;
 
 /* path "-" is standard input. Opens O_RDONLY|O_NONBLOCK|O_CLOEXEC, refuses directories (4), absent
@@ -65,11 +68,11 @@ uint32_t apr_src_crc(const struct apr_src *s);
 /* From now on the bytes on disk are also hashed, as long as they are read front to back (gaps of a few MiB
  * are read for it). Position 0; before apr_src_unpack, which ends it. */
 APR_MUST_USE enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *e);
-/* While on, apr_src_pread leaves the hashing to apr_src_sha_flush, which any thread may call, and which must
- * come before the memory that was read into changes. */
+/* While on, apr_src_pread leaves the hashing to the caller, who hands over what he read, in order: from any
+ * thread, one at a time, also while another piece is read. */
 void apr_src_sha_defer(struct apr_src *s, bool on);
-void apr_src_sha_flush(struct apr_src *s);
-/* *whole: all of it was read in order, and hex is its SHA-256. Reports what a flush could not read. */
+void apr_src_sha_add(struct apr_src *s, uint64_t off, const void *p, size_t n);
+/* *whole: all of it was read in order, and hex is its SHA-256. Reports what an add could not read. */
 APR_MUST_USE enum apr_code apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX], bool *whole,
                                            struct apr_err *e);
 /* Reads a whole small file (<= max_bytes) into an initialised buffer. */
@@ -92,7 +95,8 @@ void apr_sink_pack(struct apr_sink *s, enum apr_pack kind, uint64_t off_plain, s
 /* Would writing to s change the file that src reads? Only a redirected standard output can. */
 bool apr_sink_is(const struct apr_sink *s, const struct apr_src *src);
 uint64_t apr_sink_stored(const struct apr_sink *s); /* bytes written so far, as stored */
-uint32_t apr_sink_crc(const struct apr_sink *s);    /* CRC-32 of every byte so far */
+void apr_sink_crc_begin(struct apr_sink *s);        /* before the first write */
+uint32_t apr_sink_crc(const struct apr_sink *s);    /* CRC-32 of every byte since then */
 bool apr_sink_failed(const struct apr_sink *s);     /* stop early; the text comes from finish */
 /* Fails with 7 unless the file system of path, or of the file that standard output is, has n bytes free. No
  * effect on pipes and devices. */

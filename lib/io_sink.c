@@ -24,11 +24,12 @@
 #include "hash.h"
 #include "io_temp.h"
 
-#define BUF_BYTES ((size_t)1 << 16)
-#define MAX_IO    ((size_t)1 << 30) /* Linux moves at most 2 GiB in one call */
-#define MAX_TEMPS 64
-#define N_TRIES   100
-#define MAX_HOPS  40 /* links that lead to links, as in the kernel */
+#define BUF_BYTES  ((size_t)1 << 16)
+#define MAX_IO     ((size_t)1 << 30) /* Linux moves at most 2 GiB in one call */
+#define MAX_TEMPS  64
+#define N_TRIES    100
+#define PUSH_BYTES ((uint64_t)16 << 20)
+#define MAX_HOPS   40 /* links that lead to links, as in the kernel */
 
 struct apr_sink {
     struct apr_arena arena; /* owns this struct, its strings and buf */
@@ -43,8 +44,10 @@ struct apr_sink {
     struct apr_packer *packer; /* owned; NULL: stored as it comes */
     uint64_t off_plain;        /* where the compressed stream begins */
     uint64_t n_needed;         /* what apr_sink_need was told, for the message of a disk that fills up */
+    bool with_crc;
     uint32_t crc;
-    uint8_t *buf; /* [BUF_BYTES] */
+    uint64_t off_pushed; /* the kernel was told to write what lies before */
+    uint8_t *buf;        /* [BUF_BYTES] */
     size_t n_buf;
     enum apr_code code; /* sticky */
     struct apr_err why;
@@ -194,6 +197,7 @@ static enum apr_code open_stdout(struct apr_sink *s, struct apr_err *e)
     if (fflush(stdout)) return apr_fail(e, APR_EIO, "standard output: %s", strerror(errno));
     s->fd = fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3);
     if (s->fd < 0) return apr_fail(e, APR_EIO, "standard output: %s", strerror(errno));
+    (void)fcntl(s->fd, F_SETPIPE_SZ, APR_PIPE_BYTES); /* where it is a pipe; a smaller one works as well */
     name_stdout(s);
     return APR_OK;
 }
@@ -266,6 +270,16 @@ static void write_all(struct apr_sink *s, const uint8_t *p, size_t n, uint64_t o
     }
 }
 
+/* Files that appear at the end are synced then. The disk works meanwhile, so that little is left to wait for;
+ * a file system that cannot do this writes when it likes. */
+static void push(struct apr_sink *s)
+{
+    uint64_t end = s->n_stored - s->n_buf;
+    if (s->fd_dir < 0 || end < s->off_pushed + PUSH_BYTES) return;
+    (void)sync_file_range(s->fd, (off_t)s->off_pushed, (off_t)(end - s->off_pushed), SYNC_FILE_RANGE_WRITE);
+    s->off_pushed = end;
+}
+
 static void flush(struct apr_sink *s)
 {
     write_all(s, s->buf, s->n_buf, s->n_stored - s->n_buf);
@@ -290,6 +304,7 @@ static void store(void *sink, const void *p, size_t n)
         s->n_buf += n;
     }
     s->n_stored += n;
+    push(s);
 }
 
 void apr_sink_pack(struct apr_sink *s, enum apr_pack kind, uint64_t off_plain, struct apr_pool *pool)
@@ -303,7 +318,7 @@ void apr_sink_write(struct apr_sink *s, const void *p, size_t n)
 {
     const uint8_t *at = p;
     if (n == 0 || s->code != APR_OK) return;
-    s->crc = apr_crc32(s->crc, p, n);
+    if (s->with_crc) s->crc = apr_crc32(s->crc, p, n);
     size_t n_plain = n;
     if (s->packer) n_plain = s->pos >= s->off_plain ? 0 : (size_t)(s->off_plain - s->pos);
     if (n_plain > n) n_plain = n;
@@ -327,6 +342,11 @@ void apr_sink_zeros(struct apr_sink *s, uint64_t n)
 uint64_t apr_sink_pos(const struct apr_sink *s)
 {
     return s->pos;
+}
+void apr_sink_crc_begin(struct apr_sink *s)
+{
+    s->with_crc = true;
+    s->crc = 0;
 }
 uint32_t apr_sink_crc(const struct apr_sink *s)
 {

@@ -34,12 +34,9 @@ struct apr_src {
     uint32_t crc;
     struct apr_sha256 *sha; /* owned; NULL: not hashed, or not any more */
     uint64_t n_hashed;
-    enum apr_code sha_code; /* sticky; of a flush */
+    enum apr_code sha_code; /* sticky; of an add */
     struct apr_err sha_why;
     bool sha_defers;
-    const void *late; /* read, and not hashed yet; borrowed */
-    size_t n_late;
-    uint64_t off_late;
     /* A compressed rest of the file: */
     enum apr_pack pack;
     uint64_t off_pack;         /* where it begins, in file and content */
@@ -85,6 +82,8 @@ static enum apr_code classify(struct apr_src *s, const char *path, struct apr_er
         if (s->seekable) posix_fadvise(s->fd, 0, 0, POSIX_FADV_SEQUENTIAL);
         return APR_OK;
     }
+    if (S_ISFIFO(st.st_mode))
+        (void)fcntl(s->fd, F_SETPIPE_SZ, APR_PIPE_BYTES); /* a smaller one works as well */
     if (is_stdin && isatty(s->fd))
         return apr_fail(e, APR_EUSAGE, "standard input is a terminal; expected a file or a pipe");
     if (!is_stdin && !is_fd_path(path))
@@ -277,11 +276,10 @@ void apr_src_sha_defer(struct apr_src *s, bool on)
     s->sha_defers = on;
 }
 
-void apr_src_sha_flush(struct apr_src *s)
+void apr_src_sha_add(struct apr_src *s, uint64_t off, const void *p, size_t n)
 {
-    if (s->n_late && s->sha_code == APR_OK)
-        s->sha_code = sha_add(s, s->off_late, s->late, s->n_late, &s->sha_why);
-    s->n_late = 0;
+    if (s->sha_defers && s->seekable && !s->packed && s->sha_code == APR_OK)
+        s->sha_code = sha_add(s, off, p, n, &s->sha_why);
 }
 
 enum apr_code apr_src_sha_end(struct apr_src *s, char hex[APR_SHA256_HEX], bool *whole, struct apr_err *e)
@@ -368,13 +366,8 @@ enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *dst, size_t n
                         off, what, n, s->n_bytes);
     if (!s->packed) {
         TRY(pread_fd(s, off, dst, n, what, e));
-        if (!s->sha) return APR_OK; /* several threads may be here */
-        apr_src_sha_flush(s);
-        s->late = dst;
-        s->n_late = n;
-        s->off_late = off;
-        if (!s->sha_defers) apr_src_sha_flush(s);
-        return APR_OK;
+        if (s->sha_defers || !s->sha) return APR_OK; /* several threads may be here */
+        return sha_add(s, off, dst, n, e);
     }
     if (off < s->off_pack) {
         size_t n_plain = s->off_pack - off < n ? (size_t)(s->off_pack - off) : n;

@@ -129,6 +129,7 @@ enum apr_code apr_apr_begin(const struct apr_plan *p, struct apr_sink *s, struct
     apr_buf_init(&b, APR_MAX_META_BYTES);
     code = put_head(p, &b, e);
     if (code == APR_OK) {
+        apr_sink_crc_begin(s);
         apr_sink_write(s, b.data, b.n_bytes);
         *w = apr_writer_new(p, s);
     }

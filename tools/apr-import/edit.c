@@ -42,6 +42,7 @@ void edit_difference(const uint8_t *a, const uint8_t *b, size_t n, size_t *first
 static enum apr_code copy(struct edit *d, struct apr_sink *s, uint8_t *piece, struct apr_err *e)
 {
     uint64_t end = apr_src_size(d->src) - (d->has_footer ? FOOTER_BYTES : 0);
+    if (d->has_footer) apr_sink_crc_begin(s);
     apr_sink_write(s, d->head.data, d->head.n_bytes);
     for (uint64_t off = d->n_old_head; off < end && !apr_sink_failed(s);) {
         size_t n = end - off < COPY_BYTES ? (size_t)(end - off) : COPY_BYTES;
