@@ -1,11 +1,12 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
+forward_parts := forward attention_block mla_block moe_block rope attention linear weights bind cache
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache)
 UNIT_OBJ_test_sample   := $(sampler_obj)
 UNIT_OBJ_test_sampler  := $(sampler_obj)
-UNIT_OBJ_test_forward  := $(call infer_obj,forward attention linear weights cache) $(O)/tests/unit/ref_forward.o
-UNIT_OBJ_test_generate := $(call infer_obj,generate session forward attention linear weights cache) $(sampler_obj)
+UNIT_OBJ_test_forward  := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/ref_forward.o
+UNIT_OBJ_test_generate := $(call infer_obj,generate session $(forward_parts)) $(sampler_obj)
 UNIT_OBJ_test_chat     := $(call infer_obj,chat)
 UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_check merge_methods merge_linear \
                             merge_task merge_slerp merge_ties merge_dare)

@@ -15,7 +15,8 @@ static void fill_and_compare(bool is_f32)
     struct apr_err e = {0};
     assert_int_equal(apr_cache_init(&c, &cfg, is_f32, 100, &e), APR_OK);
     size_t n_bytes = 16 * 10 * (is_f32 ? 4u : 2u);
-    assert_int_equal(c.page_bytes, n_bytes);
+    assert_int_equal(c.k_page_bytes, n_bytes);
+    assert_int_equal(c.v_page_bytes, n_bytes);
     uint8_t tag = 1;
     for (size_t n_pos = 1; n_pos <= 100; n_pos += 33)
         assert_int_equal(apr_cache_reserve(&c, n_pos, &e), APR_OK);

@@ -22,6 +22,9 @@ static const struct apr_config config = {.n_layers = 2,
                                          .n_vocab = 99,
                                          .n_ctx_train = 64,
                                          .rope_theta = 10000,
+                                         .rope = {.theta = 10000, .n_dims = 64},
+                                         .qkv_bias = true,
+                                         .is_gated = true,
                                          .norm_eps = 1e-6};
 static int32_t ids[N_TOKS];
 

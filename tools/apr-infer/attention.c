@@ -1,4 +1,4 @@
-/* Attention: softmax(q K^T / sqrt(d)) V, two passes over the pages of one KV head. */
+/* Attention: softmax(cap(q K^T * scale)) V, two passes over the pages of one KV head. */
 #include "attention.h"
 
 #include <assert.h>
@@ -8,31 +8,33 @@
 #include "ckd.h"
 
 #define MAX_TILE_TOKS 8u
+#define MAX_GROUP     16u         /* query heads of a tile: bounds the room for scores */
 #define TARGET_SCORES (64u << 10) /* floats: a tile's scores should stay in the second-level cache */
 
 struct job {
     const struct apr_attn_room *room;
     const struct apr_compute *c;
-    const struct apr_config *cfg;
+    const struct apr_attn_shape *shape;
     const struct apr_cache *cache;
     uint32_t i_layer;
-    size_t pos0, n_toks;
+    struct apr_attn_span span;
     const float *q;
     float *out;
     size_t n_tile_toks; /* tokens of a tile */
     uint32_t n_parts;   /* the group of query heads of one KV head is split into so many */
     uint32_t n_group;   /* heads of a part, the last may have fewer */
-    float scale;
 };
 
 /* One unit of work: tokens [t0, t0 + n_toks), query heads [head0, head0 + n_heads) of KV head i_kv. Rows of
- * q, out and scores are (token, head), head fastest. */
+ * q, out and scores are (token, head), head fastest; column 0 of scores is the first position of page block0.
+ */
 struct tile {
     size_t t0, n_toks, pos0; /* pos0: position of token t0 */
+    size_t block0;           /* the first page that token t0 sees */
     uint32_t i_kv, head0, n_heads;
     float *scores; /* [n_toks * n_heads, s_stride] */
     size_t s_stride;
-    float *q, *out; /* [n_toks * n_heads, head_dim] */
+    float *q, *out; /* [n_toks * n_heads, k_dim], [.., v_dim] */
 };
 
 static size_t round_up(size_t n, size_t multiple)
@@ -40,95 +42,160 @@ static size_t round_up(size_t n, size_t multiple)
     return (n + multiple - 1) / multiple * multiple;
 }
 
-static void page_scores(const struct job *j, const struct tile *w, size_t row0, size_t n_rows, size_t i_block,
-                        size_t n_pos)
+/* First position that the token at pos sees. */
+static size_t first_seen(const struct job *j, size_t pos)
 {
-    size_t d = j->cfg->head_dim;
-    const void *k = apr_cache_page(j->cache, APR_CACHE_K, j->i_layer, w->i_kv, i_block);
-    float *s = w->scores + row0 * w->s_stride + i_block * APR_PAGE_POS;
-    const float *q = w->q + row0 * d;
-    if (j->cache->is_f32)
-        j->c->kern->attn_scores_f32(q, n_rows, k, d, n_pos, d, j->scale, s, w->s_stride);
-    else
-        j->c->kern->attn_scores_f16(q, n_rows, k, d, n_pos, d, j->scale, s, w->s_stride);
+    size_t window = j->span.window;
+    return window && pos + 1 > window ? pos + 1 - window : 0;
 }
 
-static void page_values(const struct job *j, const struct tile *w, size_t row0, size_t n_rows, size_t i_block,
-                        size_t n_pos)
+/* Positions [begin, end) of page i_block for rows [row0, row0 + n_rows) of the tile. */
+struct piece {
+    size_t row0, n_rows, i_block, begin, end;
+};
+
+static void page_scores(const struct job *j, const struct tile *w, const struct piece *p)
 {
-    size_t d = j->cfg->head_dim;
-    const void *v = apr_cache_page(j->cache, APR_CACHE_V, j->i_layer, w->i_kv, i_block);
-    const float *s = w->scores + row0 * w->s_stride + i_block * APR_PAGE_POS;
-    float *out = w->out + row0 * d;
+    size_t d = j->shape->k_dim, off = p->begin * d, n_pos = p->end - p->begin;
+    const void *k = apr_cache_page(j->cache, APR_CACHE_K, j->i_layer, w->i_kv, p->i_block);
+    float *s = w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
+    const float *q = w->q + p->row0 * d;
+    float scale = j->shape->scale;
     if (j->cache->is_f32)
-        j->c->kern->attn_values_f32(s, w->s_stride, n_rows, v, d, n_pos, d, out);
+        j->c->kern->attn_scores_f32(q, p->n_rows, (const float *)k + off, d, n_pos, d, scale, s, w->s_stride);
     else
-        j->c->kern->attn_values_f16(s, w->s_stride, n_rows, v, d, n_pos, d, out);
+        j->c->kern->attn_scores_f16(q, p->n_rows, (const uint16_t *)k + off, d, n_pos, d, scale, s,
+                                    w->s_stride);
 }
 
-typedef void page_fn(const struct job *j, const struct tile *w, size_t row0, size_t n_rows, size_t i_block,
-                     size_t n_pos);
+static void page_values(const struct job *j, const struct tile *w, const struct piece *p)
+{
+    const struct apr_attn_shape *shape = j->shape;
+    size_t d = shape->v_dim, stride = shape->v_in_k ? shape->k_dim : d, off = p->begin * stride;
+    enum apr_cache_part part = shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
+    const void *v = apr_cache_page(j->cache, part, j->i_layer, w->i_kv, p->i_block);
+    const float *s = w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
+    float *out = w->out + p->row0 * d;
+    size_t n_pos = p->end - p->begin;
+    if (j->cache->is_f32)
+        j->c->kern->attn_values_f32(s, w->s_stride, p->n_rows, (const float *)v + off, stride, n_pos, d, out);
+    else
+        j->c->kern->attn_values_f16(s, w->s_stride, p->n_rows, (const uint16_t *)v + off, stride, n_pos, d,
+                                    out);
+}
+
+typedef void page_fn(const struct job *j, const struct tile *w, const struct piece *p);
+
+/* Pages [begin, end) for token t alone, cut to what it sees. */
+static void token_pages(const struct job *j, const struct tile *w, size_t t, size_t begin, size_t end,
+                        page_fn *fn)
+{
+    size_t first = first_seen(j, w->pos0 + t), n_pos = w->pos0 + t + 1;
+    for (size_t b = begin; b < end; b++) {
+        size_t at = b * APR_PAGE_POS;
+        struct piece p = {.row0 = t * w->n_heads, .n_rows = w->n_heads, .i_block = b};
+        p.begin = first > at ? first - at : 0;
+        p.end = n_pos - at < APR_PAGE_POS ? n_pos - at : APR_PAGE_POS;
+        if (p.begin < p.end) fn(j, w, &p);
+    }
+}
 
 /* Pages that every token of the tile sees whole are taken for all rows at once, the rest token by token, so
- * that nothing after a token's own position is ever multiplied in (0 * Inf would be NaN). */
+ * that nothing a token does not see is ever multiplied in (0 * Inf would be NaN). Positions ascend for each
+ * row. */
 static void for_pages(const struct job *j, const struct tile *w, page_fn *fn)
 {
-    size_t n_common = (w->pos0 + 1) / APR_PAGE_POS;
-    for (size_t b = 0; b < n_common; b++) fn(j, w, 0, w->n_toks * w->n_heads, b, APR_PAGE_POS);
+    size_t last = w->pos0 + w->n_toks - 1;
+    size_t end_common = (w->pos0 + 1) / APR_PAGE_POS;
+    size_t begin_common = round_up(first_seen(j, last), APR_PAGE_POS) / APR_PAGE_POS;
+    if (begin_common > end_common) begin_common = end_common;
+    for (size_t t = 0; t < w->n_toks; t++) token_pages(j, w, t, w->block0, begin_common, fn);
+    for (size_t b = begin_common; b < end_common; b++) {
+        struct piece p = {.n_rows = w->n_toks * w->n_heads, .i_block = b, .end = APR_PAGE_POS};
+        fn(j, w, &p);
+    }
+    for (size_t t = 0; t < w->n_toks; t++)
+        token_pages(j, w, t, end_common, (w->pos0 + t) / APR_PAGE_POS + 1, fn);
+}
+
+static void soften(const struct job *j, const struct tile *w)
+{
     for (size_t t = 0; t < w->n_toks; t++) {
-        size_t n_pos = w->pos0 + t + 1;
-        for (size_t b = n_common; b * APR_PAGE_POS < n_pos; b++) {
-            size_t n_left = n_pos - b * APR_PAGE_POS;
-            fn(j, w, t * w->n_heads, w->n_heads, b, n_left < APR_PAGE_POS ? n_left : APR_PAGE_POS);
+        size_t first = first_seen(j, w->pos0 + t), n = w->pos0 + t + 1 - first;
+        for (size_t h = 0; h < w->n_heads; h++) {
+            float *s = w->scores + (t * w->n_heads + h) * w->s_stride + (first - w->block0 * APR_PAGE_POS);
+            if (j->shape->softcap > 0) j->c->kern->softcap(s, j->shape->softcap, n);
+            j->c->kern->softmax(s, n);
         }
     }
 }
 
 static void attend(const struct job *j, const struct tile *w)
 {
-    size_t d = j->cfg->head_dim, n_head_row = w->n_heads * d;
-    size_t n_row = (size_t)j->cfg->n_heads * d, off_head = w->head0 * d;
+    size_t k_dim = j->shape->k_dim, v_dim = j->shape->v_dim, n_heads = j->shape->n_heads;
     for (size_t t = 0; t < w->n_toks; t++)
-        memcpy(w->q + t * n_head_row, j->q + (w->t0 + t) * n_row + off_head, n_head_row * sizeof(float));
+        memcpy(w->q + t * w->n_heads * k_dim, j->q + ((w->t0 + t) * n_heads + w->head0) * k_dim,
+               w->n_heads * k_dim * sizeof(float));
     for_pages(j, w, page_scores);
-    for (size_t t = 0; t < w->n_toks; t++)
-        for (size_t h = 0; h < w->n_heads; h++)
-            j->c->kern->softmax(w->scores + (t * w->n_heads + h) * w->s_stride, w->pos0 + t + 1);
-    memset(w->out, 0, w->n_toks * n_head_row * sizeof(float));
+    soften(j, w);
+    memset(w->out, 0, w->n_toks * w->n_heads * v_dim * sizeof(float));
     for_pages(j, w, page_values);
     for (size_t t = 0; t < w->n_toks; t++)
-        memcpy(j->out + (w->t0 + t) * n_row + off_head, w->out + t * n_head_row, n_head_row * sizeof(float));
+        memcpy(j->out + ((w->t0 + t) * n_heads + w->head0) * v_dim, w->out + t * w->n_heads * v_dim,
+               w->n_heads * v_dim * sizeof(float));
 }
 
 static void attention_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     const struct job *j = ctx;
-    uint32_t n_heads_group = j->cfg->n_heads / j->cfg->n_heads_kv;
+    uint32_t n_heads_kv = j->shape->n_heads_kv, n_heads_group = j->shape->n_heads / n_heads_kv;
     float *room = j->room->at + i_thread * j->room->n_floats;
     for (size_t i = i_begin; i < i_end; i++) {
-        size_t i_part = i % j->n_parts, i_kv = i / j->n_parts % j->cfg->n_heads_kv;
-        size_t i_tile = i / j->n_parts / j->cfg->n_heads_kv;
+        size_t i_part = i % j->n_parts, i_kv = i / j->n_parts % n_heads_kv;
+        size_t i_tile = i / j->n_parts / n_heads_kv;
         uint32_t head_in_group = (uint32_t)i_part * j->n_group;
         if (head_in_group >= n_heads_group) continue;
         struct tile w = {.t0 = i_tile * j->n_tile_toks, .i_kv = (uint32_t)i_kv};
-        w.n_toks = j->n_toks - w.t0 < j->n_tile_toks ? j->n_toks - w.t0 : j->n_tile_toks;
-        w.pos0 = j->pos0 + w.t0;
+        w.n_toks = j->span.n_toks - w.t0 < j->n_tile_toks ? j->span.n_toks - w.t0 : j->n_tile_toks;
+        w.pos0 = j->span.pos0 + w.t0;
+        w.block0 = first_seen(j, w.pos0) / APR_PAGE_POS;
         w.head0 = w.i_kv * n_heads_group + head_in_group;
         w.n_heads = n_heads_group - head_in_group < j->n_group ? n_heads_group - head_in_group : j->n_group;
-        w.s_stride = round_up(w.pos0 + w.n_toks, APR_PAGE_POS);
+        w.s_stride = round_up(w.pos0 + w.n_toks, APR_PAGE_POS) - w.block0 * APR_PAGE_POS;
         w.scores = room;
         w.q = room + j->room->n_scores;
-        w.out = w.q + (size_t)MAX_TILE_TOKS * n_heads_group * j->cfg->head_dim;
+        w.out = w.q + (size_t)w.n_toks * w.n_heads * j->shape->k_dim;
         attend(j, &w);
     }
 }
 
-enum apr_code apr_attention_room(struct apr_attn_room *room, const struct apr_compute *c,
-                                 const struct apr_config *cfg, size_t n_pos, struct apr_err *e)
+struct apr_attn_shape apr_attn_shape_of(const struct apr_config *cfg)
 {
-    size_t n_group = cfg->n_heads / cfg->n_heads_kv, n_scores, n_rows, n_floats;
+    bool is_latent = cfg->mla.kv_rank != 0;
+    return (struct apr_attn_shape){
+        .n_heads = cfg->n_heads,
+        .n_heads_kv = is_latent ? 1 : cfg->n_heads_kv,
+        .k_dim = is_latent ? cfg->mla.kv_rank + cfg->mla.n_rope : cfg->head_dim,
+        .v_dim = is_latent ? cfg->mla.kv_rank : cfg->head_dim,
+        .v_in_k = is_latent,
+        .scale = cfg->attn_scale > 0 ? (float)cfg->attn_scale : 1.0f / sqrtf((float)cfg->head_dim),
+        .softcap = (float)cfg->attn_softcap,
+    };
+}
+
+/* Query heads that one tile takes at most. */
+static uint32_t group_of(const struct apr_attn_shape *shape)
+{
+    uint32_t n = shape->n_heads / shape->n_heads_kv;
+    return n < MAX_GROUP ? n : MAX_GROUP;
+}
+
+enum apr_code apr_attention_room(struct apr_attn_room *room, const struct apr_compute *c,
+                                 const struct apr_attn_shape *shape, size_t n_pos, struct apr_err *e)
+{
+    size_t n_group = group_of(shape), n_scores, n_rows, n_floats;
     if (ckd_mul(&n_scores, n_group, round_up(n_pos, APR_PAGE_POS)) ||
-        ckd_mul(&n_rows, 2 * MAX_TILE_TOKS * n_group, (size_t)cfg->head_dim))
+        ckd_mul(&n_rows, MAX_TILE_TOKS * n_group, (size_t)shape->k_dim + shape->v_dim))
         return apr_fail(e, APR_ELOAD, "attention over %zu positions does not fit the address space", n_pos);
     if (n_scores < TARGET_SCORES) n_scores = TARGET_SCORES;
     if (n_scores <= room->n_scores) return APR_OK;
@@ -145,29 +212,37 @@ enum apr_code apr_attention_room(struct apr_attn_room *room, const struct apr_co
     return APR_OK;
 }
 
-void apr_attention(const struct apr_attn_room *room, const struct apr_compute *c,
-                   const struct apr_config *cfg, const struct apr_cache *cache, uint32_t i_layer, size_t pos0,
-                   size_t n_toks, const float *q, float *out)
+/* Columns of scores that a tile of n_toks tokens ending at position n_pos can need. */
+static size_t n_score_columns(const struct apr_attn_span *span, size_t n_pos)
 {
-    uint32_t n_heads_group = cfg->n_heads / cfg->n_heads_kv;
-    size_t n_floats_tok = n_heads_group * round_up(pos0 + n_toks, APR_PAGE_POS);
+    size_t n_all = round_up(n_pos, APR_PAGE_POS);
+    size_t n_window = round_up(span->window + MAX_TILE_TOKS, APR_PAGE_POS) + APR_PAGE_POS;
+    return span->window && n_window < n_all ? n_window : n_all;
+}
+
+void apr_attention(const struct apr_attn_room *room, const struct apr_compute *c,
+                   const struct apr_attn_shape *shape, const struct apr_cache *cache, uint32_t i_layer,
+                   const struct apr_attn_span *span, const float *q, float *out)
+{
+    uint32_t n_heads_group = shape->n_heads / shape->n_heads_kv, n_group = group_of(shape);
+    size_t n_floats_tok = n_group * n_score_columns(span, span->pos0 + span->n_toks);
     size_t n_tile_toks = room->n_scores / n_floats_tok;
     assert(n_tile_toks > 0);
     if (n_tile_toks > MAX_TILE_TOKS) n_tile_toks = MAX_TILE_TOKS;
     struct job j = {.room = room,
                     .c = c,
-                    .cfg = cfg,
+                    .shape = shape,
                     .cache = cache,
                     .i_layer = i_layer,
-                    .pos0 = pos0,
-                    .n_toks = n_toks,
+                    .span = *span,
                     .q = q,
                     .out = out,
-                    .n_tile_toks = n_tile_toks,
-                    .scale = 1.0f / sqrtf((float)cfg->head_dim)};
-    size_t n_units = round_up(n_toks, n_tile_toks) / n_tile_toks * cfg->n_heads_kv;
+                    .n_tile_toks = n_tile_toks};
+    size_t n_units = round_up(span->n_toks, n_tile_toks) / n_tile_toks * shape->n_heads_kv;
     unsigned n_threads = apr_pool_threads(c->pool);
     j.n_parts = n_units < n_threads ? (uint32_t)round_up(n_threads, n_units) / (uint32_t)n_units : 1;
+    if (j.n_parts < (n_heads_group + n_group - 1) / n_group)
+        j.n_parts = (n_heads_group + n_group - 1) / n_group;
     if (j.n_parts > n_heads_group) j.n_parts = n_heads_group;
     j.n_group = (n_heads_group + j.n_parts - 1) / j.n_parts;
     apr_parallel_for(c->pool, n_units * j.n_parts, 1, attention_task, &j);

@@ -1,4 +1,4 @@
-/* Tensors of a checked model, found by role and bound to kernels: for encoders and encoder-decoders.
+/* Tensors of a checked model, found by role and bound to kernels.
  *
  * Matrices stay in the mapped file in their own type; norms, biases and small tables are widened once into
  * the arena. Shapes are checked again, because every later index is computed from the configuration.
@@ -31,6 +31,17 @@ struct apr_rows {
 APR_MUST_USE enum apr_code apr_bind_matrix(struct apr_bind *b, enum apr_role role, enum apr_role bias_role,
                                            uint32_t i_layer, size_t n_rows, size_t n_cols,
                                            struct apr_mat *out, struct apr_err *e);
+/* A stack [n_mats, n_rows, n_cols] as n_mats matrices, wherever they lie. n_used: of them that one token
+ * reads, for n_bytes. */
+APR_MUST_USE enum apr_code apr_bind_stack(struct apr_bind *b, enum apr_role role, uint32_t i_layer,
+                                          size_t n_mats, size_t n_used, size_t n_rows, size_t n_cols,
+                                          struct apr_mat **out, struct apr_err *e);
+/* Rows [row0, row0 + n_rows) of m, with their part of the bias. */
+struct apr_mat apr_mat_rows(const struct apr_mat *m, size_t row0, size_t n_rows);
+/* The transposed matrix, copied: in m's own type where that is F16 or BF16, else in F32. No bias. */
+APR_MUST_USE enum apr_code apr_bind_turned(struct apr_bind *b, const struct apr_mat *m, struct apr_mat *out,
+                                           struct apr_err *e);
+bool apr_bind_has(const struct apr_bind *b, enum apr_role role, uint32_t i_layer);
 /* [n] as f32. */
 APR_MUST_USE enum apr_code apr_bind_vector(struct apr_bind *b, enum apr_role role, uint32_t i_layer, size_t n,
                                            const float **out, struct apr_err *e);

@@ -8,22 +8,26 @@
 enum apr_code apr_cache_init(struct apr_cache *c, const struct apr_config *cfg, bool is_f32, size_t n_max,
                              struct apr_err *e)
 {
+    bool is_latent = cfg->mla.kv_rank != 0;
+    size_t elem_bytes = is_f32 ? sizeof(float) : sizeof(uint16_t), page_bytes;
     *c = (struct apr_cache){.n_max = n_max,
                             .n_layers = cfg->n_layers,
-                            .n_heads_kv = cfg->n_heads_kv,
-                            .head_dim = cfg->head_dim,
+                            .n_heads_kv = is_latent ? 1 : cfg->n_heads_kv,
+                            .k_dim = is_latent ? cfg->mla.kv_rank + cfg->mla.n_rope : cfg->head_dim,
+                            .v_dim = is_latent ? 0 : cfg->head_dim,
                             .is_f32 = is_f32};
     apr_arena_init(&c->arena);
-    size_t elem_bytes = is_f32 ? sizeof(float) : sizeof(uint16_t);
-    if (ckd_mul(&c->page_bytes, APR_PAGE_POS * elem_bytes, cfg->head_dim) ||
-        ckd_mul(&c->block_bytes, c->page_bytes, 2u) ||
-        ckd_mul(&c->block_bytes, c->block_bytes, (size_t)cfg->n_heads_kv) ||
-        ckd_mul(&c->block_bytes, c->block_bytes, (size_t)cfg->n_layers))
+    if (ckd_mul(&c->k_page_bytes, APR_PAGE_POS * elem_bytes, c->k_dim) ||
+        ckd_mul(&c->v_page_bytes, APR_PAGE_POS * elem_bytes, c->v_dim) ||
+        ckd_add(&page_bytes, c->k_page_bytes, c->v_page_bytes) ||
+        ckd_mul(&c->block_bytes, page_bytes, (size_t)c->n_heads_kv) ||
+        ckd_mul(&c->block_bytes, c->block_bytes, (size_t)c->n_layers))
         return apr_fail(e, APR_ELOAD,
                         "a cache block of %u layers, %u heads of %u does not fit the address space",
-                        cfg->n_layers, cfg->n_heads_kv, cfg->head_dim);
+                        cfg->n_layers, c->n_heads_kv, c->k_dim);
     size_t n_table = n_max / APR_PAGE_POS + (n_max % APR_PAGE_POS != 0);
-    return apr_arena_try(&c->arena, &c->blocks, n_table, sizeof *c->blocks, "cache block table", e);
+    TRY(apr_arena_try(&c->arena, &c->blocks, n_table, sizeof *c->blocks, "cache block table", e));
+    return apr_arena_try(&c->arena, &c->ids, n_max, sizeof *c->ids, "tokens of the cache", e);
 }
 
 void apr_cache_free(struct apr_cache *c)
@@ -52,6 +56,7 @@ void *apr_cache_page(const struct apr_cache *c, enum apr_cache_part part, uint32
                      size_t i_block)
 {
     assert(i_block < c->n_blocks && i_layer < c->n_layers && i_head < c->n_heads_kv);
-    size_t i_page = ((size_t)i_layer * c->n_heads_kv + i_head) * 2 + part;
-    return c->blocks[i_block] + i_page * c->page_bytes;
+    size_t i_pair = (size_t)i_layer * c->n_heads_kv + i_head;
+    uint8_t *pair = c->blocks[i_block] + i_pair * (c->k_page_bytes + c->v_page_bytes);
+    return part == APR_CACHE_V && c->v_dim ? pair + c->k_page_bytes : pair;
 }

@@ -1,8 +1,10 @@
 /* Key-value cache of one sequence, in pages of 16 positions.
  *
- * A block holds 16 positions of the whole model; inside it each (layer, KV head) has one page of keys and
- * one of values, each [16, head_dim], F16 or (reference mode) F32. Blocks are allocated as the sequence
- * grows, up to n_max positions, and stay with the cache until apr_cache_free. The cache owns its memory.
+ * A block holds 16 positions of the whole model; inside it each (layer, KV head) has one page of keys
+ * [16, k_dim] and one of values [16, v_dim], F16 or (reference mode) F32. Latent attention keeps one head of
+ * kv_rank + n_rope values a position and no page of values: they are the first columns of the keys. Blocks
+ * are allocated as the sequence grows, up to n_max positions, and stay with the cache until apr_cache_free.
+ * The cache owns its memory. ids are the tokens at the filled positions.
  *
  *     struct apr_cache c; TRY(apr_cache_init(&c, cfg, exact, n_ctx, e));
  *     TRY(apr_cache_reserve(&c, c.n_pos + n, e)); ... c.n_pos += n; ... apr_cache_free(&c);
@@ -28,10 +30,12 @@ struct apr_cache {
     size_t n_blocks;
     size_t n_max; /* positions */
     size_t n_pos; /* positions filled */
-    uint32_t n_layers, n_heads_kv, head_dim;
+    int32_t *ids; /* [n_max]; [n_pos] are set: what is needed to compute the cache again */
+    bool is_long; /* keys are rotated by the long set of rope.h */
+    uint32_t n_layers, n_heads_kv, k_dim, v_dim;
     bool is_f32;
-    size_t page_bytes;  /* one page of keys, or of values */
-    size_t block_bytes; /* page_bytes * 2 * n_heads_kv * n_layers */
+    size_t k_page_bytes, v_page_bytes;
+    size_t block_bytes; /* (k_page_bytes + v_page_bytes) * n_heads_kv * n_layers */
 };
 
 APR_MUST_USE enum apr_code apr_cache_init(struct apr_cache *c, const struct apr_config *cfg, bool is_f32,
@@ -41,7 +45,7 @@ void apr_cache_free(struct apr_cache *c);
 APR_MUST_USE enum apr_code apr_cache_reserve(struct apr_cache *c, size_t n_pos, struct apr_err *e);
 /* Forgets positions >= n_pos; the memory is kept for the next ones. */
 void apr_cache_truncate(struct apr_cache *c, size_t n_pos);
-/* Page i_block of one head: [16, head_dim] values of 2 or 4 bytes. */
+/* Page i_block of one head: [16, k_dim] or [16, v_dim] values of 2 or 4 bytes. */
 void *apr_cache_page(const struct apr_cache *c, enum apr_cache_part part, uint32_t i_layer, uint32_t i_head,
                      size_t i_block);
 

@@ -8,8 +8,8 @@
 
 static int by_data(const void *a, const void *b)
 {
-    const struct apr_collect_entry *ea = a, *eb = b;
-    return (ea->tensor->data > eb->tensor->data) - (ea->tensor->data < eb->tensor->data);
+    const struct apr_collect_place *pa = a, *pb = b;
+    return (pa->data > pb->data) - (pa->data < pb->data);
 }
 
 static int by_name(const void *a, const void *b)
@@ -36,7 +36,7 @@ static enum apr_code add(struct apr_collect *k, const struct apr_tensor *t, stru
     struct apr_collect_entry *entry = &k->entries[k->n];
     *entry = (struct apr_collect_entry){
         .tensor = t, .name = gguf_name(k, t), .n_matrices = 1, .n_cols = apr_tensor_cols(t)};
-    if (t->n_dims < 2 || !t->data || !is_wanted(k, entry->name)) return APR_OK;
+    if (t->n_dims < 2 || !apr_tensor_part(t, 0) || !is_wanted(k, entry->name)) return APR_OK;
     for (uint32_t i = 0; i + 2 < t->n_dims; i++) entry->n_matrices *= t->dims[i];
     uint64_t n_sums = apr_tensor_elems(t) / t->dims[t->n_dims - 2];
     TRY(apr_arena_try(&k->arena, &entry->sums, (size_t)n_sums, sizeof *entry->sums, t->name, e));
@@ -46,14 +46,31 @@ static enum apr_code add(struct apr_collect *k, const struct apr_tensor *t, stru
     return APR_OK;
 }
 
+/* Matrices of a stack may lie apart. */
+static enum apr_code find_places(struct apr_collect *k, struct apr_err *e)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < k->n; i++) n += k->entries[i].n_matrices;
+    TRY(apr_arena_try(&k->arena, &k->places, (size_t)n + 1, sizeof *k->places, k->model->path, e));
+    for (size_t i = 0; i < k->n; i++) {
+        const struct apr_collect_entry *entry = &k->entries[i];
+        for (uint64_t j = 0; j < entry->n_matrices; j++)
+            k->places[k->n_places++] = (struct apr_collect_place){
+                .data = entry->n_matrices > 1 ? apr_tensor_part(entry->tensor, j) : entry->tensor->data,
+                .i_entry = i,
+                .i_matrix = j};
+    }
+    qsort(k->places, k->n_places, sizeof *k->places, by_data);
+    return APR_OK;
+}
+
 enum apr_code apr_collect_open(struct apr_collect *k, struct apr_err *e)
 {
     const struct apr_model *m = k->model;
     apr_arena_init(&k->arena);
     TRY(apr_arena_try(&k->arena, &k->entries, (size_t)m->n_tensors + 1, sizeof *k->entries, m->path, e));
     for (uint64_t i = 0; i < m->n_tensors; i++) TRY(add(k, &m->tensors[i], e));
-    qsort(k->entries, k->n, sizeof *k->entries, by_data);
-    return APR_OK;
+    return find_places(k, e);
 }
 
 void apr_collect_close(struct apr_collect *k)
@@ -61,37 +78,21 @@ void apr_collect_close(struct apr_collect *k)
     apr_arena_free(&k->arena);
 }
 
-/* The entry whose data holds p, and which of its matrices begins there. */
-static struct apr_collect_entry *entry_at(const struct apr_collect *k, const uint8_t *p, uint64_t *i_matrix)
-{
-    size_t low = 0, high = k->n;
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (k->entries[middle].tensor->data <= p)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    if (low == 0) return NULL;
-    struct apr_collect_entry *entry = &k->entries[low - 1];
-    uint64_t off = (uint64_t)(p - entry->tensor->data), n_each = entry->tensor->n_bytes / entry->n_matrices;
-    if (off >= entry->tensor->n_bytes || off % n_each != 0) return NULL;
-    *i_matrix = off / n_each;
-    return entry;
-}
-
 void apr_collect_tap(void *ctx, const struct apr_mat *w, const struct apr_acts *x)
 {
     struct apr_collect *k = ctx;
-    uint64_t i_matrix;
-    struct apr_collect_entry *entry = entry_at(k, w->data, &i_matrix);
-    if (!entry || entry->n_cols != x->n_cols) return;
-    double *sums = entry->sums + i_matrix * entry->n_cols;
+    const struct apr_collect_place key = {.data = w->data};
+    const struct apr_collect_place *at = bsearch(&key, k->places, k->n_places, sizeof *at, by_data);
+    if (!at) return;
+    struct apr_collect_entry *entry = &k->entries[at->i_entry];
+    if (entry->n_cols != x->n_cols) return;
+    size_t n_stride = x->n_stride ? x->n_stride : x->n_cols;
+    double *sums = entry->sums + at->i_matrix * entry->n_cols;
     for (size_t t = 0; t < x->n_toks; t++) {
-        const float *row = x->f32 + t * x->n_cols;
+        const float *row = x->f32 + t * n_stride;
         for (size_t i = 0; i < x->n_cols; i++) sums[i] += (double)row[i] * (double)row[i];
     }
-    entry->n_toks[i_matrix] += x->n_toks;
+    entry->n_toks[at->i_matrix] += x->n_toks;
 }
 
 /* ---- output ------------------------------------------------------------------------------------------- */

@@ -20,12 +20,21 @@ struct apr_collect_entry {
     uint64_t n_matrices, n_cols;
 };
 
+/* Where a matrix lies. */
+struct apr_collect_place {
+    const uint8_t *data;
+    size_t i_entry;
+    uint64_t i_matrix;
+};
+
 struct apr_collect {
     const struct apr_model *model;
     bool with_output; /* also output.weight; the layers alone otherwise */
     struct apr_arena arena;
-    struct apr_collect_entry *entries; /* [n], by address of the data; by name once written */
+    struct apr_collect_entry *entries; /* [n]; by name once written */
     size_t n;
+    struct apr_collect_place *places; /* [n_places], by address */
+    size_t n_places;
 };
 
 /* model and with_output are set. */

@@ -10,175 +10,134 @@
 #include <math.h>
 #include <string.h>
 
+#include "blocks.h"
 #include "ckd.h"
 
 #define TOKS_ALONE  4u  /* up to so many tokens are not worth a parallel region */
 #define TOKS_CHUNK  4u  /* of a parallel region over tokens */
 #define LOGITS_ROWS 32u /* rows of the head that all_logits holds */
 
-struct token_job {
-    struct apr_forward *f;
-    void (*fn)(const struct token_job *j, size_t i_tok);
-    const struct apr_layer *layer;
-    const float *norm;
-    struct apr_cache *cache;
-    uint32_t i_layer;
-    const struct apr_acts *acts;
-    unsigned wants;
-    const int32_t *ids;
-};
-
 static void token_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
-    const struct token_job *j = ctx;
+    const struct apr_token_job *j = ctx;
     (void)i_thread;
     for (size_t i = i_begin; i < i_end; i++) j->fn(j, i);
 }
 
-static void for_tokens(struct token_job *j, size_t n_toks)
+void apr_for_tokens(struct apr_token_job *j)
 {
+    size_t n_toks = j->f->n_toks;
     if (n_toks <= TOKS_ALONE)
         token_task(j, 0, n_toks, 0);
     else
         apr_parallel_for(j->f->c.pool, n_toks, TOKS_CHUNK, token_task, j);
 }
 
-/* x = embedding row of the token. */
-static void embed_token(const struct token_job *j, size_t i_tok)
-{
-    const struct apr_forward *f = j->f;
-    const struct apr_weights *w = &f->w;
-    size_t n = w->cfg->n_hidden;
-    w->embed_to_f32(w->embed + (size_t)j->ids[i_tok] * w->embed_row_bytes, f->x + i_tok * n, n);
-}
-
-/* h = norm(x), in the layouts that the next matrices want. */
-static void norm_token(const struct token_job *j, size_t i_tok)
-{
-    const struct apr_forward *f = j->f;
-    size_t n = f->w.cfg->n_hidden;
-    f->c.kern->rmsnorm(f->x + i_tok * n, j->norm, (float)f->w.cfg->norm_eps, f->h.f32 + i_tok * n, n);
-    apr_acts_pack(&f->c, &f->h, j->wants, i_tok);
-}
-
-/* x += y: the residual. */
-static void residual_token(const struct token_job *j, size_t i_tok)
-{
-    const struct apr_forward *f = j->f;
-    size_t n = f->w.cfg->n_hidden;
-    f->c.kern->add(f->x + i_tok * n, f->y + i_tok * n, n);
-}
-
-static void pack_token(const struct token_job *j, size_t i_tok)
+static void pack_token(const struct apr_token_job *j, size_t i_tok)
 {
     apr_acts_pack(&j->f->c, j->acts, j->wants, i_tok);
 }
 
-static void add_bias(const struct apr_forward *f, const struct apr_mat *m, float *y)
+void apr_pack_tokens(struct apr_forward *f, const struct apr_acts *acts, unsigned wants)
 {
-    if (m->bias) f->c.kern->add(y, m->bias, m->n_rows);
+    if (wants & ~(1u << APR_ACT_F32))
+        apr_for_tokens(&(struct apr_token_job){.f = f, .fn = pack_token, .acts = acts, .wants = wants});
 }
 
-static void store_head(const struct token_job *j, enum apr_cache_part part, uint32_t i_head, size_t pos,
-                       const float *x)
+void apr_store_head(const struct apr_forward *f, struct apr_cache *cache, enum apr_cache_part part,
+                    uint32_t i_layer, uint32_t i_head, size_t pos, const float *x)
 {
-    const struct apr_forward *f = j->f;
-    size_t d = f->w.cfg->head_dim, off = pos % APR_PAGE_POS * d;
-    void *page = apr_cache_page(j->cache, part, j->i_layer, i_head, pos / APR_PAGE_POS);
-    if (j->cache->is_f32)
+    size_t d = part == APR_CACHE_K ? cache->k_dim : cache->v_dim, off = pos % APR_PAGE_POS * d;
+    void *page = apr_cache_page(cache, part, i_layer, i_head, pos / APR_PAGE_POS);
+    if (cache->is_f32)
         memcpy((float *)page + off, x, d * sizeof *x);
     else
         f->c.kern->f32_to_f16(x, (uint16_t *)page + off, d);
 }
 
-/* Biases, then rotation of q and k by the token's position, then keys and values go into the cache. */
-static void rotate_and_store_token(const struct token_job *j, size_t i_tok)
+const struct apr_rope_table *apr_rope_of(const struct apr_forward *f, const struct apr_layer *l)
+{
+    return l->is_local && f->rope_local.n_half ? &f->rope_local : &f->rope;
+}
+
+/* x = embedding row of the token, scaled, plus the row of its position. */
+static void embed_token(const struct apr_token_job *j, size_t i_tok)
+{
+    const struct apr_forward *f = j->f;
+    const struct apr_weights *w = &f->w;
+    size_t n = w->cfg->n_hidden;
+    float *x = f->x + i_tok * n;
+    apr_rows_get(&w->embed, (size_t)j->ids[i_tok], x);
+    if (w->cfg->embed_scale > 0) f->c.kern->scale(x, (float)w->cfg->embed_scale, n);
+    if (w->positions.data) apr_rows_add(&w->positions, f->c.kern, f->pos0 + i_tok, f->y + i_tok * n, x);
+}
+
+/* y = norm(x), n_hidden values. */
+static void norm(const struct apr_forward *f, const struct apr_lnorm *w, const float *x, float *y)
+{
+    size_t n = f->w.cfg->n_hidden;
+    float eps = (float)f->w.cfg->norm_eps;
+    if (w->b)
+        f->c.kern->layernorm(x, w->w, w->b, eps, y, n);
+    else
+        f->c.kern->rmsnorm(x, w->w, eps, y, n);
+}
+
+/* h = norm(x), in the layouts that the next matrices want. */
+static void norm_token(const struct apr_token_job *j, size_t i_tok)
+{
+    const struct apr_forward *f = j->f;
+    size_t n = f->w.cfg->n_hidden;
+    norm(f, j->norm, f->x + i_tok * n, f->h.f32 + i_tok * n);
+    apr_acts_pack(&f->c, &f->h, j->wants, i_tok);
+}
+
+static void norm_tokens(struct apr_forward *f, const struct apr_lnorm *w, unsigned wants)
+{
+    apr_for_tokens(&(struct apr_token_job){.f = f, .fn = norm_token, .norm = w, .wants = wants});
+}
+
+/* x += scale * norm(y + bias): the residual. */
+static void residual_token(const struct apr_token_job *j, size_t i_tok)
 {
     const struct apr_forward *f = j->f;
     const struct apr_config *cfg = f->w.cfg;
-    size_t d = cfg->head_dim, n_q = cfg->n_heads * d, n_kv = cfg->n_heads_kv * d;
-    float *q = f->q + i_tok * n_q, *k = f->k + i_tok * n_kv, *v = f->v + i_tok * n_kv;
-    const float *cos = f->cos + i_tok * (d / 2), *sin = f->sin + i_tok * (d / 2);
-    add_bias(f, &j->layer->q, q);
-    add_bias(f, &j->layer->k, k);
-    add_bias(f, &j->layer->v, v);
-    for (uint32_t h = 0; h < cfg->n_heads; h++) f->c.kern->rope_half(q + h * d, cos, sin, d);
-    for (uint32_t h = 0; h < cfg->n_heads_kv; h++) {
-        f->c.kern->rope_half(k + h * d, cos, sin, d);
-        store_head(j, APR_CACHE_K, h, f->pos0 + i_tok, k + h * d);
-        store_head(j, APR_CACHE_V, h, f->pos0 + i_tok, v + h * d);
-    }
+    size_t n = cfg->n_hidden;
+    float *x = f->x + i_tok * n, *y = f->y + i_tok * n;
+    if (j->bias) f->c.kern->add(y, j->bias, n);
+    if (j->post_norm) f->c.kern->rmsnorm(y, j->post_norm, (float)cfg->norm_eps, y, n);
+    if (cfg->residual_scale > 0)
+        f->c.kern->add_scaled(x, y, (float)cfg->residual_scale, n);
+    else
+        f->c.kern->add(x, y, n);
 }
 
-/* x += Wo attention(rope(Wq h + bq), rope(Wk h + bk), Wv h + bv), h = norm(x) */
-static void attention_block(struct apr_forward *f, struct apr_cache *cache, uint32_t i_layer)
+static void add_residual(struct apr_forward *f, const float *bias, const float *post_norm)
 {
-    const struct apr_layer *l = &f->w.layers[i_layer];
-    bool exact = f->c.exact;
-    unsigned wants = apr_mat_wants(&l->q, exact) | apr_mat_wants(&l->k, exact) | apr_mat_wants(&l->v, exact);
-    struct token_job j = {.f = f, .layer = l, .cache = cache, .i_layer = i_layer};
-
-    j.fn = norm_token, j.norm = l->attn_norm, j.wants = wants;
-    for_tokens(&j, f->n_toks);
-    const struct apr_product qkv[] = {{&l->q, f->q}, {&l->k, f->k}, {&l->v, f->v}};
-    apr_linear(&f->c, &f->h, qkv, 3);
-
-    j.fn = rotate_and_store_token;
-    for_tokens(&j, f->n_toks);
-    apr_attention(&f->attn, &f->c, f->w.cfg, cache, i_layer, f->pos0, f->n_toks, f->q, f->att.f32);
-
-    j.fn = pack_token, j.acts = &f->att, j.wants = apr_mat_wants(&l->o, exact);
-    for_tokens(&j, f->n_toks);
-    const struct apr_product o[] = {{&l->o, f->y}};
-    apr_linear(&f->c, &f->att, o, 1);
-
-    j.fn = residual_token;
-    for_tokens(&j, f->n_toks);
+    apr_for_tokens(
+        &(struct apr_token_job){.f = f, .fn = residual_token, .bias = bias, .post_norm = post_norm});
 }
 
-/* x += Wdown (silu(Wgate h) * Wup h), h = norm(x) */
-static void ffn_block(struct apr_forward *f, uint32_t i_layer)
+/* x += attention(norm(x)); x += ffn(norm(x)). Parallel: both read the same norm. */
+static void layer(struct apr_forward *f, struct apr_cache *cache, uint32_t i)
 {
-    const struct apr_layer *l = &f->w.layers[i_layer];
-    bool exact = f->c.exact;
-    struct token_job j = {.f = f, .layer = l, .i_layer = i_layer};
+    const struct apr_layer *l = &f->w.layers[i];
+    unsigned attn_wants = apr_attention_wants(f, l), ffn_wants = apr_ffn_wants(f, l);
+    bool is_parallel = f->w.cfg->is_parallel;
 
-    j.fn = norm_token, j.norm = l->ffn_norm;
-    j.wants = apr_mat_wants(&l->gate, exact) | apr_mat_wants(&l->up, exact);
-    for_tokens(&j, f->n_toks);
-    apr_linear_swiglu(&f->c, &f->h, &l->gate, &l->up, f->ffn.f32, f->up);
+    norm_tokens(f, &l->attn_norm, attn_wants | (is_parallel ? ffn_wants : 0));
+    if (l->mla.kv_a.data)
+        apr_mla_block(f, cache, i);
+    else
+        apr_attention_block(f, cache, i);
+    add_residual(f, l->o.bias, l->post_attn_norm);
 
-    j.fn = pack_token, j.acts = &f->ffn, j.wants = apr_mat_wants(&l->down, exact);
-    for_tokens(&j, f->n_toks);
-    const struct apr_product down[] = {{&l->down, f->y}};
-    apr_linear(&f->c, &f->ffn, down, 1);
-
-    j.fn = residual_token;
-    for_tokens(&j, f->n_toks);
-}
-
-/* Angles in double: position * theta^(-2i/d). */
-static void rope_tables(struct apr_forward *f)
-{
-    size_t n_half = f->w.cfg->head_dim / 2;
-    for (size_t t = 0; t < f->n_toks; t++)
-        for (size_t i = 0; i < n_half; i++) {
-            double angle = (double)(f->pos0 + t) * f->inv_freq[i];
-            f->cos[t * n_half + i] = (float)cos(angle);
-            f->sin[t * n_half + i] = (float)sin(angle);
-        }
-}
-
-static enum apr_code acts_alloc(struct apr_forward *f, struct apr_acts *a, size_t n_cols, struct apr_err *e)
-{
-    size_t n = 0;
-    a->n_cols = n_cols;
-    if (ckd_mul(&n, n_cols, f->n_batch))
-        return apr_fail(e, APR_ELOAD, "a chunk of %zu tokens is too large", f->n_batch);
-    TRY(apr_arena_try(&f->arena, &a->f32, n, sizeof *a->f32, "activations", e));
-    if (f->c.exact) return APR_OK;
-    TRY(apr_arena_try(&f->arena, &a->q32, n_cols / 32 * f->n_batch, sizeof *a->q32, "activations", e));
-    return apr_arena_try(&f->arena, &a->q256, n_cols / 256 * f->n_batch, sizeof *a->q256, "activations", e);
+    if (!is_parallel) norm_tokens(f, &l->ffn_norm, ffn_wants);
+    if (l->is_moe)
+        apr_moe_block(f, i);
+    else
+        apr_ffn_block(f, i);
+    add_residual(f, l->is_moe ? NULL : l->ffn.down.bias, l->post_ffn_norm);
 }
 
 static enum apr_code floats_alloc(struct apr_forward *f, float **p, size_t n_cols, struct apr_err *e)
@@ -189,29 +148,59 @@ static enum apr_code floats_alloc(struct apr_forward *f, float **p, size_t n_col
     return apr_arena_try(&f->arena, p, n, sizeof **p, "activations", e);
 }
 
+static size_t larger(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Room of the kernels for the widest matrix. */
+static enum apr_code scratch_alloc(struct apr_forward *f, struct apr_err *e)
+{
+    const struct apr_config *c = f->w.cfg;
+    size_t n_cols = larger(larger(c->n_hidden, c->n_inter), f->att.n_cols);
+    n_cols = larger(n_cols, larger(c->mla.q_rank, c->mla.kv_rank));
+    n_cols = larger(n_cols, larger(c->mla.n_nope, larger(c->moe.n_inter, c->moe.n_inter_shared)));
+    f->c.scratch_bytes = (apr_kern_scratch_bytes(n_cols) + 63) / 64 * 64;
+    return apr_arena_try(&f->arena, &f->c.scratch, f->c.scratch_bytes, apr_pool_threads(f->c.pool),
+                         "kernel scratch", e);
+}
+
+static enum apr_code ropes_open(struct apr_forward *f, struct apr_err *e)
+{
+    const struct apr_config *c = f->w.cfg;
+    struct apr_rope_from from = {.rope = &c->rope,
+                                 .pairs = c->rope_pairs,
+                                 .n_ctx_train = c->n_ctx_train,
+                                 .freqs = f->w.rope_freqs,
+                                 .long_freqs = f->w.rope_long,
+                                 .short_freqs = f->w.rope_short};
+    TRY(apr_rope_open(&f->rope, &from, f->n_batch, &f->arena, e));
+    if (!(c->rope_local.theta > 0)) return APR_OK;
+    from =
+        (struct apr_rope_from){.rope = &c->rope_local, .pairs = c->rope_pairs, .n_ctx_train = c->n_ctx_train};
+    return apr_rope_open(&f->rope_local, &from, f->n_batch, &f->arena, e);
+}
+
 static enum apr_code buffers_alloc(struct apr_forward *f, struct apr_err *e)
 {
-    const struct apr_config *cfg = f->w.cfg;
-    size_t d = cfg->head_dim, n_q = cfg->n_heads * d, n_kv = cfg->n_heads_kv * d;
-    TRY(acts_alloc(f, &f->h, cfg->n_hidden, e));
-    TRY(acts_alloc(f, &f->att, n_q, e));
-    TRY(acts_alloc(f, &f->ffn, cfg->n_inter, e));
-    TRY(floats_alloc(f, &f->x, cfg->n_hidden, e));
-    TRY(floats_alloc(f, &f->y, cfg->n_hidden, e));
+    const struct apr_config *c = f->w.cfg;
+    bool is_latent = c->mla.kv_rank != 0, exact = f->c.exact;
+    size_t n_q = (size_t)c->n_heads * c->head_dim;
+    size_t n_kv = is_latent ? f->shape.k_dim : (size_t)c->n_heads_kv * c->head_dim;
+    size_t n_att = is_latent ? (size_t)c->n_heads * c->mla.n_value : n_q;
+    TRY(apr_acts_alloc(&f->h, f->n_batch, c->n_hidden, exact, &f->arena, e));
+    TRY(apr_acts_alloc(&f->att, f->n_batch, n_att, exact, &f->arena, e));
+    TRY(apr_acts_alloc(&f->ffn, f->n_batch, c->n_inter, exact, &f->arena, e));
+    TRY(floats_alloc(f, &f->x, c->n_hidden, e));
+    TRY(floats_alloc(f, &f->y, c->n_hidden, e));
     TRY(floats_alloc(f, &f->q, n_q, e));
     TRY(floats_alloc(f, &f->k, n_kv, e));
-    TRY(floats_alloc(f, &f->v, n_kv, e));
-    TRY(floats_alloc(f, &f->up, cfg->n_inter, e));
-    TRY(floats_alloc(f, &f->cos, d / 2, e));
-    TRY(floats_alloc(f, &f->sin, d / 2, e));
-    size_t n_cols = cfg->n_hidden > cfg->n_inter ? cfg->n_hidden : cfg->n_inter;
-    if (n_q > n_cols) n_cols = n_q;
-    f->c.scratch_bytes = (apr_kern_scratch_bytes(n_cols) + 63) / 64 * 64;
-    TRY(apr_arena_try(&f->arena, &f->c.scratch, f->c.scratch_bytes, apr_pool_threads(f->c.pool),
-                      "kernel scratch", e));
-    TRY(apr_arena_try(&f->arena, &f->inv_freq, d / 2, sizeof *f->inv_freq, "rotation table", e));
-    for (size_t i = 0; i < d / 2; i++) f->inv_freq[i] = pow(cfg->rope_theta, -2.0 * (double)i / (double)d);
-    return APR_OK;
+    TRY(floats_alloc(f, &f->v, is_latent ? 0 : n_kv, e));
+    TRY(floats_alloc(f, &f->gate, c->n_inter, e));
+    TRY(scratch_alloc(f, e));
+    TRY(ropes_open(f, e));
+    TRY(apr_mla_open(f, e));
+    return apr_moe_open(f, e);
 }
 
 enum apr_code apr_forward_open(struct apr_forward *f, const struct apr_checked_model *m,
@@ -222,6 +211,7 @@ enum apr_code apr_forward_open(struct apr_forward *f, const struct apr_checked_m
     apr_arena_init(&f->arena);
     f->attn.arena = &f->arena;
     TRY(apr_weights_bind(&f->w, m, kern, &f->arena, e));
+    f->shape = apr_attn_shape_of(f->w.cfg);
     return buffers_alloc(f, e);
 }
 
@@ -230,34 +220,70 @@ void apr_forward_close(struct apr_forward *f)
     apr_arena_free(&f->arena);
 }
 
-enum apr_code apr_forward_chunk(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids, size_t n,
-                                struct apr_err *e)
+static enum apr_code check_tokens(const struct apr_forward *f, const struct apr_cache *cache,
+                                  const int32_t *ids, size_t n, struct apr_err *e)
 {
     const struct apr_config *cfg = f->w.cfg;
     for (size_t i = 0; i < n; i++)
         if (ids[i] < 0 || (uint32_t)ids[i] >= cfg->n_vocab)
             return apr_fail(e, APR_EUSAGE, "token %zu has id %" PRId32 ", the embedding has %" PRIu32 " rows",
                             cache->n_pos + i, ids[i], cfg->n_vocab);
+    if (cfg->n_positions && cache->n_pos + n > cfg->n_positions)
+        return apr_fail(e, APR_EUSAGE, "%zu tokens, the model has rows for %" PRIu32 " positions",
+                        cache->n_pos + n, cfg->n_positions);
+    return APR_OK;
+}
+
+/* n tokens of a sequence that will have n_seq. */
+static enum apr_code run_chunk(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids, size_t n,
+                               size_t n_seq, struct apr_err *e)
+{
+    TRY(check_tokens(f, cache, ids, n, e));
     TRY(apr_cache_reserve(cache, cache->n_pos + n, e));
-    TRY(apr_attention_room(&f->attn, &f->c, cfg, cache->n_pos + n, e));
+    TRY(apr_attention_room(&f->attn, &f->c, &f->shape, cache->n_pos + n, e));
     f->pos0 = cache->n_pos;
     f->n_toks = f->h.n_toks = f->att.n_toks = f->ffn.n_toks = n;
-    rope_tables(f);
-    struct token_job j = {.f = f, .fn = embed_token, .ids = ids};
-    for_tokens(&j, n);
-    for (uint32_t i = 0; i < cfg->n_layers; i++) {
-        attention_block(f, cache, i);
-        ffn_block(f, i);
-    }
+    memmove(cache->ids + cache->n_pos, ids, n * sizeof *ids);
+    apr_rope_at(&f->rope, f->pos0, n, n_seq);
+    apr_rope_at(&f->rope_local, f->pos0, n, n_seq);
+    apr_for_tokens(&(struct apr_token_job){.f = f, .fn = embed_token, .ids = ids});
+    for (uint32_t i = 0; i < f->w.cfg->n_layers; i++) layer(f, cache, i);
     cache->n_pos += n;
     return APR_OK;
+}
+
+/* Longrope has one rotation for short sequences and one for long ones: where the sequence changes sides, what
+ * is in the cache is computed again, as transformers does. */
+static enum apr_code choose_rotation(struct apr_forward *f, struct apr_cache *cache, size_t n_seq,
+                                     struct apr_err *e)
+{
+    bool is_long = apr_rope_is_long(&f->rope, n_seq);
+    size_t n_again = cache->n_pos;
+    if (is_long == cache->is_long) return APR_OK;
+    cache->is_long = is_long;
+    cache->n_pos = 0;
+    while (cache->n_pos < n_again) {
+        size_t n = n_again - cache->n_pos;
+        TRY(run_chunk(f, cache, cache->ids + cache->n_pos, n < f->n_batch ? n : f->n_batch, n_seq, e));
+    }
+    return APR_OK;
+}
+
+enum apr_code apr_forward_chunk(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids, size_t n,
+                                struct apr_err *e)
+{
+    size_t n_seq = cache->n_pos + n;
+    TRY(choose_rotation(f, cache, n_seq, e));
+    return run_chunk(f, cache, ids, n, n_seq, e);
 }
 
 enum apr_code apr_forward_prompt(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids, size_t n,
                                  struct apr_err *e)
 {
+    size_t n_seq = cache->n_pos + n;
+    TRY(choose_rotation(f, cache, n_seq, e));
     for (size_t i = 0; i < n; i += f->n_batch)
-        TRY(apr_forward_chunk(f, cache, ids + i, n - i < f->n_batch ? n - i : f->n_batch, e));
+        TRY(run_chunk(f, cache, ids + i, n - i < f->n_batch ? n - i : f->n_batch, n_seq, e));
     return APR_OK;
 }
 
@@ -273,6 +299,18 @@ static bool all_finite(const float *x, size_t n)
     return !bad;
 }
 
+/* Bias, scale and cap of n_rows rows of logits. */
+static void finish_logits(const struct apr_forward *f, float *logits, size_t n_rows)
+{
+    const struct apr_config *cfg = f->w.cfg;
+    size_t n = cfg->n_vocab;
+    for (size_t i = 0; i < n_rows; i++, logits += n) {
+        if (f->w.head.bias) f->c.kern->add(logits, f->w.head.bias, n);
+        if (cfg->logit_scale > 0) f->c.kern->scale(logits, (float)cfg->logit_scale, n);
+        if (cfg->logit_softcap > 0) f->c.kern->softcap(logits, (float)cfg->logit_softcap, n);
+    }
+}
+
 enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_rows, float *logits,
                                  struct apr_err *e)
 {
@@ -281,12 +319,12 @@ enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_r
     h.n_toks = n_rows;
     unsigned wants = apr_mat_wants(&f->w.head, f->c.exact);
     for (size_t i = 0; i < n_rows; i++) {
-        f->c.kern->rmsnorm(f->x + (i_tok + i) * cfg->n_hidden, f->w.final_norm, (float)cfg->norm_eps,
-                           h.f32 + i * cfg->n_hidden, cfg->n_hidden);
+        norm(f, &f->w.final_norm, f->x + (i_tok + i) * cfg->n_hidden, h.f32 + i * cfg->n_hidden);
         apr_acts_pack(&f->c, &h, wants, i);
     }
     const struct apr_product head[] = {{&f->w.head, logits}};
     apr_linear(&f->c, &h, head, 1);
+    finish_logits(f, logits, n_rows);
     for (size_t i = 0; i < n_rows; i++)
         if (!all_finite(logits + i * cfg->n_vocab, cfg->n_vocab))
             return apr_fail(e, APR_EINFER, "the logits after token %zu contain NaN or Inf",
@@ -304,10 +342,12 @@ enum apr_code apr_forward_all_logits(struct apr_forward *f, struct apr_cache *ca
     size_t n_rows_most = f->n_batch < LOGITS_ROWS ? f->n_batch : LOGITS_ROWS;
     struct apr_arena arena;
     apr_arena_init(&arena);
+    size_t n_seq = cache->n_pos + n;
     enum apr_code code =
         apr_arena_try(&arena, &logits, n_rows_most * (size_t)f->w.cfg->n_vocab, sizeof *logits, "logits", e);
+    if (code == APR_OK) code = choose_rotation(f, cache, n_seq, e);
     for (size_t i = 0; i < n && code == APR_OK; i += f->n_toks) {
-        code = apr_forward_chunk(f, cache, ids + i, n - i < f->n_batch ? n - i : f->n_batch, e);
+        code = run_chunk(f, cache, ids + i, n - i < f->n_batch ? n - i : f->n_batch, n_seq, e);
         for (size_t r = 0; r < f->n_toks && code == APR_OK; r += n_rows_most) {
             size_t n_rows = f->n_toks - r < n_rows_most ? f->n_toks - r : n_rows_most;
             code = apr_forward_logits(f, r, n_rows, logits, e);

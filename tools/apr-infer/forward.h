@@ -1,4 +1,4 @@
-/* The forward pass of a decoder (RMSNorm, rotary GQA attention, SwiGLU), a chunk of tokens at a time.
+/* The forward pass of a decoder, a chunk of tokens at a time. What it computes is said by struct apr_config.
  *
  * A token's results are the same bits for any chunk, thread count, page layout and kernel table. The
  * reference mode (exact) keeps activations and cache in f32.
@@ -12,7 +12,36 @@
 
 #include "attention.h"
 #include "cache.h"
+#include "rope.h"
 #include "weights.h"
+
+/* Latent attention's own buffers; k_dim = kv_rank + n_rope. */
+struct apr_mla_room {
+    struct apr_acts q_a;    /* [n_batch, q_rank] */
+    struct apr_acts q_nope; /* [n_batch, n_heads * n_nope] */
+    struct apr_acts latent; /* [n_batch, n_heads * kv_rank] output of attention, before v_b */
+    float *q;               /* [n_batch, n_heads * k_dim] queries against the cache */
+    struct apr_map *maps;   /* [n_heads] */
+    struct apr_acts *views; /* [n_heads] */
+};
+
+/* Room of the experts. A row is one expert's share of one token; rows of an expert are side by side. */
+struct apr_moe_room {
+    float *scores, *room;                  /* [n_batch, n_experts] */
+    float *shared_gate;                    /* [n_batch] weight of the shared expert */
+    float *shared;                         /* [n_batch, n_hidden] what it adds */
+    struct apr_acts shared_mid;            /* [n_batch, n_inter_shared] */
+    float *shared_room;                    /* the same shape */
+    uint32_t *expert;                      /* [n_batch, n_used] chosen, the best first */
+    float *weight;                         /* [n_batch, n_used] */
+    uint32_t *row;                         /* [n_batch, n_used] where the share is computed */
+    uint32_t *first_row;                   /* [n_experts + 1] */
+    struct apr_acts in;                    /* [n_batch * n_used, n_hidden] */
+    struct apr_acts mid;                   /* [n_batch * n_used, n_inter] */
+    float *gate, *out;                     /* rows of mid and of in */
+    struct apr_map *maps;                  /* [n_experts + 1]: the shared expert is the last */
+    struct apr_acts *in_views, *mid_views; /* [n_experts] */
+};
 
 struct apr_forward {
     struct apr_arena arena; /* owns all below */
@@ -24,12 +53,16 @@ struct apr_forward {
     size_t pos0;    /* position of its first token */
 
     float *x;            /* [n_batch, n_hidden] residual stream */
-    struct apr_acts h;   /* [n_batch, n_hidden] normed input of a block; its f32 is scratch between blocks */
-    struct apr_acts att; /* [n_batch, n_heads * head_dim] output of attention */
-    struct apr_acts ffn; /* [n_batch, n_inter] silu(gate) * up */
-    float *q, *k, *v, *up, *y;
-    float *cos, *sin; /* [n_batch, head_dim / 2] of positions pos0 .. */
-    double *inv_freq; /* [head_dim / 2] */
+    struct apr_acts h;   /* [n_batch, n_hidden] normed input of a block */
+    struct apr_acts att; /* [n_batch, n_heads * v_dim] output of attention */
+    struct apr_acts ffn; /* [n_batch, n_inter] act(gate) * up */
+    float *q, *k, *v;    /* of the chunk, before the cache */
+    float *gate;         /* [n_batch, n_inter] */
+    float *y;            /* [n_batch, n_hidden] what a block adds to x */
+    struct apr_attn_shape shape;
+    struct apr_rope_table rope, rope_local; /* rope_local: n_half 0 where local layers turn as the others */
+    struct apr_mla_room mla;
+    struct apr_moe_room moe;
 };
 
 APR_MUST_USE enum apr_code apr_forward_open(struct apr_forward *f, const struct apr_checked_model *m,

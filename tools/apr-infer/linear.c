@@ -2,6 +2,9 @@
 #include "linear.h"
 
 #include <assert.h>
+#include <string.h>
+
+#include "ckd.h"
 
 /* Small enough to balance threads of unequal speed, large enough to amortise handing out a chunk. */
 #define CHUNK_BYTES       (64u << 10)
@@ -10,11 +13,10 @@
 
 struct job {
     const struct apr_compute *c;
-    const struct apr_acts *x;
-    const struct apr_product *products;
-    size_t n_products;
-    size_t n_rows_chunk[APR_MAX_PRODUCTS];
-    size_t i_first_chunk[APR_MAX_PRODUCTS + 1];
+    const struct apr_map *maps;
+    size_t n_maps;
+    enum apr_activation activation; /* of act_rows */
+    void (*rows)(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread);
 };
 
 static size_t rows_per_chunk(const struct apr_compute *c, const struct apr_mat *w, size_t n_bytes_row)
@@ -31,54 +33,133 @@ static size_t n_chunks_of(size_t n_rows, size_t n_rows_chunk)
     return n_rows / n_rows_chunk + (n_rows % n_rows_chunk != 0);
 }
 
-/* Rows [r0, r1) of one product, all tokens. */
-static void product_rows(const struct apr_compute *c, const struct apr_acts *x, const struct apr_product *p,
-                         size_t r0, size_t r1, unsigned i_thread)
+static size_t stride_of(const struct apr_acts *x)
 {
-    const struct apr_mat *w = p->w;
+    return x->n_stride ? x->n_stride : x->n_cols;
+}
+
+/* Rows [r0, r1) of one product, all tokens. */
+static void product_rows(const struct apr_compute *c, const struct apr_acts *x, const struct apr_mat *w,
+                         float *y, size_t y_stride, size_t r0, size_t r1, unsigned i_thread)
+{
     enum apr_act act = c->exact ? APR_ACT_F32 : w->mm->act;
     const struct {
         const void *rows;
         size_t row_bytes;
     } in[] = {
-        [APR_ACT_F32] = {x->f32, x->n_cols * sizeof(float)},
-        [APR_ACT_Q8_32] = {x->q32, x->n_cols / 32 * sizeof(struct apr_act32)},
-        [APR_ACT_Q8_256] = {x->q256, x->n_cols / 256 * sizeof(struct apr_act256)},
+        [APR_ACT_F32] = {x->f32, stride_of(x) * sizeof(float)},
+        [APR_ACT_Q8_32] = {x->q32, stride_of(x) / 32 * sizeof(struct apr_act32)},
+        [APR_ACT_Q8_256] = {x->q256, stride_of(x) / 256 * sizeof(struct apr_act256)},
     };
     apr_matmul_fn *fn = c->exact ? w->mm->exact : w->mm->fast;
     fn(w->data + r0 * w->row_bytes, w->row_bytes, r1 - r0, w->n_cols, in[act].rows, in[act].row_bytes,
-       x->n_toks, p->y + r0, w->n_rows, c->scratch + i_thread * c->scratch_bytes);
+       x->n_toks, y + r0, y_stride, c->scratch + i_thread * c->scratch_bytes);
 }
 
-static void linear_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+static void plain_rows(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread)
 {
-    const struct job *j = ctx;
-    for (size_t i = i_begin; i < i_end; i++) {
-        size_t i_product = 0;
-        while (i >= j->i_first_chunk[i_product + 1]) i_product++;
-        const struct apr_product *p = &j->products[i_product];
-        size_t r0 = (i - j->i_first_chunk[i_product]) * j->n_rows_chunk[i_product];
-        size_t r1 = r0 + j->n_rows_chunk[i_product];
-        if (r1 > p->w->n_rows) r1 = p->w->n_rows;
-        product_rows(j->c, j->x, p, r0, r1, i_thread);
+    size_t y_stride = m->y_stride ? m->y_stride : m->w->n_rows;
+    product_rows(j->c, m->x, m->w, m->y, y_stride, r0, r1, i_thread);
+}
+
+void apr_activate(const struct apr_kern *kern, enum apr_activation activation, const float *x, float *y,
+                  size_t n)
+{
+    void (*const fns[])(const float *, float *, size_t) = {[APR_SILU] = kern->silu,
+                                                           [APR_GELU] = kern->gelu,
+                                                           [APR_GELU_TANH] = kern->gelu_tanh,
+                                                           [APR_RELU] = kern->relu};
+    fns[activation](x, y, n);
+}
+
+/* y = act(gate) * y, n values. */
+static void apply_gate(const struct apr_kern *kern, enum apr_activation activation, float *gate, float *y,
+                       size_t n)
+{
+    if (activation == APR_SILU) {
+        kern->silu_mul(gate, y, y, n);
+        return;
     }
+    apr_activate(kern, activation, gate, gate, n);
+    kern->mul(y, gate, n);
 }
 
-static void swiglu_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+static void act_rows(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread)
 {
-    const struct job *j = ctx;
-    const struct apr_product *gate = &j->products[0], *up = &j->products[1];
-    size_t n_rows = gate->w->n_rows;
-    for (size_t i = i_begin; i < i_end; i++) {
-        size_t r0 = i * j->n_rows_chunk[0], r1 = r0 + j->n_rows_chunk[0];
-        if (r1 > n_rows) r1 = n_rows;
-        product_rows(j->c, j->x, gate, r0, r1, i_thread);
-        product_rows(j->c, j->x, up, r0, r1, i_thread);
-        for (size_t t = 0; t < j->x->n_toks; t++) {
-            float *g = gate->y + t * n_rows + r0;
-            j->c->kern->silu_mul(g, up->y + t * n_rows + r0, g, r1 - r0);
+    const struct apr_kern *kern = j->c->kern;
+    size_t n_rows = m->w->n_rows, n = r1 - r0;
+    if (m->gate) product_rows(j->c, m->x, m->gate, m->gate_y, n_rows, r0, r1, i_thread);
+    product_rows(j->c, m->x, m->w, m->y, n_rows, r0, r1, i_thread);
+    for (size_t t = 0; t < m->x->n_toks; t++) {
+        float *y = m->y + t * n_rows + r0, *g = m->gate ? m->gate_y + t * n_rows + r0 : NULL;
+        if (m->w->bias) kern->add(y, m->w->bias + r0, n);
+        if (!g) {
+            apr_activate(kern, j->activation, y, y, n);
+            continue;
         }
+        if (m->gate->bias) kern->add(g, m->gate->bias + r0, n);
+        apply_gate(kern, j->activation, g, y, n);
     }
+}
+
+static void chunk_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+{
+    const struct job *j = ctx;
+    size_t low = 0, high = j->n_maps - 1; /* the map that holds chunk i_begin */
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (j->maps[middle].i_last_chunk > i_begin)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    for (size_t i = i_begin; i < i_end; i++) {
+        while (i >= j->maps[low].i_last_chunk) low++;
+        const struct apr_map *m = &j->maps[low];
+        size_t i_first = low ? j->maps[low - 1].i_last_chunk : 0;
+        size_t r0 = (i - i_first) * m->n_rows_chunk, r1 = r0 + m->n_rows_chunk;
+        if (r1 > m->w->n_rows) r1 = m->w->n_rows;
+        j->rows(j, m, r0, r1, i_thread);
+    }
+}
+
+static void run(struct job *j, struct apr_map *maps)
+{
+    size_t n_chunks = 0;
+    for (size_t i = 0; i < j->n_maps; i++) {
+        struct apr_map *m = &maps[i];
+        assert(m->w->n_cols == m->x->n_cols && (!m->gate || m->gate->n_rows == m->w->n_rows));
+        m->n_rows_chunk = rows_per_chunk(j->c, m->w, m->w->row_bytes + (m->gate ? m->gate->row_bytes : 0));
+        n_chunks += n_chunks_of(m->w->n_rows, m->n_rows_chunk);
+        m->i_last_chunk = n_chunks;
+        if (j->c->tap && m->gate) j->c->tap(j->c->tap_ctx, m->gate, m->x);
+        if (j->c->tap) j->c->tap(j->c->tap_ctx, m->w, m->x);
+    }
+    j->maps = maps;
+    apr_parallel_for(j->c->pool, n_chunks, 1, chunk_task, j);
+}
+
+void apr_linear_each(const struct apr_compute *c, struct apr_map *maps, size_t n_maps)
+{
+    struct job j = {.c = c, .n_maps = n_maps, .rows = plain_rows};
+    run(&j, maps);
+}
+
+void apr_linear_act(const struct apr_compute *c, struct apr_map *maps, size_t n_maps,
+                    enum apr_activation activation)
+{
+    struct job j = {.c = c, .n_maps = n_maps, .rows = act_rows, .activation = activation};
+    run(&j, maps);
+}
+
+void apr_linear(const struct apr_compute *c, const struct apr_acts *x, const struct apr_product *products,
+                size_t n_products)
+{
+    struct apr_map maps[APR_MAX_PRODUCTS] = {0};
+    assert(n_products <= APR_MAX_PRODUCTS);
+    for (size_t i = 0; i < n_products; i++)
+        maps[i] = (struct apr_map){.w = products[i].w, .x = x, .y = products[i].y};
+    apr_linear_each(c, maps, n_products);
 }
 
 unsigned apr_mat_wants(const struct apr_mat *w, bool exact)
@@ -93,34 +174,47 @@ void apr_acts_pack(const struct apr_compute *c, const struct apr_acts *x, unsign
     if (wants & 1u << APR_ACT_Q8_256) c->kern->to_act256(row, x->q256 + i_tok * (x->n_cols / 256), x->n_cols);
 }
 
-static void tap(const struct apr_compute *c, const struct apr_acts *x, const struct apr_product *products,
-                size_t n_products)
+struct apr_acts apr_acts_cols(const struct apr_acts *x, size_t i_col, size_t n_cols)
 {
-    for (size_t i = 0; i < n_products; i++) c->tap(c->tap_ctx, products[i].w, x);
+    struct apr_acts view = *x;
+    view.n_cols = n_cols;
+    view.n_stride = stride_of(x);
+    view.f32 += i_col;
+    if (view.q32) view.q32 += i_col / 32;
+    if (view.q256) view.q256 += i_col / 256;
+    return view;
 }
 
-void apr_linear(const struct apr_compute *c, const struct apr_acts *x, const struct apr_product *products,
-                size_t n_products)
+struct apr_acts apr_acts_rows(const struct apr_acts *x, size_t i_row, size_t n_rows)
 {
-    assert(n_products <= APR_MAX_PRODUCTS);
-    if (c->tap) tap(c, x, products, n_products);
-    struct job j = {.c = c, .x = x, .products = products, .n_products = n_products};
-    for (size_t i = 0; i < n_products; i++) {
-        const struct apr_mat *w = products[i].w;
-        assert(w->n_cols == x->n_cols);
-        j.n_rows_chunk[i] = rows_per_chunk(c, w, w->row_bytes);
-        j.i_first_chunk[i + 1] = j.i_first_chunk[i] + n_chunks_of(w->n_rows, j.n_rows_chunk[i]);
-    }
-    apr_parallel_for(c->pool, j.i_first_chunk[n_products], 1, linear_task, &j);
+    struct apr_acts view = *x;
+    size_t n = stride_of(x);
+    view.n_toks = n_rows;
+    view.f32 += i_row * n;
+    if (view.q32) view.q32 += i_row * (n / 32);
+    if (view.q256) view.q256 += i_row * (n / 256);
+    return view;
 }
 
-void apr_linear_swiglu(const struct apr_compute *c, const struct apr_acts *x, const struct apr_mat *gate,
-                       const struct apr_mat *up, float *y, float *up_y)
+enum apr_code apr_acts_alloc(struct apr_acts *a, size_t n_rows, size_t n_cols, bool f32_alone,
+                             struct apr_arena *arena, struct apr_err *e)
 {
-    assert(gate->n_rows == up->n_rows && gate->n_cols == x->n_cols && up->n_cols == x->n_cols);
-    struct apr_product products[] = {{gate, y}, {up, up_y}};
-    if (c->tap) tap(c, x, products, 2);
-    struct job j = {.c = c, .x = x, .products = products, .n_products = 2};
-    j.n_rows_chunk[0] = rows_per_chunk(c, gate, gate->row_bytes + up->row_bytes);
-    apr_parallel_for(c->pool, n_chunks_of(gate->n_rows, j.n_rows_chunk[0]), 1, swiglu_task, &j);
+    size_t n = 0;
+    *a = (struct apr_acts){.n_cols = n_cols};
+    if (ckd_mul(&n, n_cols, n_rows)) return apr_fail(e, APR_ELOAD, "%zu rows are too many", n_rows);
+    TRY(apr_arena_try(arena, &a->f32, n, sizeof *a->f32, "activations", e));
+    if (f32_alone) return APR_OK;
+    TRY(apr_arena_try(arena, &a->q32, n_cols / 32 * n_rows, sizeof *a->q32, "activations", e));
+    return apr_arena_try(arena, &a->q256, n_cols / 256 * n_rows, sizeof *a->q256, "activations", e);
+}
+
+void apr_acts_copy(const struct apr_acts *a, size_t i_to, const struct apr_acts *b, size_t i_from,
+                   unsigned wants)
+{
+    size_t n = a->n_cols, n32 = n / 32, n256 = n / 256;
+    assert(n == b->n_cols);
+    if (wants & 1u << APR_ACT_F32) memcpy(a->f32 + i_to * n, b->f32 + i_from * n, n * sizeof *a->f32);
+    if (wants & 1u << APR_ACT_Q8_32) memcpy(a->q32 + i_to * n32, b->q32 + i_from * n32, n32 * sizeof *a->q32);
+    if (wants & 1u << APR_ACT_Q8_256)
+        memcpy(a->q256 + i_to * n256, b->q256 + i_from * n256, n256 * sizeof *a->q256);
 }

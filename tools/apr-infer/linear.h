@@ -10,6 +10,8 @@
 #ifndef APR_INFER_LINEAR_H
 #define APR_INFER_LINEAR_H
 
+#include "arena.h"
+#include "config.h"
 #include "kern/kern.h"
 #include "pool.h"
 #include "quant/quant.h"
@@ -40,6 +42,7 @@ struct apr_compute {
 /* The input of matrices: n_toks rows of n_cols in up to three layouts. */
 struct apr_acts {
     size_t n_cols, n_toks;
+    size_t n_stride;         /* columns from one row to the next; 0 = n_cols */
     float *f32;              /* [n_toks, n_cols] */
     struct apr_act32 *q32;   /* [n_toks, n_cols / 32] */
     struct apr_act256 *q256; /* [n_toks, n_cols / 256] */
@@ -51,6 +54,20 @@ struct apr_product {
 };
 #define APR_MAX_PRODUCTS 4
 
+/* One of many maps of a parallel region, each with an input of its own. */
+struct apr_map {
+    const struct apr_mat *w;
+    const struct apr_acts *x;
+    float *y;                          /* [x->n_toks, w->n_rows], rows y_stride apart */
+    size_t y_stride;                   /* 0 = w->n_rows */
+    const struct apr_mat *gate;        /* shape of w, or NULL; apr_linear_act alone */
+    float *gate_y;                     /* room like y */
+    size_t n_rows_chunk, i_last_chunk; /* linear.c's own */
+};
+
+/* Room for n_rows rows in all layouts, or in f32 alone. */
+APR_MUST_USE enum apr_code apr_acts_alloc(struct apr_acts *a, size_t n_rows, size_t n_cols, bool f32_alone,
+                                          struct apr_arena *arena, struct apr_err *e);
 /* Bit set (1 << enum apr_act) of the layout that w reads. */
 unsigned apr_mat_wants(const struct apr_mat *w, bool exact);
 /* Fills the quantized layouts of row i_tok from its f32 row. */
@@ -58,9 +75,23 @@ void apr_acts_pack(const struct apr_compute *c, const struct apr_acts *x, unsign
 /* Several products of one input in one parallel region. */
 void apr_linear(const struct apr_compute *c, const struct apr_acts *x, const struct apr_product *products,
                 size_t n_products);
-/* y = silu(Wg x) * (Wu x), [n_toks, n_rows]; both products and the gate stay in one thread. up_y is room of
- * y's size. */
-void apr_linear_swiglu(const struct apr_compute *c, const struct apr_acts *x, const struct apr_mat *gate,
-                       const struct apr_mat *up, float *y, float *up_y);
+/* y = W x for each map, in one parallel region. */
+void apr_linear_each(const struct apr_compute *c, struct apr_map *maps, size_t n_maps);
+/* y = act(Wg x + bg) * (W x + b), or act(W x + b) where there is no gate, for each map; what belongs to a row
+ * stays in one thread. y_stride is 0. */
+void apr_linear_act(const struct apr_compute *c, struct apr_map *maps, size_t n_maps,
+                    enum apr_activation activation);
+/* Columns [i_col, i_col + n_cols) of x. In a layout of blocks i_col and n_cols are whole blocks wherever a
+ * matrix of n_cols columns reads it. */
+struct apr_acts apr_acts_cols(const struct apr_acts *x, size_t i_col, size_t n_cols);
+/* Rows [i_row, i_row + n_rows) of x. */
+struct apr_acts apr_acts_rows(const struct apr_acts *x, size_t i_row, size_t n_rows);
+/* Row i_to of a becomes row i_from of b, in the layouts that wants names. n_cols are equal, both are whole.
+ */
+void apr_acts_copy(const struct apr_acts *a, size_t i_to, const struct apr_acts *b, size_t i_from,
+                   unsigned wants);
+/* y = activation(x), n values; in place too. */
+void apr_activate(const struct apr_kern *kern, enum apr_activation activation, const float *x, float *y,
+                  size_t n);
 
 #endif

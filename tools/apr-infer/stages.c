@@ -15,6 +15,7 @@ _Static_assert(N_PROBE <= APR_PAGE_POS, "the probe fills one page");
 struct probe {
     struct apr_session *s;
     const struct apr_config *cfg;
+    const struct apr_attn_shape *shape;
     int32_t ids[N_PROBE];
     float *logits;  /* [N_PROBE, n_vocab], the sequence at once */
     float *logits1; /* [n_vocab], the last row, token by token */
@@ -47,11 +48,12 @@ static double dot(const float *x, const float *y, size_t n)
 }
 
 /* Row of the cache: position pos of one head, layer i_layer. */
-static const float *cached(const struct probe *p, enum apr_cache_part part, uint32_t i_layer, uint32_t i_head,
-                           size_t pos)
+static float *cached(const struct probe *p, enum apr_cache_part part, uint32_t i_layer, uint32_t i_head,
+                     size_t pos)
 {
-    const float *page = apr_cache_page(&p->s->cache, part, i_layer, i_head, pos / APR_PAGE_POS);
-    return page + pos % APR_PAGE_POS * p->cfg->head_dim;
+    float *page = apr_cache_page(&p->s->cache, part, i_layer, i_head, pos / APR_PAGE_POS);
+    bool is_key = part == APR_CACHE_K || p->shape->v_in_k;
+    return page + pos % APR_PAGE_POS * (is_key ? p->shape->k_dim : p->shape->v_dim);
 }
 
 static bool stage_tokenizer(const struct probe *p, char *text, size_t n_text)
@@ -85,8 +87,8 @@ static bool stage_embedding(const struct probe *p, char *text, size_t n_text)
     const struct apr_weights *w = &p->s->fwd.w;
     size_t n = p->cfg->n_hidden;
     float *a = p->row, *b = p->row + n;
-    w->embed_to_f32(w->embed + (size_t)p->ids[0] * w->embed_row_bytes, a, n);
-    w->embed_to_f32(w->embed + (size_t)p->ids[N_PROBE - 1] * w->embed_row_bytes, b, n);
+    apr_rows_get(&w->embed, (size_t)p->ids[0], a);
+    apr_rows_get(&w->embed, (size_t)p->ids[N_PROBE - 1], b);
     double na = norm2(a, n), nb = norm2(b, n);
     bool differ = memcmp(a, b, n * sizeof *a) != 0;
     snprintf(text, n_text, "rows %d and %d have norms %.4g and %.4g and %s", p->ids[0], p->ids[N_PROBE - 1],
@@ -94,12 +96,32 @@ static bool stage_embedding(const struct probe *p, char *text, size_t n_text)
     return finite_row(a, n) && finite_row(b, n) && na > 0 && nb > 0 && differ;
 }
 
-/* Rotation keeps lengths, makes equal keys differ, and leaves products of equal distance equal. */
+/* Learned rows: finite, and no two of the first ones equal. */
+static bool learned_positions(const struct probe *p, char *text, size_t n_text)
+{
+    const struct apr_rows *rows = &p->s->fwd.w.positions;
+    size_t n = p->cfg->n_hidden, n_same = 0;
+    float *a = p->row, *b = p->row + n;
+    bool finite = true;
+    for (size_t i = 0; i + 1 < N_PROBE; i++) {
+        apr_rows_get(rows, i, a);
+        apr_rows_get(rows, i + 1, b);
+        finite &= finite_row(a, n) && finite_row(b, n);
+        n_same += !memcmp(a, b, n * sizeof *a);
+    }
+    snprintf(text, n_text, "learned rows of %zu positions, the first %u %s, %zu equal their neighbour",
+             rows->n_rows, N_PROBE, finite ? "finite" : "NOT finite", n_same);
+    return finite && n_same == 0;
+}
+
+/* Rotation keeps lengths, makes equal keys differ, and leaves products of equal distance equal. Yarn and
+ * longrope multiply what turns by a constant besides, the same at every position. */
 static bool stage_position(const struct probe *p, char *text, size_t n_text)
 {
-    size_t d = p->cfg->head_dim;
+    if (p->s->fwd.w.positions.data) return learned_positions(p, text, n_text);
+    size_t d = p->shape->k_dim;
     double worst = 0, moved = 0;
-    for (uint32_t h = 0; h < p->cfg->n_heads_kv; h++) {
+    for (uint32_t h = 0; h < p->shape->n_heads_kv; h++) {
         const float *k0 = cached(p, APR_CACHE_K, 0, h, 0), *k1 = cached(p, APR_CACHE_K, 0, h, 1);
         const float *k4 = cached(p, APR_CACHE_K, 0, h, 4), *k7 = cached(p, APR_CACHE_K, 0, h, 7);
         const float *k10 = cached(p, APR_CACHE_K, 0, h, 10);
@@ -114,56 +136,72 @@ static bool stage_position(const struct probe *p, char *text, size_t n_text)
     return worst <= 1e-3 && moved > 1e-6;
 }
 
+/* With learned positions equal tokens do not have equal values. */
 static bool stage_qkv(const struct probe *p, char *text, size_t n_text)
 {
-    size_t d = p->cfg->head_dim;
+    size_t k_dim = p->shape->k_dim, d = p->shape->v_dim;
     double least = INFINITY;
     bool finite = true, constant = true, distinct = true;
-    for (uint32_t h = 0; h < p->cfg->n_heads_kv; h++) {
+    for (uint32_t h = 0; h < p->shape->n_heads_kv; h++) {
         const float *v0 = cached(p, APR_CACHE_V, 0, h, 0), *v5 = cached(p, APR_CACHE_V, 0, h, 5);
         const float *other = cached(p, APR_CACHE_V, 0, h, N_PROBE - 1), *k = cached(p, APR_CACHE_K, 0, h, 0);
-        finite &= finite_row(v0, d) && finite_row(k, d) && finite_row(other, d);
+        finite &= finite_row(v0, d) && finite_row(k, k_dim) && finite_row(other, d);
         constant &= !memcmp(v0, v5, d * sizeof *v0);
         distinct &= memcmp(v0, other, d * sizeof *v0) != 0;
-        least = fmin(least, fmin(norm2(v0, d), norm2(k, d)));
+        least = fmin(least, fmin(norm2(v0, d), norm2(k, k_dim)));
     }
-    finite &= finite_row(p->s->fwd.q, p->cfg->n_heads * d);
+    bool by_place = p->s->fwd.w.positions.data != NULL;
+    finite &= finite_row(p->s->fwd.q, (size_t)p->cfg->n_heads * p->cfg->head_dim);
     snprintf(text, n_text, "%s, smallest norm %.3g, equal tokens give %s values, others %s",
-             finite ? "finite" : "NOT finite", least, constant ? "equal" : "DIFFERENT",
+             finite ? "finite" : "NOT finite", least,
+             by_place   ? "position-bound"
+             : constant ? "equal"
+                        : "DIFFERENT",
              distinct ? "do not" : "the SAME");
-    return finite && constant && distinct && least > 0;
+    return finite && (constant || by_place) && distinct && least > 0;
+}
+
+/* What the last layer's attention makes of the last chunk's queries, into out [N_PROBE, n_heads, v_dim]. */
+static void attend_again(const struct probe *p, float *out)
+{
+    struct apr_forward *f = &p->s->fwd;
+    uint32_t last = p->cfg->n_layers - 1;
+    const struct apr_attn_span span = {0, N_PROBE, f->w.layers[last].is_local ? p->cfg->window : 0};
+    apr_attention(&f->attn, &f->c, p->shape, &p->s->cache, last, &span, p->shape->v_in_k ? f->mla.q : f->q,
+                  out);
 }
 
 /* With values of 1 everywhere the output of a head is the sum of its attention weights. The last layer's
  * values are overwritten for it: no later stage reads them. (F-PIPE-004) */
-static double attention_sum_error(const struct probe *p)
+static double attention_sum_error(const struct probe *p, float *out)
 {
-    struct apr_forward *f = &p->s->fwd;
-    size_t n = (size_t)p->cfg->n_heads * p->cfg->head_dim;
+    size_t n = (size_t)p->cfg->n_heads * p->shape->v_dim;
     uint32_t last = p->cfg->n_layers - 1;
     double worst = 0;
-    for (uint32_t h = 0; h < p->cfg->n_heads_kv; h++) {
-        float *v = apr_cache_page(&p->s->cache, APR_CACHE_V, last, h, 0);
-        for (size_t i = 0; i < N_PROBE * p->cfg->head_dim; i++) v[i] = 1;
-    }
-    apr_attention(&f->attn, &f->c, p->cfg, &p->s->cache, last, 0, N_PROBE, f->q, f->att.f32);
-    for (size_t i = 0; i < N_PROBE * n; i++) worst = fmax(worst, fabs((double)f->att.f32[i] - 1));
+    for (uint32_t h = 0; h < p->shape->n_heads_kv; h++)
+        for (size_t pos = 0; pos < N_PROBE; pos++) {
+            float *v = cached(p, APR_CACHE_V, last, h, pos);
+            for (size_t i = 0; i < p->shape->v_dim; i++) v[i] = 1;
+        }
+    attend_again(p, out);
+    for (size_t i = 0; i < N_PROBE * n; i++) worst = fmax(worst, fabs((double)out[i] - 1));
     return worst;
 }
 
 /* The first position can attend to itself alone: its output is its own value row, in every layer. */
 static bool stage_attention(const struct probe *p, char *text, size_t n_text)
 {
-    size_t d = p->cfg->head_dim;
-    uint32_t last = p->cfg->n_layers - 1, n_group = p->cfg->n_heads / p->cfg->n_heads_kv;
-    const float *out = p->s->fwd.att.f32;
+    struct apr_forward *f = &p->s->fwd;
+    size_t d = p->shape->v_dim;
+    uint32_t last = p->cfg->n_layers - 1, n_group = p->shape->n_heads / p->shape->n_heads_kv;
+    float *out = p->shape->v_in_k ? f->mla.latent.f32 : f->att.f32;
     double worst = 0;
     for (uint32_t h = 0; h < p->cfg->n_heads; h++) {
         const float *v = cached(p, APR_CACHE_V, last, h / n_group, 0);
         for (size_t i = 0; i < d; i++) worst = fmax(worst, fabs((double)out[h * d + i] - (double)v[i]));
     }
     bool finite = finite_row(out, N_PROBE * p->cfg->n_heads * d);
-    double off = attention_sum_error(p);
+    double off = attention_sum_error(p, out);
     snprintf(text, n_text,
              "%s; weights sum to 1 within %.1e, first position differs from its own values by %.1e (both at "
              "most 1e-5)",
@@ -171,36 +209,82 @@ static bool stage_attention(const struct probe *p, char *text, size_t n_text)
     return finite && worst <= 1e-5 && off <= 1e-5;
 }
 
+/* The experts of the last token: their weights, and how the router spread the probe. */
+static bool stage_experts(const struct probe *p, char *text, size_t n_text)
+{
+    const struct apr_moe_room *r = &p->s->fwd.moe;
+    const struct apr_moe *moe = &p->cfg->moe;
+    size_t n = N_PROBE * (size_t)moe->n_used, n_rows = 0, n_active = 0, n_bad = 0;
+    double out = norm2(p->s->fwd.y + (N_PROBE - 1) * p->cfg->n_hidden, p->cfg->n_hidden);
+    bool finite = finite_row(r->mid.f32, n * moe->n_inter) && finite_row(r->weight, n) &&
+                  finite_row(p->s->fwd.y, N_PROBE * (size_t)p->cfg->n_hidden);
+    for (size_t i = 0; i < n; i++) n_bad += !(r->weight[i] >= 0) || r->expert[i] >= moe->n_experts;
+    for (uint32_t x = 0; x < moe->n_experts; x++) {
+        n_rows += r->first_row[x + 1] - r->first_row[x];
+        n_active += r->first_row[x + 1] > r->first_row[x];
+    }
+    snprintf(text, n_text, "%s, %zu of %u experts take %zu shares of %u tokens, output norm %.4g",
+             finite ? "finite" : "NOT finite", n_active, moe->n_experts, n_rows, N_PROBE, out);
+    return finite && n_bad == 0 && n_rows == n && n_active >= moe->n_used && out > 0;
+}
+
 static bool stage_ffn(const struct probe *p, char *text, size_t n_text)
 {
+    if (p->s->fwd.w.layers[p->cfg->n_layers - 1].is_moe) return stage_experts(p, text, n_text);
     size_t n = p->cfg->n_inter, n_nonzero = 0;
     const float *x = p->s->fwd.ffn.f32 + (N_PROBE - 1) * n;
     bool finite =
         finite_row(p->s->fwd.ffn.f32, N_PROBE * n) && finite_row(p->s->fwd.y, N_PROBE * p->cfg->n_hidden);
     for (size_t i = 0; i < n; i++) n_nonzero += x[i] != 0;
     double out = norm2(p->s->fwd.y + (N_PROBE - 1) * p->cfg->n_hidden, p->cfg->n_hidden);
-    snprintf(text, n_text, "%s, %zu of %zu gated values not zero, output norm %.4g",
+    snprintf(text, n_text, "%s, %zu of %zu values after the gate not zero, output norm %.4g",
              finite ? "finite" : "NOT finite", n_nonzero, n, out);
     return finite && n_nonzero > 0 && out > 0;
 }
 
-/* norm(x) / w has mean square 1 (but for eps). */
+static bool finite_norm(const struct apr_lnorm *w, size_t n)
+{
+    return !w->w || (finite_row(w->w, n) && (!w->b || finite_row(w->b, n)));
+}
+
+/* norm(x), without its weights, has mean square 1 (but for eps); LayerNorm takes out the mean before. */
 static bool stage_norms(const struct probe *p, char *text, size_t n_text)
 {
     const struct apr_forward *f = &p->s->fwd;
-    size_t n = p->cfg->n_hidden;
-    float *ones = p->row, *y = p->row + n;
+    size_t n = p->cfg->n_hidden, n_rows = 1;
+    float *ones = p->row, *y = p->row + n, *zeros = p->row + 2 * n;
     const float *x = f->x + (N_PROBE - 1) * n;
-    for (size_t i = 0; i < n; i++) ones[i] = 1;
-    f->c.kern->rmsnorm(x, ones, (float)p->cfg->norm_eps, y, n);
-    double mean_x = norm2(x, n) * norm2(x, n) / (double)n, mean_y = norm2(y, n) * norm2(y, n) / (double)n;
+    double mean = 0;
+    for (size_t i = 0; i < n; i++) {
+        ones[i] = 1;
+        zeros[i] = 0;
+        if (p->cfg->norm == APR_NORM_LAYER) mean += (double)x[i] / (double)n;
+    }
+    if (p->cfg->norm == APR_NORM_LAYER)
+        f->c.kern->layernorm(x, ones, zeros, (float)p->cfg->norm_eps, y, n);
+    else
+        f->c.kern->rmsnorm(x, ones, (float)p->cfg->norm_eps, y, n);
+    double mean_x = norm2(x, n) * norm2(x, n) / (double)n - mean * mean;
+    double mean_y = norm2(y, n) * norm2(y, n) / (double)n;
     double off = fabs(mean_y - mean_x / (mean_x + p->cfg->norm_eps));
-    bool finite = finite_row(f->w.final_norm, n);
-    for (uint32_t i = 0; i < p->cfg->n_layers; i++)
-        finite &= finite_row(f->w.layers[i].attn_norm, n) && finite_row(f->w.layers[i].ffn_norm, n);
-    snprintf(text, n_text, "%u weight rows %s, mean square off by %.1e (at most 1e-4)",
-             2 * p->cfg->n_layers + 1, finite ? "finite" : "NOT finite", off);
+    bool finite = finite_norm(&f->w.final_norm, n);
+    for (uint32_t i = 0; i < p->cfg->n_layers; i++) {
+        const struct apr_layer *l = &f->w.layers[i];
+        finite &= finite_norm(&l->attn_norm, n) && finite_norm(&l->ffn_norm, n);
+        n_rows += l->ffn_norm.w ? 2u : 1u;
+    }
+    snprintf(text, n_text, "%zu weight rows %s, mean square off by %.1e (at most 1e-4)", n_rows,
+             finite ? "finite" : "NOT finite", off);
     return finite && off <= 1e-4;
+}
+
+/* What the head makes of a product: bias, scale, cap. */
+static double finished_logit(const struct probe *p, double x, uint32_t i_row)
+{
+    const struct apr_mat *head = &p->s->fwd.w.head;
+    if (head->bias) x += (double)head->bias[i_row];
+    if (p->cfg->logit_scale > 0) x *= p->cfg->logit_scale;
+    return p->cfg->logit_softcap > 0 ? p->cfg->logit_softcap * tanh(x / p->cfg->logit_softcap) : x;
 }
 
 /* A few logits again, in double, from the normed state and the dequantized rows of the head. */
@@ -212,12 +296,18 @@ static bool stage_head(const struct probe *p, char *text, size_t n_text)
     apr_to_f32_fn *to_f32 = f->c.kern->to_f32[f->w.head.type];
     const uint32_t rows[] = {0, p->cfg->n_vocab / 2, p->cfg->n_vocab - 1};
     double worst = 0;
-    f->c.kern->rmsnorm(f->x + (N_PROBE - 1) * n, f->w.final_norm, (float)p->cfg->norm_eps, h, n);
+    if (f->w.final_norm.b)
+        f->c.kern->layernorm(f->x + (N_PROBE - 1) * n, f->w.final_norm.w, f->w.final_norm.b,
+                             (float)p->cfg->norm_eps, h, n);
+    else
+        f->c.kern->rmsnorm(f->x + (N_PROBE - 1) * n, f->w.final_norm.w, (float)p->cfg->norm_eps, h, n);
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         to_f32(f->w.head.data + rows[i] * f->w.head.row_bytes, w, n);
         double got = (double)p->logits[(size_t)(N_PROBE - 1) * p->cfg->n_vocab + rows[i]];
         double scale = norm2(h, n) * norm2(w, n);
-        worst = fmax(worst, fabs(got - dot(h, w, n)) / (scale > 0 ? scale : 1));
+        double want = finished_logit(p, dot(h, w, n), rows[i]);
+        if (p->cfg->logit_scale > 1) scale *= p->cfg->logit_scale;
+        worst = fmax(worst, fabs(got - want) / (scale > 0 ? scale : 1));
     }
     snprintf(text, n_text, "%u rows; 3 logits agree with double to %.1e of |h||w| (at most 1e-5)",
              p->cfg->n_vocab, worst);
@@ -317,7 +407,7 @@ static enum apr_code run_probe(struct probe *p, struct apr_err *e)
 enum apr_code apr_stages_run(struct apr_session *s, struct apr_arena *arena,
                              struct apr_stage_result out[APR_N_STAGES], struct apr_err *e)
 {
-    struct probe p = {.s = s, .cfg = &s->model->config};
+    struct probe p = {.s = s, .cfg = &s->model->config, .shape = &s->fwd.shape};
     struct apr_err why = {0};
     TRY(apr_session_fits(s, N_PROBE, 0, e));
     if (s->fwd.n_batch < N_PROBE)
@@ -325,7 +415,7 @@ enum apr_code apr_stages_run(struct apr_session *s, struct apr_arena *arena,
                         N_PROBE);
     TRY(apr_arena_try(arena, &p.logits, (size_t)N_PROBE * p.cfg->n_vocab, sizeof *p.logits, "logits", e));
     TRY(apr_arena_try(arena, &p.logits1, p.cfg->n_vocab, sizeof *p.logits1, "logits", e));
-    TRY(apr_arena_try(arena, &p.row, 2 * (size_t)p.cfg->n_hidden, sizeof *p.row, "rows", e));
+    TRY(apr_arena_try(arena, &p.row, 3 * (size_t)p.cfg->n_hidden, sizeof *p.row, "rows", e));
     pick_ids(&p);
     enum apr_code code = run_probe(&p, &why);
     if (code != APR_OK && code != APR_EINFER) return *e = why, code;
