@@ -92,17 +92,22 @@ static enum apr_code embed(struct apr_encoder *x, const struct apr_seq *seq, str
     return APR_OK;
 }
 
+/* h = x = LN(x) */
+static void norm(struct apr_encoder *x, const struct apr_lnorm *w, size_t n_rows)
+{
+    apr_stack_norm(&x->stack, w, n_rows);
+    apr_stack_keep(&x->stack, n_rows);
+}
+
 static void block(struct apr_encoder *x, const struct apr_block *b, size_t n_seqs, size_t n_rows)
 {
     struct apr_stack *s = &x->stack;
-    apr_stack_take(s, n_rows);
     apr_stack_qkv(s, &b->self, n_rows);
     apr_stack_attend(s, x->spans, n_seqs);
     apr_stack_add(s, &b->self.o, &s->att, n_rows);
-    apr_stack_layernorm(s, &b->attn_norm, s->x, s->x, n_rows);
-    apr_stack_take(s, n_rows);
+    norm(x, &b->attn_norm, n_rows);
     apr_stack_ffn(s, b, n_rows);
-    apr_stack_layernorm(s, &b->ffn_norm, s->x, s->x, n_rows);
+    norm(x, &b->ffn_norm, n_rows);
 }
 
 enum apr_code apr_encoder_run(struct apr_encoder *x, struct apr_seq *seqs, size_t n_seqs, struct apr_err *e)
@@ -122,7 +127,7 @@ enum apr_code apr_encoder_run(struct apr_encoder *x, struct apr_seq *seqs, size_
         TRY(embed(x, &seqs[i], e));
         n_rows += seqs[i].n;
     }
-    apr_stack_layernorm(s, &x->embed_norm, s->x, s->x, n_rows);
+    norm(x, &x->embed_norm, n_rows);
     for (uint32_t i = 0; i < x->cfg->n_layers; i++) block(x, &x->blocks[i], n_seqs, n_rows);
     x->hidden = s->x;
     bad = apr_stack_bad_row(s->x, n_rows, n);

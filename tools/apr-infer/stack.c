@@ -41,22 +41,10 @@ static void for_rows(struct row_job *j, size_t n_rows)
         apr_parallel_for(j->s->c.pool, n_rows, ROWS_CHUNK, row_task, j);
 }
 
-/* Mean and variance in eight double lanes (lane = k mod 8), summed as a tree. */
-static double tree(const double s[8])
-{
-    return ((s[0] + s[4]) + (s[2] + s[6])) + ((s[1] + s[5]) + (s[3] + s[7]));
-}
-
 static void norm_row(const struct row_job *j, size_t i_row)
 {
-    const float *x = j->in + i_row * j->n, *w = j->norm->w, *b = j->norm->b;
-    float *y = j->out + i_row * j->n;
-    double sum[8] = {0}, sq[8] = {0}, mean;
-    for (size_t k = 0; k < j->n; k++) sum[k % 8] += (double)x[k];
-    mean = tree(sum) / (double)j->n;
-    for (size_t k = 0; k < j->n; k++) sq[k % 8] += ((double)x[k] - mean) * ((double)x[k] - mean);
-    double scale = 1 / sqrt(tree(sq) / (double)j->n + (double)j->s->d.eps);
-    for (size_t k = 0; k < j->n; k++) y[k] = (float)(((double)x[k] - mean) * scale) * w[k] + b[k];
+    j->s->c.kern->layernorm(j->in + i_row * j->n, j->norm->w, j->norm->b, j->s->d.eps, j->out + i_row * j->n,
+                            j->n);
 }
 
 static void pack_row(const struct row_job *j, size_t i_row)
@@ -86,9 +74,9 @@ void apr_stack_norm(struct apr_stack *s, const struct apr_lnorm *w, size_t n_row
     apr_stack_layernorm(s, w, s->x, s->h.f32, n_rows);
 }
 
-void apr_stack_take(struct apr_stack *s, size_t n_rows)
+void apr_stack_keep(struct apr_stack *s, size_t n_rows)
 {
-    memcpy(s->h.f32, s->x, n_rows * s->d.n_hidden * sizeof *s->x);
+    memcpy(s->x, s->h.f32, n_rows * s->d.n_hidden * sizeof *s->x);
 }
 
 /* ---- matrices ----------------------------------------------------------------------------------------- */
@@ -132,38 +120,14 @@ struct act_job {
     float *x;
 };
 
-/* x Phi(x), Phi by erf: Hendrycks and Gimpel, "Gaussian Error Linear Units" (2016). */
-static void gelu_erf(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        x[i] = (float)(0.5 * (double)x[i] * (1 + erf((double)x[i] * 0.70710678118654752440)));
-}
-
-static void gelu_tanh(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        double v = (double)x[i];
-        x[i] = (float)(0.5 * v * (1 + tanh(0.79788456080286535588 * (v + 0.044715 * v * v * v))));
-    }
-}
-
-static void relu(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) x[i] = x[i] < 0 ? 0 : x[i];
-}
-
-static void silu(float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++) x[i] = (float)((double)x[i] / (1 + exp(-(double)x[i])));
-}
-
 static void activation_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
-    static void (*const fns[])(float *x, size_t n) = {
-        [APR_SILU] = silu, [APR_GELU] = gelu_erf, [APR_GELU_TANH] = gelu_tanh, [APR_RELU] = relu};
     const struct act_job *j = ctx;
+    const struct apr_kern *k = j->s->c.kern;
+    void (*const fns[])(const float *x, float *y, size_t n) = {
+        [APR_SILU] = k->silu, [APR_GELU] = k->gelu, [APR_GELU_TANH] = k->gelu_tanh, [APR_RELU] = k->relu};
     (void)i_thread;
-    fns[j->s->d.activation](j->x + i_begin, i_end - i_begin);
+    fns[j->s->d.activation](j->x + i_begin, j->x + i_begin, i_end - i_begin);
 }
 
 void apr_stack_activate(const struct apr_stack *s, float *x, size_t n)

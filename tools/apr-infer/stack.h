@@ -67,13 +67,13 @@ APR_MUST_USE enum apr_code apr_stack_open(struct apr_stack *s, const struct apr_
                                           const struct apr_kern *kern, struct apr_pool *pool, bool exact,
                                           size_t n_rows_most, size_t n_pos_most, struct apr_err *e);
 void apr_stack_close(struct apr_stack *s);
-/* y = LayerNorm(x), n rows; in place is fine. */
+/* y = LayerNorm(x); x and y do not overlap. */
 void apr_stack_layernorm(const struct apr_stack *s, const struct apr_lnorm *w, const float *x, float *y,
                          size_t n_rows);
 /* h = LayerNorm(x) */
 void apr_stack_norm(struct apr_stack *s, const struct apr_lnorm *w, size_t n_rows);
-/* h = x: for blocks whose norm comes last. */
-void apr_stack_take(struct apr_stack *s, size_t n_rows);
+/* x = h: in blocks whose norm comes last the residual stream is what was normed. */
+void apr_stack_keep(struct apr_stack *s, size_t n_rows);
 /* q, k, v = W h + b */
 void apr_stack_qkv(struct apr_stack *s, const struct apr_attn_mats *w, size_t n_rows);
 /* y = W acts + b, [n_rows, w->n_rows]; acts->f32 holds the rows. */
