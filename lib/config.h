@@ -118,6 +118,7 @@ struct apr_config {
     uint32_t n_types;         /* token types (bert) */
     uint32_t position0;       /* row of the first token's position (roberta: 2) */
     uint32_t n_labels;        /* of a classification head; 0 = none */
+    bool has_mlm_head;        /* predicts masked words; not computed here */
     enum apr_pooling pooling; /* of a model made for embeddings */
     bool normalize;           /* its vectors have length 1 */
     uint32_t n_max_embed;     /* tokens of a text that it looks at; 0 = all its positions */

@@ -240,7 +240,7 @@ static void check_present(const struct apr_model *m, struct apr_verdict *v)
     char name[512];
     for (size_t i = 0; i < m->family->n_rules; i++) {
         const struct apr_tensor_rule *r = &m->family->rules[i];
-        uint32_t n = strstr(r->hf, "{n}") ? m->config.n_layers : 1;
+        uint32_t n = apr_family_n_layers(r, &m->config);
         for (uint32_t layer = 0; layer < n; layer++)
             if (apr_family_requires(r, &m->config, layer) &&
                 !apr_model_find(m, apr_family_name(r->hf, layer, name, sizeof name)))
@@ -256,9 +256,9 @@ static void check_named(const struct apr_model *m, const struct apr_tensor *t, s
     if (!r)
         apr_verdict_add(v, "F-TENSOR-002", t->name, false, "unexpected; family %s has no such tensor",
                         m->family->name);
-    else if (layer != UINT32_MAX && layer >= m->config.n_layers)
+    else if (layer != UINT32_MAX && layer >= apr_family_n_layers(r, &m->config))
         apr_verdict_add(v, "F-TENSOR-002", t->name, false, "unexpected; the model has %" PRIu32 " layers",
-                        m->config.n_layers);
+                        apr_family_n_layers(r, &m->config));
     else if (!apr_family_allows(r, &m->config, layer))
         apr_verdict_add(v, "F-TENSOR-002", t->name, false, "unexpected; this model of family %s has none",
                         m->family->name);

@@ -136,6 +136,12 @@ enum apr_dim { /* what a dimension must be, by the config */
                APR_DIM_NOPE,         /* mla.n_nope */
                APR_DIM_VALUE,        /* mla.n_value */
                APR_DIM_O_IN,         /* what the output projection reads: n_heads * (n_value or head_dim) */
+               APR_DIM_TYPES,        /* n_types */
+               APR_DIM_LABELS,       /* n_labels */
+               APR_DIM_MELS,         /* n_mels */
+               APR_DIM_AUDIO,        /* n_ctx_audio */
+               APR_DIM_INTER_ENC,    /* n_inter_enc */
+               APR_DIM_CONV,         /* 3: the width of a convolution */
                APR_N_DIMS
 };
 
@@ -156,6 +162,8 @@ enum apr_need { /* when a tensor must be there; in a layer where it need not, it
                 APR_UNLESS_Q_RANK,
                 APR_IF_KV_B,     /* multi-head latent attention, kv_b whole */
                 APR_IF_KV_SPLIT, /* multi-head latent attention, kv_b as k_b and v_b */
+                APR_IF_MLM_HEAD, /* may be there in any case */
+                APR_IN_ENCODER,  /* {n} is a layer of the encoder */
                 APR_N_NEEDS
 };
 
@@ -208,6 +216,8 @@ struct apr_family {
     /* NULL, or a NULL-terminated list of [written, meant]: a checkpoint's names may begin with the first
      * where the rules have the second ("" and "transformer."). */
     const char *const (*prefixes)[2];
+    /* NULL, or the same for how names end (".gamma" and ".weight"). */
+    const char *const (*suffixes)[2];
     const char *const
         *dropped; /* NULL, or NULL-terminated: names in checkpoints that hold no weights; {n} = layer */
     /* file names the document in messages. Every value is range-checked; divisors are proven non-zero. */
@@ -243,6 +253,8 @@ bool apr_family_matches(const char *tmpl, const char *name, uint32_t *layer, uin
 bool apr_family_drops(const struct apr_family *f, const char *name);
 /* NULL when the checkpoint has the role as the model has it. */
 const struct apr_tensor_form *apr_family_form(const struct apr_family *f, enum apr_role role);
+/* Layers of the stack that the rule belongs to; 1 for a tensor outside the layers. */
+uint32_t apr_family_n_layers(const struct apr_tensor_rule *r, const struct apr_config *c);
 bool apr_family_requires(const struct apr_tensor_rule *r, const struct apr_config *c, uint32_t layer);
 /* Required, optional, or the head of a tied model. */
 bool apr_family_allows(const struct apr_tensor_rule *r, const struct apr_config *c, uint32_t layer);

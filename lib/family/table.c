@@ -6,11 +6,11 @@
 #include <string.h>
 
 static const struct apr_family *const families[] = {
-    &apr_family_qwen2,      &apr_family_qwen3,     &apr_family_qwen2_moe, &apr_family_qwen3_moe,
-    &apr_family_llama,      &apr_family_mistral,   &apr_family_mixtral,   &apr_family_gemma,
-    &apr_family_gemma2,     &apr_family_gemma3,    &apr_family_phi,       &apr_family_phi3,
-    &apr_family_deepseek_moe,   &apr_family_deepseek2, &apr_family_gpt2,      &apr_family_granite,
-    &apr_family_starcoder2, &apr_family_stablelm,
+    &apr_family_qwen2,        &apr_family_qwen3,     &apr_family_qwen2_moe, &apr_family_qwen3_moe,
+    &apr_family_llama,        &apr_family_mistral,   &apr_family_mixtral,   &apr_family_gemma,
+    &apr_family_gemma2,       &apr_family_gemma3,    &apr_family_phi,       &apr_family_phi3,
+    &apr_family_deepseek_moe, &apr_family_deepseek2, &apr_family_gpt2,      &apr_family_granite,
+    &apr_family_starcoder2,   &apr_family_stablelm,  &apr_family_bert,      &apr_family_whisper,
 };
 #define N_FAMILIES (sizeof families / sizeof families[0])
 
@@ -182,6 +182,12 @@ uint64_t apr_family_dim(const struct apr_config *c, enum apr_dim d)
         [APR_DIM_KV_B] = c->n_heads * ((uint64_t)mla->n_nope + mla->n_value),
         [APR_DIM_NOPE] = mla->n_nope,
         [APR_DIM_VALUE] = mla->n_value,
+        [APR_DIM_TYPES] = c->n_types,
+        [APR_DIM_LABELS] = c->n_labels,
+        [APR_DIM_MELS] = c->n_mels,
+        [APR_DIM_AUDIO] = c->n_ctx_audio,
+        [APR_DIM_INTER_ENC] = c->n_inter_enc,
+        [APR_DIM_CONV] = 3,
         [APR_DIM_O_IN] = mla->kv_rank ? (uint64_t)c->n_heads * mla->n_value : n_q,
     };
     return (unsigned)d < APR_N_DIMS ? dims[d] : 0;
@@ -192,6 +198,12 @@ uint64_t apr_family_dim(const struct apr_config *c, enum apr_dim d)
 static bool is_moe(const struct apr_config *c, uint32_t layer)
 {
     return c->moe.n_experts && layer < APR_MAX_LAYERS && !apr_layer_bit(c->moe.dense, layer);
+}
+
+uint32_t apr_family_n_layers(const struct apr_tensor_rule *r, const struct apr_config *c)
+{
+    if (!strstr(r->hf, LAYER)) return 1;
+    return r->need == APR_IN_ENCODER ? c->n_layers_enc : c->n_layers;
 }
 
 bool apr_family_requires(const struct apr_tensor_rule *r, const struct apr_config *c, uint32_t layer)
@@ -213,20 +225,23 @@ bool apr_family_requires(const struct apr_tensor_rule *r, const struct apr_confi
         [APR_UNLESS_Q_RANK] = c->mla.q_rank == 0,
         [APR_IF_KV_B] = has_mla && !c->mla.is_split,
         [APR_IF_KV_SPLIT] = has_mla && c->mla.is_split,
+        [APR_IF_MLM_HEAD] = c->has_mlm_head,
+        [APR_IN_ENCODER] = true,
     };
     return needs[r->need];
 }
 
 bool apr_family_allows(const struct apr_tensor_rule *r, const struct apr_config *c, uint32_t layer)
 {
-    return r->need == APR_OPTIONAL || r->need == APR_UNLESS_TIED || apr_family_requires(r, c, layer);
+    return r->need == APR_OPTIONAL || r->need == APR_UNLESS_TIED || r->need == APR_IF_MLM_HEAD ||
+           apr_family_requires(r, c, layer);
 }
 
 uint64_t apr_family_n_tensors(const struct apr_family *f, const struct apr_config *c)
 {
     uint64_t n = 0;
     for (size_t i = 0; i < f->n_rules; i++) {
-        uint32_t n_layers = strstr(f->rules[i].hf, LAYER) ? c->n_layers : 1;
+        uint32_t n_layers = apr_family_n_layers(&f->rules[i], c);
         for (uint32_t layer = 0; layer < n_layers; layer++) n += apr_family_requires(&f->rules[i], c, layer);
     }
     return n;

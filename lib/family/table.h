@@ -25,5 +25,7 @@ extern const struct apr_family apr_family_gpt2;
 extern const struct apr_family apr_family_granite;
 extern const struct apr_family apr_family_starcoder2;
 extern const struct apr_family apr_family_stablelm;
+extern const struct apr_family apr_family_bert;
+extern const struct apr_family apr_family_whisper;
 
 #endif

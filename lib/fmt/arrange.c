@@ -17,9 +17,23 @@ static bool is_known(const struct apr_family *f, const char *name)
     return apr_family_drops(f, name);
 }
 
+/* A name that ends otherwise than the rules have it. */
+static const char *other_end(struct apr_model *m, const char *name)
+{
+    const char *const(*pairs)[2] = m->family->suffixes;
+    size_t n = strlen(name);
+    for (size_t k = 0; pairs && pairs[k][1]; k++) {
+        size_t n_end = strlen(pairs[k][0]);
+        if (n > n_end && strcmp(name + n - n_end, pairs[k][0]) == 0)
+            return apr_arena_printf(&m->arena, "%.*s%s", (int)(n - n_end), name, pairs[k][1]);
+    }
+    return name;
+}
+
 static void rename_tensors(struct apr_model *m)
 {
     const struct apr_family *f = m->family;
+    for (uint64_t i = 0; i < m->n_tensors; i++) m->tensors[i].name = other_end(m, m->tensors[i].name);
     for (uint64_t i = 0; f->prefixes && i < m->n_tensors; i++) {
         struct apr_tensor *t = &m->tensors[i];
         for (size_t k = 0; f->prefixes[k][1] && !is_known(f, t->name); k++) {
