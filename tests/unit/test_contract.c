@@ -77,7 +77,16 @@ static struct apr_config config_of(const struct apr_contract_size *z)
                                .rope_theta = z->rope_theta,
                                .norm_eps = z->norm_eps,
                                .tied = z->tied_embeddings,
-                               .n_positions = z->rope_theta > 0 ? 0 : (uint32_t)z->max_position_embeddings,
+                               .n_positions = z->rope_theta > 0 ? 0
+                                              : z->max_target_positions
+                                                  ? (uint32_t)z->max_target_positions
+                                                  : (uint32_t)z->max_position_embeddings,
+                               .n_types = 2,
+                               .n_layers_enc = z->n_mels ? (uint32_t)z->num_layers : 0,
+                               .n_heads_enc = z->n_mels ? (uint32_t)z->num_heads : 0,
+                               .n_inter_enc = z->n_mels ? (uint32_t)z->intermediate_dim : 0,
+                               .n_mels = (uint32_t)z->n_mels,
+                               .n_ctx_audio = (uint32_t)z->max_source_positions,
                                .moe = {.n_experts = (uint32_t)z->n_experts,
                                        .n_used = (uint32_t)z->n_experts_used,
                                        .n_inter = (uint32_t)z->expert_dim,
@@ -128,6 +137,7 @@ static struct apr_config config_with_flags(const struct apr_contract_family *y,
     c.o_bias = yaml_has(y, z, "o_proj_bias");
     c.mlp_bias = yaml_has(y, z, "up_proj_bias");
     c.head_bias = yaml_has(y, z, "lm_head_bias");
+    c.has_mlm_head = yaml_has(y, z, "head_dense");
     c.moe.shared_gate = yaml_has(y, z, "shared_gate");
     for (uint32_t i = 0; i < z->n_dense_layers; i++) c.moe.dense[i / 64] |= (uint64_t)1 << (i % 64);
     return c;

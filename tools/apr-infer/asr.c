@@ -110,9 +110,8 @@ static enum apr_code say(struct state *st, double temperature, struct said *s, s
         int32_t id;
         apr_asr_filter(t, s->ids.at, s->ids.n, !a->opts.no_timestamps, st->logits);
         double all = apr_asr_logsumexp(st->logits, t->n_vocab);
-        memcpy(st->first + (MAX_PREFIX * t->n_vocab), st->logits, t->n_vocab * sizeof *st->logits);
-        id = apr_sampler_next(&st->sampler, st->logits);
-        s->sum_logprob += (double)st->first[MAX_PREFIX * t->n_vocab + (size_t)id] - all;
+        TRY(apr_sampler_next(&st->sampler, st->logits, &id, e));
+        s->sum_logprob += (double)st->logits[id] - all;
         st->a->n_tokens++;
         if (id == t->end) break;
         TRY(apr_ids_push(&s->ids, id, e));
@@ -324,13 +323,15 @@ static enum apr_code choose_language(struct state *st, struct apr_err *e)
 static enum apr_code prepare(struct state *st, const struct apr_kern *kern, struct apr_err *e)
 {
     const struct apr_asr *a = st->a;
+    const struct apr_sampler_site site = {
+        .n_vocab = a->tokens->n_vocab, .n_ctx = a->engine->n_ctx, .kern = kern};
     struct apr_sample_opts o;
     apr_sample_defaults(&o);
     o.seed = a->opts.seed;
+    o.temperature = 0.5; /* so that the chain has the step; its value is set for each attempt */
     TRY(choose_language(st, e));
-    TRY(apr_sampler_init(&st->sampler, &o, a->tokens->n_vocab, a->engine->n_ctx, kern, &st->arena, e));
-    TRY(apr_arena_try(&st->arena, &st->first, MAX_PREFIX + 1, a->tokens->n_vocab * sizeof(float), "logits",
-                      e));
+    TRY(apr_sampler_init(&st->sampler, &o, &site, &st->arena, e));
+    TRY(apr_arena_try(&st->arena, &st->first, MAX_PREFIX, a->tokens->n_vocab * sizeof(float), "logits", e));
     TRY(apr_arena_try(&st->arena, &st->logits, a->tokens->n_vocab, sizeof(float), "logits", e));
     for (size_t i = 0; i < a->opts.n_prompt; i++) TRY(apr_ids_push(&st->past, a->opts.prompt[i], e));
     return APR_OK;

@@ -13,7 +13,7 @@
 #define APR_INFER_ASR_H
 
 #include "asr_rules.h"
-#include "sample.h"
+#include "sampler/sampler.h"
 #include "tok/tok.h"
 
 #define APR_ASR_FRAME_S 0.01
