@@ -22,17 +22,31 @@ static enum apr_code check_range(const char *name, uint64_t v, uint64_t min, uin
                     max);
 }
 
-static enum apr_code open_parts(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
-                                const struct apr_ctx *ctx, struct apr_err *e)
+static enum apr_runs kind_of(const struct apr_config *c)
 {
-    TRY(apr_kern_pick(&s->kern, e));
-    TRY(apr_load_model(path, APR_LOAD_RANDOM, &s->model, e));
+    return c->n_mels ? APR_RUNS_SPEECH : c->is_encoder ? APR_RUNS_ENCODER : APR_RUNS_TEXT;
+}
+
+static enum apr_code check_kind(const struct apr_session *s, unsigned runs, struct apr_err *e)
+{
+    static const struct {
+        enum apr_runs kind;
+        const char *what;
+    } kinds[] = {
+        {APR_RUNS_TEXT, "a generator of text; apr run, chat, eval and logits compute with it"},
+        {APR_RUNS_ENCODER, "an encoder without a next token; apr embed and apr logits compute with it"},
+        {APR_RUNS_SPEECH, "a speech recognizer; apr run MODEL SOUND.wav and apr logits compute with it"},
+    };
+    if (s->kind & (runs ? runs : (unsigned)APR_RUNS_TEXT)) return APR_OK;
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
+        if (kinds[i].kind == s->kind)
+            return apr_fail(e, APR_ELOAD, "%s: this is %s", s->model->path, kinds[i].what);
+    return APR_OK;
+}
+
+static enum apr_code open_text(struct apr_session *s, const struct apr_engine_opts *o, struct apr_err *e)
+{
     const struct apr_model *m = s->model;
-    if (m->vocab_only) return apr_fail(e, APR_ELOAD, "%s: has a tokenizer but no weights", m->path);
-    s->pool = apr_pool_open((unsigned)o->n_threads);
-    TRY(apr_override_apply(&(struct apr_override){.pre = o->pre, .runs = true}, s->model, e));
-    TRY(apr_contract_check(s->model, s->kern, s->pool, !ctx->gated, &s->checked, e));
-    if (m->vocab.kind != APR_VOCAB_NONE) TRY(apr_tok_open(&s->tok, &m->vocab, m->path, e));
     s->n_ctx = o->n_ctx ? (size_t)o->n_ctx : m->config.n_ctx_train;
     if (m->config.n_ctx_train && s->n_ctx > m->config.n_ctx_train)
         apr_warn("%s was trained for %" PRIu32 " positions, --ctx-size asks for %zu", m->name,
@@ -40,6 +54,27 @@ static enum apr_code open_parts(struct apr_session *s, const char *path, const s
     size_t n_batch = o->n_batch < s->n_ctx ? (size_t)o->n_batch : s->n_ctx;
     TRY(apr_forward_open(&s->fwd, &s->checked, s->kern, s->pool, o->exact, n_batch, e));
     return apr_cache_init(&s->cache, &m->config, o->exact, s->n_ctx, e);
+}
+
+static enum apr_code open_parts(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
+                                const struct apr_ctx *ctx, struct apr_err *e)
+{
+    TRY(apr_kern_pick(&s->kern, e));
+    TRY(apr_load_model(path, APR_LOAD_RANDOM, &s->model, e));
+    const struct apr_model *m = s->model;
+    if (m->vocab_only) return apr_fail(e, APR_ELOAD, "%s: has a tokenizer but no weights", m->path);
+    s->kind = kind_of(&m->config);
+    if (m->family) TRY(check_kind(s, o->runs, e));
+    s->pool = apr_pool_open((unsigned)o->n_threads);
+    TRY(apr_override_apply(&(struct apr_override){.pre = o->pre, .runs = true}, s->model, e));
+    TRY(apr_contract_check(s->model, s->kern, s->pool, !ctx->gated, &s->checked, e));
+    if (m->vocab.kind != APR_VOCAB_NONE) TRY(apr_tok_open(&s->tok, &m->vocab, m->path, e));
+    if (s->kind == APR_RUNS_TEXT) return open_text(s, o, e);
+    if (o->n_ctx)
+        return apr_fail(e, APR_EUSAGE, "--ctx-size: %s has %" PRIu32 " positions, no more and no fewer",
+                        m->path, m->config.n_ctx_train);
+    s->n_ctx = m->config.n_ctx_train;
+    return APR_OK;
 }
 
 enum apr_code apr_session_open(struct apr_session *s, const char *path, const struct apr_engine_opts *o,

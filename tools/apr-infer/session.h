@@ -11,6 +11,12 @@
 #include "tok/tok.h"
 #include "tool.h"
 
+enum apr_runs {                       /* what a model does */
+                APR_RUNS_TEXT = 1,    /* predicts the next token: fwd and cache are open */
+                APR_RUNS_ENCODER = 2, /* hidden states of a text: the verb opens a struct apr_encoder */
+                APR_RUNS_SPEECH = 4   /* sound to text: the verb opens a struct apr_speech */
+};
+
 /* Options that every engine verb shares; put this into the verb's args and APR_ENGINE_OPTS into its rows. */
 struct apr_engine_opts {
     uint64_t n_threads; /* 0 = the CPUs this process may use */
@@ -18,6 +24,7 @@ struct apr_engine_opts {
     uint64_t n_ctx;     /* 0 = what the model was trained for */
     bool exact;
     const char *pre; /* of the tokenizer; NULL = the model says */
+    unsigned runs;   /* enum apr_runs, or-ed: the kinds of model that the verb computes; 0 = APR_RUNS_TEXT */
 };
 #define APR_ENGINE_OPTS(type_)                                                                               \
     APR_OPT(type_, engine.n_threads, "threads", 't', "N", "threads (default: the CPUs available)"),          \
@@ -29,6 +36,7 @@ struct apr_engine_opts {
 void apr_engine_defaults(struct apr_engine_opts *o);
 
 struct apr_session {
+    enum apr_runs kind;
     struct apr_model *model; /* owned */
     struct apr_checked_model checked;
     const struct apr_kern *kern;
@@ -40,6 +48,7 @@ struct apr_session {
     double load_s; /* opening in all */
 };
 
+/* A model of a kind that the verb does not compute: APR_ELOAD naming the verb that does. */
 APR_MUST_USE enum apr_code apr_session_open(struct apr_session *s, const char *path,
                                             const struct apr_engine_opts *o, const struct apr_ctx *ctx,
                                             struct apr_err *e);

@@ -7,6 +7,7 @@
 #include "chat.h"
 #include "generate.h"
 #include "prompt.h"
+#include "transcribe.h"
 #include "verbs.h"
 
 struct run_args {
@@ -18,17 +19,20 @@ struct run_args {
     struct apr_sample_opts sample;
     double cfg_scale; /* NaN = not given */
     const char *negative;
+    struct apr_speech_opts speech;
 };
 
 static const struct apr_opt opts[] = {
-    APR_OPT(struct run_args, prompt, "prompt", 'p', "TEXT", "the prompt"),
+    APR_OPT(struct run_args, prompt, "prompt", 'p', "TEXT",
+            "the prompt; with sound: words that were said before it"),
     APR_OPT(struct run_args, input, "input", 'i', "FILE", "read the prompt from FILE; - is standard input"),
     APR_OPT(struct run_args, n_max, "max-tokens", 'n', "N",
-            "generate at most N tokens; -1: to the context's end (default 32)"),
+            "generate at most N tokens; -1: to the context's end (default 32; of a window of sound: all)"),
     APR_OPT(struct run_args, system, "system", 's', "TEXT", "system message of the chat template"),
     APR_OPT(struct run_args, raw, "raw", 0, NULL, "feed the prompt as it is, special tokens parsed"),
     APR_OPT(struct run_args, chat, "chat", 0, NULL, "refuse a model for which no chat format is known"),
-    APR_OPT(struct run_args, format, "format", 'f', "FORMAT", "text or json (default text)"),
+    APR_OPT(struct run_args, format, "format", 'f', "FORMAT",
+            "text or json; of a transcript also srt or vtt (default text)"),
     APR_OPT(struct run_args, stream, "stream", 0, NULL,
             "write text as it is made (what text output does; not with json)"),
     APR_OPT(struct run_args, benchmark, "benchmark", 0, NULL, "print timings on standard error"),
@@ -42,14 +46,19 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct run_args, stops, "stop", 0, "TEXT", "end before TEXT (repeatable)"),
     APR_OPT(struct run_args, no_gpu, "no-gpu", 0, NULL, "compute on the CPU"),
     APR_OPT(struct run_args, gpu, "gpu", 0, NULL, "compute on a GPU"),
+    APR_SPEECH_OPTS(struct run_args),
     APR_ENGINE_OPTS(struct run_args),
 };
+
+#define N_MAX_DEFAULT 32
+#define NOT_GIVEN     INT64_MIN
 
 static void init(void *args_)
 {
     struct run_args *a = args_;
     apr_engine_defaults(&a->engine);
-    a->n_max = 32;
+    a->engine.runs = APR_RUNS_TEXT | APR_RUNS_SPEECH;
+    a->n_max = NOT_GIVEN;
     apr_sample_unset(&a->sample);
     a->cfg_scale = NAN;
     a->format = "text";
@@ -57,10 +66,14 @@ static void init(void *args_)
 
 static enum apr_code check_args(const struct run_args *a, bool *json, struct apr_err *e)
 {
-    bool is_text = !strcmp(a->format, "text");
-    if (!is_text && strcmp(a->format, "json") != 0)
-        return apr_fail(e, APR_EUSAGE, "--format: found \"%s\", expected text or json", a->format);
-    *json |= !is_text;
+    const bool is_subtitles = !strcmp(a->format, "srt") || !strcmp(a->format, "vtt");
+    const bool is_json = !strcmp(a->format, "json");
+    if (!is_json && !is_subtitles && strcmp(a->format, "text") != 0)
+        return apr_fail(e, APR_EUSAGE,
+                        "--format: found \"%s\", expected text or json, or srt or vtt for sound", a->format);
+    if (*json && is_subtitles)
+        return apr_fail(e, APR_EUSAGE, "--json and --format %s exclude each other", a->format);
+    *json |= is_json;
     if (*json && a->stream) return apr_fail(e, APR_EUSAGE, "--stream writes text; it does not go with json");
     if (a->gpu && a->no_gpu) return apr_fail(e, APR_EUSAGE, "--gpu and --no-gpu exclude each other");
     if (a->gpu) return apr_fail(e, APR_EUNAVAIL, "--gpu: this build computes on the CPU only");
@@ -71,7 +84,7 @@ static enum apr_code check_args(const struct run_args *a, bool *json, struct apr
         return apr_fail(e, APR_EUSAGE, "--negative-prompt does nothing without --cfg-scale");
     if (!isnan(a->cfg_scale) && (a->cfg_scale < 0 || a->cfg_scale > 100))
         return apr_fail(e, APR_EUSAGE, "--cfg-scale: found %g, expected 0 to 100", a->cfg_scale);
-    if (a->n_max < -1 || a->n_max == 0)
+    if (a->n_max != NOT_GIVEN && (a->n_max < -1 || a->n_max == 0))
         return apr_fail(e, APR_EUSAGE, "--max-tokens: found %" PRId64 ", expected 1 or more, or -1",
                         a->n_max);
     return APR_OK;
@@ -109,8 +122,10 @@ static enum apr_code read_prompt(const struct run_args *a, const struct apr_ctx 
                                  struct apr_err *e)
 {
     const struct apr_strs *ops = ctx->operands;
+    const char *operand = ops->n > 1 ? ops->at[1] : NULL;
+    const bool has_both = a->prompt && (operand || a->input); /* right with sound alone; see with_model */
     struct apr_prompt_from from = {
-        .model = ops->at[0], .operand = ops->n > 1 ? ops->at[1] : NULL, .text = a->prompt, .file = a->input};
+        .model = ops->at[0], .operand = operand, .text = has_both ? NULL : a->prompt, .file = a->input};
     TRY(apr_prompt_read(&from, text, e));
     return text->n_bytes ? APR_OK : apr_fail(e, APR_EUSAGE, "the prompt is empty");
 }
@@ -219,22 +234,86 @@ static enum apr_code benchmark(const struct apr_session *s, const struct apr_gen
     return apr_out_close(o, e);
 }
 
+/* An option of text generation that was given, or NULL. */
+static const char *text_option(const struct run_args *a)
+{
+    size_t n;
+    const struct apr_sample_param *p = apr_sample_params(&n);
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(p[i].field, "temperature") != 0 && apr_sample_is_given(&a->sample, &p[i]))
+            return p[i].option;
+    return a->system                ? "system"
+           : a->raw                 ? "raw"
+           : a->chat                ? "chat"
+           : a->stops.n             ? "stop"
+           : a->benchmark           ? "benchmark"
+           : a->model_sampling      ? "model-sampling"
+           : a->sample.samplers     ? "samplers"
+           : a->sample.logit_bias.n ? "logit-bias"
+           : !isnan(a->cfg_scale)   ? "cfg-scale"
+                                    : NULL;
+}
+
+/* The second operand is a sound file, or "-" for standard input, which has been read. */
+static enum apr_code with_sound(const struct run_args *a, const struct apr_ctx *ctx, struct apr_session *s,
+                                const struct apr_buf *bytes, bool json, struct apr_err *e)
+{
+    const struct apr_strs *ops = ctx->operands;
+    const char *path = ops->n > 1 && strcmp(ops->at[1], "-") != 0 ? ops->at[1] : NULL;
+    struct apr_sample_opts o;
+    if (text_option(a)) return apr_fail(e, APR_EUSAGE, "--%s does nothing with sound", text_option(a));
+    if (ops->n < 2 && !a->input)
+        return apr_fail(e, APR_EUSAGE, "no sound: give a WAVE file, or - for standard input");
+    TRY(apr_sample_resolve(&a->sample, NULL, &o, e));
+    struct apr_transcribe t = {.sound = {.path = path, .bytes = bytes},
+                               .format = json ? "json" : a->format,
+                               .prompt = a->prompt,
+                               .temperature = o.temperature,
+                               .seed = o.seed,
+                               .n_max = a->n_max > 0 ? (size_t)a->n_max : 0,
+                               .exact = a->engine.exact};
+    return apr_transcribe(s, &a->speech, &t, e);
+}
+
+/* What only sound makes sense of. */
+static enum apr_code check_text(const struct run_args *a, const struct apr_ctx *ctx,
+                                const struct apr_session *s, bool json, struct apr_err *e)
+{
+    const char *given = apr_speech_given(&a->speech);
+    if (given)
+        return apr_fail(e, APR_EUSAGE, "%s is for sound; %s generates text from text", given, s->model->path);
+    if (!json && strcmp(a->format, "text") != 0)
+        return apr_fail(e, APR_EUSAGE, "--format: found \"%s\", expected text or json", a->format);
+    if (a->prompt && (a->input || ctx->operands->n > 1))
+        return apr_fail(e, APR_EUSAGE, "more than one prompt was given");
+    return APR_OK;
+}
+
+static enum apr_code with_text(const struct run_args *a, const struct apr_ctx *ctx, struct apr_session *s,
+                               const struct apr_buf *text, bool json, struct apr_err *e)
+{
+    int64_t ns_start = apr_now_ns();
+    struct apr_gen g;
+    struct apr_sampler sampler;
+    size_t n_max = a->n_max == NOT_GIVEN ? N_MAX_DEFAULT : a->n_max < 0 ? SIZE_MAX : (size_t)a->n_max;
+    TRY(check_text(a, ctx, s, json, e));
+    apr_gen_init(&g, &(struct apr_gen_opts){.n_max = n_max, .stops = &a->stops});
+    enum apr_code code = init_sampler(a, ctx, s, &sampler, e);
+    if (code == APR_OK) code = generate(a, s, &sampler, text, &g, json, e);
+    double start_s = s->load_s + (double)(apr_now_ns() - ns_start) * 1e-9 - g.prompt_s - g.decode_s;
+    if (code == APR_OK && json) code = report_json(s, &g, &sampler, start_s, e);
+    if (code == APR_OK && a->benchmark) code = benchmark(s, &g, start_s, e);
+    apr_gen_free(&g);
+    return code;
+}
+
 static enum apr_code with_model(const struct run_args *a, const struct apr_ctx *ctx,
                                 const struct apr_buf *text, bool json, struct apr_err *e)
 {
-    int64_t ns_start = apr_now_ns();
     struct apr_session s;
-    struct apr_gen g;
-    struct apr_sampler sampler;
     TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
-    apr_gen_init(
-        &g, &(struct apr_gen_opts){.n_max = a->n_max < 0 ? SIZE_MAX : (size_t)a->n_max, .stops = &a->stops});
-    enum apr_code code = init_sampler(a, ctx, &s, &sampler, e);
-    if (code == APR_OK) code = generate(a, &s, &sampler, text, &g, json, e);
-    double start_s = (double)(apr_now_ns() - ns_start) * 1e-9 - g.prompt_s - g.decode_s;
-    if (code == APR_OK && json) code = report_json(&s, &g, &sampler, start_s, e);
-    if (code == APR_OK && a->benchmark) code = benchmark(&s, &g, start_s, e);
-    apr_gen_free(&g);
+    enum apr_code code = s.kind == APR_RUNS_SPEECH ? with_sound(a, ctx, &s, text, json, e)
+                                                   : with_text(a, ctx, &s, text, json, e);
     apr_session_close(&s);
     return code;
 }
@@ -277,11 +356,22 @@ static const char details[] =
     "\n"
     "  apr run model.apr \"What is 2+2?\"\n"
     "  apr run model.gguf --raw -n 64 --stop 'def ' 'def fib(n):'\n"
-    "  git diff | apr run model.apr -i - --system 'Describe this change.' -n 200\n";
+    "  git diff | apr run model.apr -i - --system 'Describe this change.' -n 200\n"
+    "\n"
+    "With a speech recognizer the second operand is a WAVE file (PCM or float, any rate and channels), or - "
+    "for "
+    "standard\n"
+    "input; the transcript goes to standard output as text, srt, vtt or json. A window of 30 seconds is "
+    "decoded "
+    "greedily, and\n"
+    "again at higher temperatures where its text repeats itself or is unlikely.\n"
+    "\n"
+    "  apr run whisper.apr talk.wav --format srt > talk.srt\n"
+    "  ffmpeg -i talk.mp4 -f wav - | apr run whisper.apr - --language de --task translate\n";
 
 const struct apr_verb verb_run = {
     .name = "run",
-    .operands = "MODEL [PROMPT]",
+    .operands = "MODEL [PROMPT | SOUND.wav]",
     .n_operands_min = 1,
     .n_operands_max = 2,
     .opts = opts,
