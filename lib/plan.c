@@ -12,7 +12,7 @@ static const char *gguf_name(const struct apr_model *m, const struct apr_tensor 
     uint32_t layer;
     const struct apr_tensor_rule *r = apr_family_rule_hf(m->family, t->name, &layer);
     char name[APR_MAX_NAME_BYTES + 1];
-    return r ? apr_arena_strdup(a, apr_family_name(r->gguf, layer, name, sizeof name)) : NULL;
+    return r && r->gguf ? apr_arena_strdup(a, apr_family_name(r->gguf, layer, name, sizeof name)) : NULL;
 }
 
 static void row_of(struct apr_plan_tensor *p, const struct apr_tensor *t, const char *name)
