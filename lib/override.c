@@ -243,11 +243,15 @@ static enum apr_code take_tokenizer(struct apr_override *o, struct apr_model *m,
                         "--tokenizer: %s carries a GGUF's keys, which belong to its own tokenizer", m->path);
     TRY(apr_load_vocab(tokenizer_path(o->tokenizer, &m->arena), &o->donor, e));
     struct apr_model *d = o->donor;
-    const char *own_template = m->vocab.chat_template;
+    const struct apr_vocab own = m->vocab;
     json_decref(m->vocab.hf);
     m->vocab = d->vocab; /* its strings live as long as the donor */
     json_incref(m->vocab.hf);
-    if (!m->vocab.chat_template) m->vocab.chat_template = own_template;
+    if (!m->vocab.chat_template && m->vocab.n_templates == 0) {
+        m->vocab.chat_template = own.chat_template;
+        m->vocab.templates = own.templates;
+        m->vocab.n_templates = own.n_templates;
+    }
     if (d->hf_tok_config) {
         json_decref(m->hf_tok_config);
         m->hf_tok_config = json_incref(d->hf_tok_config);

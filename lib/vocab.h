@@ -31,6 +31,10 @@ enum apr_tok_type { /* GGUF's tokenizer.ggml.token_type */
 
 #define APR_ID_NONE (-1)
 
+struct apr_template {
+    const char *name, *text; /* "tool_use"; Jinja */
+};
+
 struct apr_vocab {
     enum apr_vocab_kind kind;
     uint32_t n_toks;      /* rows of the embedding when known; ids without a token are "[PAD<id>]", UNUSED */
@@ -45,6 +49,8 @@ struct apr_vocab {
     int64_t bos_id, eos_id, unk_id, sep_id, pad_id, cls_id, mask_id, eot_id; /* APR_ID_NONE = not given */
     int8_t add_bos, add_eos, add_sep, add_space_prefix;                      /* -1 = not given, 0, 1 */
     const char *chat_template;                                               /* Jinja text or NULL */
+    struct apr_template *templates; /* those with other names: templates.h */
+    uint32_t n_templates;
     /* Order in which the special ids became known ("eos", "pad", "bos"): GGUF keys follow it. */
     const char *special_order[8];
     uint32_t n_special_order;

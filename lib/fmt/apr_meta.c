@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <string.h>
 
+#include "../templates.h"
 #include "apr_vocab_keys.h"
 
 #define FORMAT_VERSION 1 /* of the object "apr" */
@@ -201,6 +202,7 @@ enum apr_code apr_meta_build(const struct apr_model *m, json_t **meta, struct ap
     put(apr, "version", json_integer(FORMAT_VERSION));
     put_documents(m, apr);
     if (m->vocab.kind != APR_VOCAB_NONE) put(apr, "tokenizer", vocab_object(&m->vocab));
+    if (m->vocab.n_templates) put(apr, "chat_templates", apr_templates_to_json(&m->vocab));
     if (m->has_kvs) put(apr, "gguf", apr_meta_kvs_pack(&m->kvs));
     if (m->apr_meta) {
         keep_unknown(apr, json_object_get(m->apr_meta, "apr"));

@@ -6,6 +6,7 @@
 
 #include "../json.h"
 #include "../log.h"
+#include "../templates.h"
 #include "apr_vocab_keys.h"
 
 static const char *text_of(struct apr_model *m, const json_t *v)
@@ -118,6 +119,7 @@ static enum apr_code fill_types(struct apr_model *m, struct apr_err *e)
 static enum apr_code read_vocab(struct apr_model *m, const json_t *apr, const char *file, struct apr_err *e)
 {
     const json_t *own = json_object_get(apr, "tokenizer");
+    TRY(apr_templates_from_json(&m->vocab, &m->arena, json_object_get(apr, "chat_templates"), file, e));
     m->vocab.chat_template = text_of(m, first_of(m->apr_meta, "chat_template", "tokenizer.chat_template"));
     if (!m->vocab.n_toks) return APR_OK;
     TRY(fill_types(m, e));

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "../log.h"
+#include "../templates.h"
 
 static const struct {
     const char *model;
@@ -112,7 +113,7 @@ enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *
 {
     struct apr_vocab *v = &m->vocab;
     const char *model = NULL;
-    TRY(apr_kv_get_str(&m->kvs, "tokenizer.chat_template", &v->chat_template, file, e));
+    TRY(apr_templates_from_kvs(v, &m->arena, &m->kvs, file, e));
     TRY(apr_kv_get_str(&m->kvs, "tokenizer.ggml.model", &model, file, e));
     TRY(apr_kv_get_str(&m->kvs, "tokenizer.ggml.pre", &v->pre, file, e));
     if (a->tokens.type != APR_KV_ARRAY) return APR_OK;

@@ -23,7 +23,7 @@ struct apr_hf_job {
 /* tokens, types, kind and pre from parts and v->hf. In hf.c. */
 /* Special ids, add_*, from post-processor, tokenizer_config.json and config.json. In hf_special.c. */
 APR_MUST_USE enum apr_code apr_hf_special(struct apr_hf_job *j);
-/* Chat template from tokenizer_config.json or the files beside it. In hf_special.c. */
+/* Chat templates from tokenizer_config.json or the files beside it. In hf_template.c. */
 APR_MUST_USE enum apr_code apr_hf_template(struct apr_hf_job *j);
 /* v->hf of a folder that has vocab.json and merges.txt only, from the class in tokenizer_config.json; stays
  * NULL for a class that the table does not know. In hf_old.c. */

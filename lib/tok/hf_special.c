@@ -1,4 +1,4 @@
-/* Special ids and the chat template of a Hugging Face folder.
+/* Special ids of a Hugging Face folder.
  *
  * The rules, and the order in which ids become known, are those of llama.cpp's converter: the
  * post-processor's template may name BOS and EOS, tokenizer_config.json's texts come first, config.json's ids
@@ -162,56 +162,5 @@ enum apr_code apr_hf_special(struct apr_hf_job *j)
     j->v->add_bos = s.add[BOS];
     j->v->add_eos = s.add[EOS];
     j->v->add_sep = s.add[SEP];
-    return APR_OK;
-}
-
-/* ---- chat template ---- */
-
-#define MAX_TEMPLATE_BYTES ((size_t)4 << 20)
-
-/* A list of {"name", "template"}: the one named default. */
-static const char *named_default(const json_t *list)
-{
-    size_t i;
-    const json_t *item;
-    json_array_foreach(list, i,
-                       item) if (same(json_string_value(json_object_get(item, "name")),
-                                      "default")) return json_string_value(json_object_get(item, "template"));
-    return NULL;
-}
-
-static const char *from_json(const json_t *t)
-{
-    return json_is_array(t) ? named_default(t) : json_string_value(t);
-}
-
-enum apr_code apr_hf_template(struct apr_hf_job *j)
-{
-    const json_t *t = json_object_get(j->config, "chat_template");
-    const char *text = from_json(t);
-    if (text) {
-        j->v->chat_template = apr_arena_strdup(j->arena, text);
-        /* A list keeps its other templates in the document. */
-        if (json_is_string(t) && json_object_del(j->config, "chat_template") != 0)
-            return apr_fail(j->e, APR_ELOAD, "%s: out of memory", j->dir);
-        return APR_OK;
-    }
-    struct apr_buf b;
-    bool found;
-    apr_buf_init(&b, MAX_TEMPLATE_BYTES);
-    enum apr_code code = apr_hf_text(j, "chat_template.jinja", &b, &found);
-    if (code == APR_OK && found) {
-        if (b.n_bytes > 0 && memchr(b.data, '\0', b.n_bytes))
-            code = apr_fail(j->e, APR_EFORMAT, "%s/chat_template.jinja: a NUL byte in it", j->dir);
-        else
-            j->v->chat_template = apr_arena_strndup(j->arena, (const char *)b.data, b.n_bytes);
-    }
-    apr_buf_free(&b);
-    if (code != APR_OK || found) return code;
-    json_t *doc;
-    TRY(apr_hf_json(j, "chat_template.json", &doc));
-    text = from_json(json_object_get(doc, "chat_template"));
-    if (text) j->v->chat_template = apr_arena_strdup(j->arena, text);
-    json_decref(doc);
     return APR_OK;
 }

@@ -175,3 +175,90 @@ X
     [ "${lines[0]}" = "5 58 39 -1" ]
     [ "${lines[1]}" = "['--------------------a', 'b'] ('aXXb', 'XX', 'c') a b|axb|2" ]
 }
+
+# A folder like the demonstration model's, its template replaced by what jq makes of it; $1 is the folder.
+templates() {
+    mkdir -p "$1"
+    for f in "$demo"/*; do ln -sf "$PWD/$f" "$1/"; done
+    rm "$1/tokenizer_config.json"
+    jq "$2" "$demo/tokenizer_config.json" > "$1/tokenizer_config.json"
+}
+
+@test "template: named templates are read, carried by .apr and GGUF, and chosen by name" {
+    templates "$tmp/m" '.chat_template = [{name: "default", template: "D:{{ messages[0].content }}"}, {name: "tool_use", template: "T:{{ messages[0].content }}"}]'
+    mkdir "$tmp/m/additional_chat_templates"
+    printf 'R:{{ messages[0].content }}' > "$tmp/m/additional_chat_templates/rag.jinja"
+    printf 'the list in tokenizer_config.json wins' > "$tmp/m/additional_chat_templates/tool_use.jinja"
+    printf 'no template' > "$tmp/m/additional_chat_templates/notes.txt"
+    "$apr" import "$tmp/m" -q -o "$tmp/a.apr"
+    "$apr" export "$tmp/a.apr" --format gguf -q -o "$tmp/a.gguf"
+    "$apr" convert "$tmp/a.gguf" -q -o "$tmp/b.apr"
+    "$apr" export "$tmp/b.apr" --format safetensors -q -o "$tmp/st"
+    for m in m a.apr a.gguf b.apr st; do
+        for pair in default=D tool_use=T rag=R; do
+            run "$apr" template "$tmp/$m" --template-name "${pair%=*}" <<< '[{"role":"user","content":"Hi"}]'
+            [ "$status" -eq 0 ]
+            [ "$output" = "${pair#*=}:Hi" ]
+            [ "$("$apr" template "$tmp/$m" --template-name "${pair%=*}" --source)" = "${pair#*=}:{{ messages[0].content }}" ]
+        done
+        [ "$("$apr" template "$tmp/$m" <<< '[{"role":"user","content":"Hi"}]')" = D:Hi ]
+        # as in transformers: tools take the template for tools
+        [ "$("$apr" template "$tmp/$m" <<< '{"messages":[{"role":"user","content":"Hi"}],"tools":[{}]}')" = T:Hi ]
+        [ "$("$apr" template "$tmp/$m" <<< '{"messages":[{"role":"user","content":"Hi"}],"tools":[]}')" = D:Hi ]
+        [ "$("$apr" inspect "$tmp/$m" --vocab --json | jq -c .vocab.named_chat_templates)" = '["tool_use","rag"]' ]
+    done
+    run "$apr" template "$tmp/a.gguf" --template-name rags <<< '[]'
+    [ "$status" -eq 2 ]
+    [[ "$output" == *'no chat template named "rags"; --template-name takes one of: default, tool_use, rag' ]]
+    cmp <("$apr" import "$tmp/m" -q -o - | "$bin/apr-export" gguf -q) "$tmp/a.gguf"
+}
+
+@test "template: names in GGUF are those of llama.cpp's converter" {
+    templates "$tmp/m" '.chat_template = {default: "D", "my tool-use": "T"}'
+    "$apr" export "$tmp/m" --format gguf -q -o "$tmp/a.gguf"
+    run grep -aoE 'tokenizer\.chat_template[a-z_.]*' "$tmp/a.gguf"
+    [ "$output" = $'tokenizer.chat_template.my_tool_use\ntokenizer.chat_templates\ntokenizer.chat_template' ]
+    [ "$("$apr" template "$tmp/a.gguf" --template-name my_tool_use <<< '[]')" = T ]
+}
+
+@test "template: chat_template.jinja, chat_template.json, templates without a default one, templates that are none" {
+    templates "$tmp/a" 'del(.chat_template)'
+    printf 'J' > "$tmp/a/chat_template.jinja"
+    [ "$("$apr" template "$tmp/a" <<< '[]')" = J ]
+    templates "$tmp/b" 'del(.chat_template)'
+    echo '{"chat_template": "B"}' > "$tmp/b/chat_template.json"
+    [ "$("$apr" template "$tmp/b" <<< '[]')" = B ]
+    templates "$tmp/c" '.chat_template = [{name: "rag", template: "R"}]'
+    run "$apr" template "$tmp/c" <<< '[]'
+    [ "$status" -eq 5 ]
+    [[ "$output" == *'no default chat template; --template-name takes one of: rag' ]]
+    run "$apr" run "$tmp/c" -p Hi
+    [ "$status" -eq 5 ]
+    [ "$("$apr" template "$tmp/c" --template-name rag <<< '[]')" = R ]
+    for bad in '[{name: "a"}]' '[{template: "x"}]' '[5]' '{a: 5}' '[{name: "", template: "x"}]' '[{name: "a-b", template: "x"}, {name: "a_b", template: "x"}]' \
+        '[range(40) | {name: "t\(.)", template: "x"}]' '[{name: "\u00e9", template: "x"}]'; do
+        rm -rf "$tmp/d"
+        templates "$tmp/d" ".chat_template = $bad"
+        run "$apr" template "$tmp/d" <<< '[]'
+        [ "$status" -eq 4 ] || {
+            echo "$bad: $status $output"
+            false
+        }
+    done
+}
+
+@test "run: --template-name; a model without a template gets a format that standard error names" {
+    templates "$tmp/m" '.chat_template = [{name: "default", template: "{{ 1 // 0 }}"}, {name: "rag", template: "{{ messages[0].content }}"}]'
+    run "$apr" run "$tmp/m" -p Hi -n 2 --template-name rag
+    [ "$status" -eq 0 ]
+    run "$apr" run "$tmp/m" -p Hi -n 2
+    [ "$status" -eq 5 ]
+    run "$apr" run "$tmp/m" -p Hi -n 2 --template-name tool_use
+    [ "$status" -eq 2 ]
+    run "$apr" run "$tmp/m" -p Hi -n 2 --template-name rag --raw
+    [ "$status" -eq 2 ]
+    templates "$tmp/n" 'del(.chat_template)'
+    run --separate-stderr "$apr" run "$tmp/n" -p Hi -n 2
+    [ "$status" -eq 0 ]
+    [[ "$stderr" == *'has no chat template: using the format ChatML'* ]]
+}

@@ -7,7 +7,7 @@ UNIT_OBJ_test_sample   := $(sampler_obj)
 UNIT_OBJ_test_sampler  := $(sampler_obj)
 UNIT_OBJ_test_forward  := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/ref_forward.o
 UNIT_OBJ_test_generate := $(call infer_obj,generate session $(forward_parts)) $(sampler_obj)
-UNIT_OBJ_test_chat     := $(call infer_obj,chat)
+UNIT_OBJ_test_chat     := $(call infer_obj,chat chat_format)
 UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_check merge_methods merge_linear \
                             merge_task merge_slerp merge_ties merge_dare)
 UNIT_OBJ_test_pull_names := $(patsubst %,$(O)/tools/apr-pull/%.o,names select source http_parts)

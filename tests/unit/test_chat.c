@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "../../tools/apr-infer/chat.h"
+#include "../../tools/apr-infer/chat_format.h"
 #include "load.h"
 
 static struct apr_model *model;
@@ -112,14 +113,51 @@ static void formats_by_name(void **state)
 {
     (void)state;
     static const char *const rows[][2] = {
-        {"TinyLlama-1.1B-Chat", "Zephyr"}, {"Mixtral-8x7B", "Mistral"},
-        {"Llama-2-7b-chat", "Llama2"},     {"phi-2", "Phi"},
-        {"alpaca-7b", "Alpaca"},           {"gpt2", "Raw"},
-        {"Qwen-without-markers", "Raw"},
+        {"Qwen2-7B", "ChatML"},
+        {"OpenHermes-2.5-Mistral-7B", "ChatML"}, /* the first row that matches */
+        {"Yi-34B-Chat", "ChatML"},
+        {"TinyLlama-1.1B-Chat", "Zephyr"},
+        {"zephyr-7b-beta", "Zephyr"},
+        {"StableLM-zephyr-3b", "Zephyr"},
+        {"Mistral-7B-Instruct", "Mistral"},
+        {"Mixtral-8x7B", "Mistral"},
+        {"Llama-2-7b-chat", "Llama2"},
+        {"vicuna-13b", "Llama2"},
+        {"phi-2", "Phi"},
+        {"microsoft_phi2", "Phi"},
+        {"Phi3-mini", "Phi"},
+        {"alpaca-7b", "Alpaca"},
+        {"gpt2", "Raw"},
+        {"", "Raw"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        assert_string_equal(apr_chat_detect(rows[i][0], false), rows[i][1]);
-    assert_string_equal(apr_chat_detect("mistral", true), "ChatML");
+        assert_string_equal(apr_chat_detect(&(struct apr_chat_hints){.model_name = rows[i][0]}), rows[i][1]);
+}
+
+/* Every rule by content, and which comes first. */
+static void formats_by_content(void **state)
+{
+    (void)state;
+    static const struct {
+        struct apr_chat_hints hints;
+        const char *format;
+    } rows[] = {
+        {{.has_im = true}, "ChatML"},
+        {{.model_name = "mistral", .has_im = true}, "ChatML"},
+        {{.has_im = true, .has_inst = true}, "ChatML"},
+        {{.has_inst = true}, "Llama2"},
+        {{.model_name = "some model", .has_inst = true}, "Llama2"},
+        {{.model_name = "Mistral-7B", .has_inst = true}, "Mistral"},
+        {{.tmpl = "{{ '<|im_start|>' }}"}, "ChatML"},
+        {{.tmpl = "{{ '[INST]' }}"}, "Llama2"},
+        {{.model_name = "Mistral-7B", .tmpl = "{{ '[INST]' }}"}, "Llama2"},
+        {{.tmpl = "### Instruction:"}, "Alpaca"},
+        {{.tmpl = "{{ messages }}"}, "Custom"},
+        {{.model_name = "phi-2", .tmpl = "{{ messages }}"}, "Custom"},
+        {{.model_name = NULL}, "Raw"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        assert_string_equal(apr_chat_detect(&rows[i].hints), rows[i].format);
 }
 
 /* Every known format is a template that parses and shows both messages. */
@@ -127,6 +165,8 @@ static void formats_render(void **state)
 {
     (void)state;
     static const char *const rows[][2] = {
+        {"qwen", "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+                 "<|im_start|>assistant\n"},
         {"zephyr", "<|system|>\nBe brief.</s>\n<|user|>\nHi</s>\n<|assistant|>\n"},
         {"llama-2", "<s>[INST] <<SYS>>\nBe brief.\n<</SYS>>\n\nHi [/INST]"},
         {"phi-2", "Be brief.\nInstruct: Hi\nOutput:"},
@@ -145,8 +185,10 @@ static void formats_render(void **state)
         struct apr_buf text;
         apr_buf_init(&text, 1 << 16);
         model->name = rows[i][0];
-        assert_int_equal(apr_chat_open_format(&c, model, tok, apr_chat_detect(rows[i][0], false), &e),
-                         APR_OK);
+        assert_int_equal(
+            apr_chat_open_format(&c, model, tok,
+                                 apr_chat_detect(&(struct apr_chat_hints){.model_name = rows[i][0]}), &e),
+            APR_OK);
         assert_int_equal(apr_chat_encode(&c, messages, true, &ids, &e), APR_OK);
         assert_int_equal(apr_tok_decode(tok, ids.at, ids.n, true, &text, &e), APR_OK);
         assert_string_equal((const char *)text.data, rows[i][1]);
@@ -167,6 +209,7 @@ int main(void)
         cmocka_unit_test(harmless_text_is_tokenized_as_one),
         cmocka_unit_test(messages_cannot_forge),
         cmocka_unit_test(formats_by_name),
+        cmocka_unit_test(formats_by_content),
         cmocka_unit_test(formats_render),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

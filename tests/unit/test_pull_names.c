@@ -124,6 +124,10 @@ static void test_selection(void **state)
     (void)state;
     assert_string_equal(CHOSEN("config.json", "model.safetensors", "m-q4_k_m.gguf", "x.py"),
                         "config.json model.safetensors");
+    assert_string_equal(CHOSEN("additional_chat_templates/rag.jinja", "additional_chat_templates/x.py",
+                               "sub/additional_chat_templates/y.jinja", "chat_template.jinja",
+                               "model.safetensors"),
+                        "additional_chat_templates/rag.jinja chat_template.jinja model.safetensors");
     assert_string_equal(CHOSEN("b.safetensors", "a.safetensors", "sub/z.safetensors"), "a.safetensors");
     assert_string_equal(CHOSEN("model.safetensors.index.json", "model-1.safetensors"),
                         "model.safetensors.index.json");

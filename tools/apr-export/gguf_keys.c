@@ -6,6 +6,7 @@
 #include "buf.h"
 #include "json.h"
 #include "metadata.h"
+#include "templates.h"
 
 #define QUANTIZATION_VERSION 2 /* of GGML's block formats */
 
@@ -59,7 +60,7 @@ static enum apr_code tokenizer_keys(const struct apr_model *m, struct apr_kvs *k
     if (v->add_bos >= 0) apr_kvs_bool(kvs, "tokenizer.ggml.add_bos_token", v->add_bos == 1);
     if (v->add_eos >= 0) apr_kvs_bool(kvs, "tokenizer.ggml.add_eos_token", v->add_eos == 1);
     if (v->add_sep >= 0) apr_kvs_bool(kvs, "tokenizer.ggml.add_sep_token", v->add_sep == 1);
-    apr_kvs_str(kvs, "tokenizer.chat_template", v->chat_template);
+    apr_templates_to_kvs(v, kvs);
     return APR_OK;
 }
 

@@ -4,6 +4,7 @@
 
 #include "json.h"
 #include "log.h"
+#include "templates.h"
 
 #define MAX_INDENT (2 * APR_JSON_MAX_DEPTH)
 
@@ -223,7 +224,8 @@ static json_t *make_tok_config(const struct apr_model *m)
         json_object_set_new(j, "tokenizer_class",
                             json_string(v->hf_class ? v->hf_class : "PreTrainedTokenizerFast"));
     }
-    if (v->chat_template) json_object_set_new(j, "chat_template", json_string(v->chat_template));
+    json_t *templates = apr_templates_to_json(v);
+    if (templates) json_object_set_new(j, "chat_template", templates);
     return j;
 }
 

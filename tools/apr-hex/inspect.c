@@ -221,6 +221,11 @@ static void show_vocab(const struct apr_model *m, struct apr_out *o)
     apr_out_u64(o, "n_merges", v->n_merges);
     apr_out_str(o, "pre_tokenizer", v->pre);
     apr_out_bool(o, "has_chat_template", v->chat_template != NULL);
+    if (v->n_templates) {
+        apr_out_arr(o, "named_chat_templates");
+        for (uint32_t i = 0; i < v->n_templates; i++) apr_out_str(o, NULL, v->templates[i].name);
+        apr_out_end(o);
+    }
     apr_out_arr(o, "special_tokens");
     show_special(v, "bos", v->bos_id, o);
     show_special(v, "eos", v->eos_id, o);

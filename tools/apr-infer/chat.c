@@ -1,57 +1,13 @@
-/* Templates, known formats, and tokenizing what they rendered. */
+/* Templates, and tokenizing what they rendered. */
 #include "chat.h"
 
-#include <ctype.h>
 #include <string.h>
 
+#include "chat_format.h"
+#include "log.h"
+#include "templates.h"
+
 #define MAX_RENDERED_BYTES (64u << 20)
-
-/* Formats of models without a template: engine facts, 3. names are parts of the lower-case model name; the
- * first row that matches wins. */
-struct format {
-    const char *name;
-    const char *names[4];
-    const char *tmpl; /* NULL: contents, concatenated */
-};
-
-static const struct format formats[] = {
-    {"ChatML",
-     {"qwen", "openhermes", "yi-"},
-     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}{% endfor %}"
-     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"},
-    {"Zephyr",
-     {"tinyllama", "zephyr", "stablelm"},
-     "{% for m in messages %}{% if m.role == 'system' %}{{ '<|system|>\n' }}{% elif m.role == 'user' %}"
-     "{{ '<|user|>\n' }}{% else %}{{ '<|assistant|>\n' }}{% endif %}{{ m.content + eos_token + '\n' }}{% "
-     "endfor %}"
-     "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"},
-    {"Mistral",
-     {"mistral", "mixtral"},
-     "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}"
-     "{% elif m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
-     "{% else %}{{ raise_exception('the Mistral format has no system message') }}{% endif %}{% endfor %}"},
-    {"Llama2",
-     {"llama", "vicuna"},
-     "{% set sys = '' %}{% set rest = messages %}{% if messages[0].role == 'system' %}"
-     "{% set sys = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' %}{% set rest = messages[1:] %}{% "
-     "endif %}"
-     "{% for m in rest %}{% if m.role == 'assistant' %}{{ ' ' + m.content + ' ' + eos_token }}{% else %}"
-     "{{ bos_token + '[INST] ' }}{% if loop.first %}{{ sys }}{% endif %}{{ m.content + ' [/INST]' }}{% endif "
-     "%}"
-     "{% endfor %}"},
-    {"Phi",
-     {"phi-", "phi2", "phi3"},
-     "{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\n' }}{% elif m.role == 'user' %}"
-     "{{ 'Instruct: ' + m.content + '\n' }}{% else %}{{ 'Output: ' + m.content + '\n' }}{% endif %}{% endfor "
-     "%}"
-     "{% if add_generation_prompt %}{{ 'Output:' }}{% endif %}"},
-    {"Alpaca",
-     {"alpaca"},
-     "{% for m in messages %}{% if m.role == 'system' %}{{ m.content + '\n\n' }}{% elif m.role == 'user' %}"
-     "{{ '### Instruction:\n' + m.content + '\n\n' }}{% else %}{{ '### Response:\n' + m.content + '\n\n' }}"
-     "{% endif %}{% endfor %}{% if add_generation_prompt %}{{ '### Response:\n' }}{% endif %}"},
-    {"Raw", {""}, NULL},
-};
 
 /* What the template rendered, with a mark per byte. */
 struct rendered {
@@ -167,20 +123,6 @@ enum apr_code apr_chat_tokenize(const struct apr_tok *tok, const struct apr_voca
     return code;
 }
 
-const char *apr_chat_detect(const char *model_name, bool has_im_tokens)
-{
-    if (has_im_tokens) return formats[0].name;
-    char lower[256];
-    size_t n = 0;
-    for (; model_name[n] && n + 1 < sizeof lower; n++) lower[n] = (char)tolower((unsigned char)model_name[n]);
-    lower[n] = 0;
-    /* ChatML (row 0) would only be letters to a model without its markers. */
-    for (size_t i = 1; i < sizeof formats / sizeof *formats; i++)
-        for (size_t k = 0; k < sizeof formats[i].names / sizeof *formats[i].names && formats[i].names[k]; k++)
-            if (strstr(lower, formats[i].names[k])) return formats[i].name;
-    return "Raw";
-}
-
 /* The string of a special token as templates know it: tokenizer_config's word, else the vocabulary's. */
 static void add_token(json_t *context, const struct apr_model *m, const char *key, int64_t id)
 {
@@ -252,21 +194,54 @@ static enum apr_code parse(struct apr_chat *c, const char *text, struct apr_err 
 enum apr_code apr_chat_open_format(struct apr_chat *c, const struct apr_model *m, const struct apr_tok *tok,
                                    const char *format, struct apr_err *e)
 {
+    const struct apr_chat_format *f = apr_chat_format_named(format);
     *c = (struct apr_chat){.model = m, .tok = tok, .format = format};
-    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++)
-        if (!strcmp(formats[i].name, format)) return parse(c, formats[i].tmpl, e);
-    return apr_fail(e, APR_EUSAGE, "unknown chat format \"%s\"", format);
+    if (!f) return apr_fail(e, APR_EUSAGE, "unknown chat format \"%.64s\"", format);
+    return parse(c, f->tmpl, e);
+}
+
+static bool knows(const struct apr_tok *tok, const char *token)
+{
+    return apr_tok_find(tok, token, strlen(token)) >= 0;
+}
+
+enum apr_code apr_chat_open_named(struct apr_chat *c, const struct apr_model *m, const struct apr_tok *tok,
+                                  const char *name, struct apr_err *e)
+{
+    const char *text = NULL;
+    *c = (struct apr_chat){.model = m, .tok = tok, .format = "template"};
+    if (name || m->vocab.chat_template || m->vocab.n_templates) {
+        TRY(apr_chat_template(m, name, &text, e));
+        return parse(c, text, e);
+    }
+    struct apr_chat_hints hints = {.model_name = m->name,
+                                   .has_im = knows(tok, "<|im_start|>") && knows(tok, "<|im_end|>"),
+                                   .has_inst = knows(tok, "[INST]") && knows(tok, "[/INST]")};
+    TRY(apr_chat_open_format(c, m, tok, apr_chat_detect(&hints), e));
+    apr_note("%s has no chat template: using the format %s (%s)", m->name ? m->name : m->path, c->format,
+             c->tmpl ? "--raw feeds the prompt as it is" : "the contents as they are");
+    return APR_OK;
 }
 
 enum apr_code apr_chat_open(struct apr_chat *c, const struct apr_model *m, const struct apr_tok *tok,
                             struct apr_err *e)
 {
-    if (m->vocab.chat_template) {
-        *c = (struct apr_chat){.model = m, .tok = tok, .format = "template"};
-        return parse(c, m->vocab.chat_template, e);
-    }
-    bool has_im = apr_tok_find(tok, "<|im_start|>", 12) >= 0 && apr_tok_find(tok, "<|im_end|>", 10) >= 0;
-    return apr_chat_open_format(c, m, tok, apr_chat_detect(m->name, has_im), e);
+    return apr_chat_open_named(c, m, tok, NULL, e);
+}
+
+enum apr_code apr_chat_template(const struct apr_model *m, const char *name, const char **text,
+                                struct apr_err *e)
+{
+    char names[512];
+    *text = apr_templates_find(&m->vocab, name ? name : "default");
+    if (*text) return APR_OK;
+    apr_templates_names(&m->vocab, names, sizeof names);
+    if (!*names) return apr_fail(e, APR_ENOTFOUND, "%s: the model has no chat template", m->path);
+    if (!name)
+        return apr_fail(e, APR_ECONTRACT, "%s: no default chat template; --template-name takes one of: %s",
+                        m->path, names);
+    return apr_fail(e, APR_EUSAGE, "%s: no chat template named \"%.63s\"; --template-name takes one of: %s",
+                    m->path, name, names);
 }
 
 void apr_chat_close(struct apr_chat *c)

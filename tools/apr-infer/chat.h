@@ -21,9 +21,18 @@ struct apr_chat {
     const char *format;            /* "template" (the model's own), "ChatML" ..., "Raw" */
 };
 
-/* A broken template of the model is an error; a model without one gets what apr_chat_detect names. */
+/* A broken template of the model is an error; a model without one gets what apr_chat_detect (chat_format.h)
+ * names, which a note says. */
 APR_MUST_USE enum apr_code apr_chat_open(struct apr_chat *c, const struct apr_model *m,
                                          const struct apr_tok *tok, struct apr_err *e);
+/* The same with the template of that name (tool_use, rag); NULL: the default one. */
+APR_MUST_USE enum apr_code apr_chat_open_named(struct apr_chat *c, const struct apr_model *m,
+                                               const struct apr_tok *tok, const char *name,
+                                               struct apr_err *e);
+/* The text of a template of the model; NULL is "default". A name that it lacks is APR_EUSAGE with all names,
+ * a model without any APR_ENOTFOUND. */
+APR_MUST_USE enum apr_code apr_chat_template(const struct apr_model *m, const char *name, const char **text,
+                                             struct apr_err *e);
 /* The same with a format by name: "ChatML", "Zephyr", "Mistral", "Llama2", "Phi", "Alpaca", "Raw". */
 APR_MUST_USE enum apr_code apr_chat_open_format(struct apr_chat *c, const struct apr_model *m,
                                                 const struct apr_tok *tok, const char *format,
@@ -37,8 +46,6 @@ APR_MUST_USE enum apr_code apr_chat_encode(const struct apr_chat *c, const json_
 void apr_chat_add_tokens(json_t *context, const struct apr_model *m);
 /* One user message, and a system message unless NULL: owned by the caller; NULL when a text is no UTF-8. */
 json_t *apr_chat_messages(const char *system, const char *user, size_t n_user_bytes);
-/* Name of the format for a model without a template: by its special tokens, then by its name. */
-const char *apr_chat_detect(const char *model_name, bool has_im_tokens);
 
 /* Ids of text whose bytes are marked (1 = from the messages). The rule above; apart for its test. */
 APR_MUST_USE enum apr_code apr_chat_tokenize(const struct apr_tok *tok, const struct apr_vocab *v,

@@ -12,7 +12,7 @@
 
 struct run_args {
     struct apr_engine_opts engine;
-    const char *prompt, *input, *system, *format;
+    const char *prompt, *input, *system, *format, *template_name;
     int64_t n_max;
     struct apr_strs stops;
     bool raw, chat, stream, benchmark, model_sampling, gpu, no_gpu;
@@ -29,6 +29,8 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct run_args, n_max, "max-tokens", 'n', "N",
             "generate at most N tokens; -1: to the context's end (default 32; of a window of sound: all)"),
     APR_OPT(struct run_args, system, "system", 's', "TEXT", "system message of the chat template"),
+    APR_OPT(struct run_args, template_name, "template-name", 0, "NAME",
+            "use the model's chat template of that name (tool_use, rag)"),
     APR_OPT(struct run_args, raw, "raw", 0, NULL, "feed the prompt as it is, special tokens parsed"),
     APR_OPT(struct run_args, chat, "chat", 0, NULL, "refuse a model for which no chat format is known"),
     APR_OPT(struct run_args, format, "format", 'f', "FORMAT",
@@ -80,6 +82,8 @@ static enum apr_code check_args(const struct run_args *a, bool *json, struct apr
     if (a->raw && a->chat) return apr_fail(e, APR_EUSAGE, "--raw and --chat exclude each other");
     if (a->raw && a->system)
         return apr_fail(e, APR_EUSAGE, "--system needs a chat template; --raw uses none");
+    if (a->raw && a->template_name)
+        return apr_fail(e, APR_EUSAGE, "--raw and --template-name exclude each other");
     if (a->negative && isnan(a->cfg_scale))
         return apr_fail(e, APR_EUSAGE, "--negative-prompt does nothing without --cfg-scale");
     if (!isnan(a->cfg_scale) && (a->cfg_scale < 0 || a->cfg_scale > 100))
@@ -94,10 +98,7 @@ static enum apr_code encode_chat(const struct run_args *a, const struct apr_sess
                                  const struct apr_buf *text, struct apr_ids *ids, struct apr_err *e)
 {
     struct apr_chat chat;
-    TRY(apr_chat_open(&chat, s->model, s->tok, e));
-    if (strcmp(chat.format, "template") != 0)
-        apr_note("%s has no chat template: using the format %s (--raw feeds the prompt as it is)",
-                 s->model->name, chat.format);
+    TRY(apr_chat_open_named(&chat, s->model, s->tok, a->template_name, e));
     enum apr_code code = APR_OK;
     json_t *messages = NULL;
     if (!chat.tmpl) {

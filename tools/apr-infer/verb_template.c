@@ -7,6 +7,7 @@
 #include "io.h"
 #include "json.h"
 #include "load.h"
+#include "templates.h"
 #include "verbs.h"
 
 #define MAX_TEMPLATE_BYTES ((size_t)1 << 20)
@@ -14,13 +15,15 @@
 #define MAX_OUT_BYTES      ((size_t)64 << 20)
 
 struct template_args {
-    const char *template_file, *context, *now;
+    const char *template_file, *template_name, *context, *now;
     bool source;
 };
 
 static const struct apr_opt opts[] = {
     APR_OPT(struct template_args, template_file, "template-file", 0, "FILE",
             "render the template in FILE instead of a model's"),
+    APR_OPT(struct template_args, template_name, "template-name", 0, "NAME",
+            "render the model's template of that name (tool_use, rag)"),
     APR_OPT(struct template_args, context, "context", 'c', "FILE",
             "read the context from FILE instead of standard input"),
     APR_OPT(struct template_args, now, "now", 0, "TIME",
@@ -120,20 +123,28 @@ static enum apr_code render(const struct template_args *a, const char *tmpl, siz
     return code;
 }
 
+/* As transformers chooses: where no name is given and the context has tools, the template for tools. */
+static const char *chosen(const struct template_args *a, const struct apr_model *m, const json_t *context)
+{
+    if (a->template_name || !json_array_size(json_object_get(context, "tools"))) return a->template_name;
+    return apr_templates_find(&m->vocab, "tool_use") ? "tool_use" : NULL;
+}
+
 static enum apr_code with_model(const struct template_args *a, const char *path, const struct apr_ctx *ctx,
                                 struct apr_err *e)
 {
     struct apr_model *m = NULL;
     json_t *context = NULL;
+    const char *tmpl = NULL;
     TRY(apr_load_vocab(path, &m, e));
-    const char *tmpl = m->vocab.chat_template;
-    enum apr_code code = APR_OK;
-    if (!tmpl) {
-        code = apr_fail(e, APR_ENOTFOUND, "%s: the model has no chat template", path);
-    } else if (a->source) {
+    bool any = m->vocab.chat_template || m->vocab.n_templates;
+    enum apr_code code = APR_OK; /* what can be refused without the context is */
+    if (a->source || a->template_name || !any) code = apr_chat_template(m, a->template_name, &tmpl, e);
+    if (code == APR_OK && a->source) {
         fputs(tmpl, stdout);
-    } else {
+    } else if (code == APR_OK) {
         code = read_context(a->context, &context, e);
+        if (code == APR_OK) code = apr_chat_template(m, chosen(a, m, context), &tmpl, e);
         if (code == APR_OK) apr_chat_add_tokens(context, m);
         if (code == APR_OK) code = render(a, tmpl, strlen(tmpl), context, ctx, e);
     }
@@ -163,7 +174,11 @@ static enum apr_code run(void *args, struct apr_ctx *ctx, struct apr_err *e)
     if ((in->n > 0) + (a->template_file != NULL) != 1)
         return apr_fail(e, APR_EUSAGE, "expected one of: MODEL, --template-file FILE");
     if (a->source && (a->template_file || a->now || ctx->g->json))
-        return apr_fail(e, APR_EUSAGE, "--source prints the template of MODEL and takes no other option");
+        return apr_fail(
+            e, APR_EUSAGE,
+            "--source prints the template of MODEL and takes no other option but --template-name");
+    if (a->template_file && a->template_name)
+        return apr_fail(e, APR_EUSAGE, "--template-name names a template of MODEL, not of a file");
     const char *first = in->n ? in->at[0] : a->template_file;
     if (!a->source && strcmp(first, "-") == 0 && strcmp(a->context, "-") == 0)
         return apr_fail(e, APR_EUSAGE, "standard input cannot be the context too; give --context FILE");
@@ -187,6 +202,8 @@ const struct apr_verb verb_template = {
         "The text goes to standard output as it is; with --json its pieces too, each with from_data, which\n"
         "tells what came from the context: there no text becomes a control token. A template that refuses\n"
         "the conversation (raise_exception) ends with its own message and status 5.\n"
+        "A model may have several templates: --template-name takes one by its name; without it, a context\n"
+        "with tools gets tool_use where the model has that, as in transformers, else the default one.\n"
         "\n"
         "  echo '[{\"role\":\"user\",\"content\":\"Hi\"}]' | apr template model.apr\n"
         "  apr template --template-file chat.jinja --context chat.json --now 2026-02-10T12:00:00\n"

@@ -32,6 +32,9 @@ static const char *const companions[] = {
     "LICENSE.md",
 };
 
+/* Chat templates for tools and documents, one a file. */
+static const char templates[] = "additional_chat_templates/";
+
 /* Most wanted first. */
 static const char *const gguf_types[] = {"q4_k_m", "q4_k_s", "q4_0", "q8_0"};
 
@@ -139,6 +142,10 @@ enum apr_code select_default(struct select *s, const char *where, struct apr_err
             return no_model(s, where, e);
     }
     for (size_t i = 0; i < sizeof companions / sizeof companions[0]; i++) want(s, companions[i]);
+    for (size_t i = 0; i < s->n_names; i++)
+        if (strncmp(s->names[i], templates, sizeof templates - 1) == 0 &&
+            name_has_suffix(s->names[i], ".jinja"))
+            s->wanted[i] = true;
     return APR_OK;
 }
 
