@@ -8,10 +8,11 @@ UNIT_OBJ_test_sampler  := $(sampler_obj)
 UNIT_OBJ_test_forward  := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/ref_forward.o
 UNIT_OBJ_test_generate := $(call infer_obj,generate session $(forward_parts)) $(sampler_obj)
 UNIT_OBJ_test_chat     := $(call infer_obj,chat chat_format)
+UNIT_OBJ_test_chat_forge := $(UNIT_OBJ_test_chat)
 UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_check merge_methods merge_linear \
                             merge_task merge_slerp merge_ties merge_dare)
 UNIT_OBJ_test_pull_names := $(patsubst %,$(O)/tools/apr-pull/%.o,names select source http_parts)
 UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 
-$(foreach t,test_cache test_sample test_sampler test_forward test_fixtures test_generate test_chat test_merge test_pull_names,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
+$(foreach t,test_cache test_sample test_sampler test_forward test_fixtures test_generate test_chat test_chat_forge test_merge test_pull_names,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
 $(O)/unit/test_pull_names: LIBS += -lcurl

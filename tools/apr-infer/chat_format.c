@@ -4,7 +4,7 @@
 #include <ctype.h>
 #include <string.h>
 
-/* The order is that of the names' rules: the first row that matches wins. */
+/* bos_token and eos_token are joined with ~: a model may have none of them. The order is that of the names' rules: the first row that matches wins. */
 static const struct apr_chat_format formats[] = {
     {"ChatML",
      {"qwen", "openhermes", "yi-"},
@@ -13,12 +13,12 @@ static const struct apr_chat_format formats[] = {
     {"Zephyr",
      {"tinyllama", "zephyr", "stablelm"},
      "{% for m in messages %}{% if m.role == 'system' %}{{ '<|system|>\n' }}{% elif m.role == 'user' %}"
-     "{{ '<|user|>\n' }}{% else %}{{ '<|assistant|>\n' }}{% endif %}{{ m.content + eos_token + '\n' }}{% "
+     "{{ '<|user|>\n' }}{% else %}{{ '<|assistant|>\n' }}{% endif %}{{ m.content ~ eos_token ~ '\n' }}{% "
      "endfor %}"
      "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}"},
     {"Mistral",
      {"mistral", "mixtral"},
-     "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content + eos_token }}"
+     "{{ bos_token }}{% for m in messages %}{% if m.role == 'assistant' %}{{ ' ' + m.content ~ eos_token }}"
      "{% elif m.role == 'user' %}{{ '[INST] ' + m.content + ' [/INST]' }}"
      "{% else %}{{ raise_exception('the Mistral format has no system message') }}{% endif %}{% endfor %}"},
     {"Llama2",
@@ -26,8 +26,8 @@ static const struct apr_chat_format formats[] = {
      "{% set sys = '' %}{% set rest = messages %}{% if messages[0].role == 'system' %}"
      "{% set sys = '<<SYS>>\n' + messages[0].content + '\n<</SYS>>\n\n' %}{% set rest = messages[1:] %}{% "
      "endif %}"
-     "{% for m in rest %}{% if m.role == 'assistant' %}{{ ' ' + m.content + ' ' + eos_token }}{% else %}"
-     "{{ bos_token + '[INST] ' }}{% if loop.first %}{{ sys }}{% endif %}{{ m.content + ' [/INST]' }}{% endif "
+     "{% for m in rest %}{% if m.role == 'assistant' %}{{ ' ' + m.content + ' ' ~ eos_token }}{% else %}"
+     "{{ bos_token ~ '[INST] ' }}{% if loop.first %}{{ sys }}{% endif %}{{ m.content + ' [/INST]' }}{% endif "
      "%}"
      "{% endfor %}"},
     {"Phi",
