@@ -30,6 +30,7 @@ struct apr_model *apr_model_new(const char *path)
     m->vocab.bos_id = m->vocab.eos_id = m->vocab.unk_id = m->vocab.sep_id = APR_ID_NONE;
     m->vocab.pad_id = m->vocab.cls_id = m->vocab.mask_id = m->vocab.eot_id = APR_ID_NONE;
     m->vocab.add_bos = m->vocab.add_eos = m->vocab.add_sep = m->vocab.add_space_prefix = -1;
+    m->vocab.remove_extra_spaces = m->vocab.lowercase = m->vocab.strip_accents = -1;
     return m;
 }
 

@@ -1,7 +1,8 @@
 /* A tokenizer as it is stored: what formats read and write, before tok/ makes it run.
  *
  * Token text is in the form that tokenizer.json and GGUF use: GPT-2 byte-to-unicode for byte-level BPE,
- * U+2581 for spaces in SentencePiece.
+ * U+2581 for spaces in SentencePiece. WordPiece has two: with hf, continuations are marked ("##ing"); else
+ * U+2581 marks beginnings, as in GGUF.
  */
 #ifndef APR_VOCAB_H
 #define APR_VOCAB_H
@@ -48,7 +49,11 @@ struct apr_vocab {
     json_t *hf;             /* owned; tokenizer.json without model.vocab and model.merges; NULL from a GGUF */
     int64_t bos_id, eos_id, unk_id, sep_id, pad_id, cls_id, mask_id, eot_id; /* APR_ID_NONE = not given */
     int8_t add_bos, add_eos, add_sep, add_space_prefix;                      /* -1 = not given, 0, 1 */
-    const char *chat_template;                                               /* Jinja text or NULL */
+    int8_t remove_extra_spaces;      /* Unigram: runs of blanks become one, none at the ends; -1, 0, 1 */
+    int8_t lowercase, strip_accents; /* WordPiece's normalizer, where there is no hf; -1, 0, 1 */
+    const uint8_t *charsmap;         /* Unigram: SentencePiece's character map, where there is no hf */
+    size_t n_charsmap_bytes;
+    const char *chat_template;      /* Jinja text or NULL */
     struct apr_template *templates; /* those with other names: templates.h */
     uint32_t n_templates;
     /* Order in which the special ids became known ("eos", "pad", "bos"): GGUF keys follow it. */

@@ -11,8 +11,11 @@
 static const struct {
     const char *model;
     enum apr_vocab_kind kind;
-} kinds[] = {
-    {"gpt2", APR_VOCAB_BPE}, {"llama", APR_VOCAB_SPM}, {"bert", APR_VOCAB_WPM}, {"t5", APR_VOCAB_UGM}};
+} kinds[] = {{"gpt2", APR_VOCAB_BPE},
+             {"llama", APR_VOCAB_SPM},
+             {"gemma4", APR_VOCAB_SPM},
+             {"bert", APR_VOCAB_WPM},
+             {"t5", APR_VOCAB_UGM}};
 
 /* "seperator" is the key's spelling. */
 static const struct {
@@ -36,6 +39,9 @@ static const struct {
     {"tokenizer.ggml.add_eos_token", offsetof(struct apr_vocab, add_eos)},
     {"tokenizer.ggml.add_sep_token", offsetof(struct apr_vocab, add_sep)},
     {"tokenizer.ggml.add_space_prefix", offsetof(struct apr_vocab, add_space_prefix)},
+    {"tokenizer.ggml.remove_extra_whitespaces", offsetof(struct apr_vocab, remove_extra_spaces)},
+    {"tokenizer.ggml.normalizer.lowercase", offsetof(struct apr_vocab, lowercase)},
+    {"tokenizer.ggml.normalizer.strip_accents", offsetof(struct apr_vocab, strip_accents)},
 };
 
 static enum apr_code check_array(const struct apr_kv *a, const char *key, enum apr_kv_type type, uint64_t n,
@@ -108,6 +114,19 @@ static enum apr_code read_ids(struct apr_model *m, const char *file, struct apr_
     return APR_OK;
 }
 
+/* An array of bytes, of either sign. */
+static enum apr_code read_charsmap(struct apr_model *m, const char *file, struct apr_err *e)
+{
+    static const char key[] = "tokenizer.ggml.precompiled_charsmap";
+    const struct apr_kv *kv = apr_kvs_find(&m->kvs, key);
+    if (!kv) return APR_OK;
+    if (kv->type != APR_KV_ARRAY || (kv->elem_type != APR_KV_U8 && kv->elem_type != APR_KV_I8))
+        return apr_fail(e, APR_EFORMAT, "%s: key %s: expected an array of u8", file, key);
+    m->vocab.charsmap = kv->v.a.items;
+    m->vocab.n_charsmap_bytes = (size_t)kv->v.a.n;
+    return APR_OK;
+}
+
 enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *a, const char *file,
                              struct apr_err *e)
 {
@@ -125,5 +144,6 @@ enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *
         TRY(apr_kv_get_bool(&m->kvs, flags[i].key, &on, file, e));
         if (apr_kvs_find(&m->kvs, flags[i].key)) *((int8_t *)v + flags[i].off) = on;
     }
+    TRY(read_charsmap(m, file, e));
     return read_ids(m, file, e);
 }

@@ -71,7 +71,11 @@ static enum apr_code load_documents(struct apr_model *m, const char *dir, struct
 
 static bool has_tokenizer(const char *dir)
 {
-    return exists(dir, "tokenizer.json") || exists(dir, "vocab.json") || exists(dir, "tokenizer.model");
+    static const char *const names[] = {"tokenizer.json", "vocab.json", "tokenizer.model", "spiece.model",
+                                        "vocab.txt"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (exists(dir, names[i])) return true;
+    return false;
 }
 
 /* A tokenizer that this version cannot read stops a known family; a model of an unknown one still opens

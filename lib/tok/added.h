@@ -11,9 +11,7 @@
 
 #include "../arena.h"
 #include "../kv.h"
-
-/* Matching costs text bytes times this at worst. */
-#define APR_ADDED_MAX_BYTES 1024u
+#include "trie.h"
 
 struct apr_added_tok {
     struct apr_str text;
@@ -26,13 +24,7 @@ struct apr_added_tok {
 struct apr_added {
     struct apr_added_tok *toks;
     uint32_t n_toks;
-    struct apr_trie_edge {
-        uint32_t node, child; /* child 0: free (the root is nobody's child) */
-        uint8_t byte;
-    } * edges;
-    uint64_t mask, seed;
-    int32_t *tok_of; /* [n_nodes] index into toks, or -1 */
-    bool first[256]; /* bytes that begin a token */
+    struct apr_trie trie; /* values: index into toks */
 };
 
 struct apr_added_hit {

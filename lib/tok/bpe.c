@@ -64,14 +64,8 @@ static void open_bytes(const struct apr_tok *t, struct bpe *b)
 /* The model object of tokenizer.json. */
 static enum apr_code open_options(const struct apr_tok *t, struct bpe *b, struct apr_err *e)
 {
-    static const char *const unsupported[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
     const json_t *model = json_object_get(t->v->hf, "model");
-    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
-        const json_t *v = json_object_get(model, unsupported[i]);
-        bool off = !v || json_is_null(v) || (json_is_string(v) && json_string_length(v) == 0) ||
-                   (json_is_number(v) && json_number_value(v) == 0);
-        if (!off) return apr_fail(e, APR_ELOAD, "%s: $.model.%s is not supported", t->file, unsupported[i]);
-    }
+    TRY(apr_bpe_options(t, model, e));
     b->ignore_merges = json_is_true(json_object_get(model, "ignore_merges"));
     b->fuse_unk = json_is_true(json_object_get(model, "fuse_unk"));
     const char *unk = json_string_value(json_object_get(model, "unk_token"));
@@ -129,7 +123,7 @@ static enum apr_code bpe_open(struct apr_tok *t, struct apr_err *e)
     open_bytes(t, b);
     TRY(open_raw(t, e));
     TRY(open_by_bytes(t, b, e));
-    return apr_tok_read_around(t, add_bos, e);
+    return apr_tok_read_around(t, add_bos, false, e);
 }
 
 /* ---- encoding ---- */

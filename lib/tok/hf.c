@@ -11,6 +11,7 @@
 #include "../io.h"
 #include "../json.h"
 #include "norm.h"
+#include "pieces.h"
 #include "pre.h"
 
 #define MAX_TOKENIZER_BYTES ((size_t)256 << 20)
@@ -46,7 +47,7 @@ static bool has_ends(const char *s, size_t n, const char *head, const char *tail
 }
 
 /* Publishers leave "special" unset on tokens that are control tokens all the same. */
-static bool looks_special(const char *s, size_t n)
+bool apr_hf_looks_special(const char *s, size_t n)
 {
     static const char *const names[] = {"<pad>", "<mask>", "<2mass>", "[@BOS@]"};
     static const char *const ends[][2] = {{"<|", "|>"}, {"<\xef\xbd\x9c", "\xef\xbd\x9c>"}, {"<unused", ">"}};
@@ -95,7 +96,7 @@ static enum apr_code put_added(struct apr_hf_job *j, const json_t *tok, size_t i
                         j->file, i, id, apr_escape(shown, sizeof shown, old.p, old.n_bytes));
     }
     bool special = json_is_true(json_object_get(tok, "special")) || config_says_special(j->config, id);
-    v->types[id] = special || looks_special(text, n) ? APR_TOK_CONTROL : APR_TOK_USER;
+    v->types[id] = special || apr_hf_looks_special(text, n) ? APR_TOK_CONTROL : APR_TOK_USER;
     v->toks[id] = v->types[id] == APR_TOK_USER ? with_blanks(j->arena, text, n)
                                                : (struct apr_str){apr_arena_strndup(j->arena, text, n), n};
     return APR_OK;
@@ -140,13 +141,15 @@ static enum apr_code count_rows(struct apr_hf_job *j, const json_t *added, uint6
 static enum apr_code fill_rows(struct apr_hf_job *j, const json_t *added)
 {
     struct apr_vocab *v = j->v;
+    bool bytes = json_is_true(json_object_get(json_object_get(v->hf, "model"), "byte_fallback"));
     for (uint64_t i = 0; i < j->parts.n_toks; i++) {
         const struct apr_hf_tok *tok = &j->parts.toks[i];
         if (v->types[tok->id] != 0)
             return apr_fail(j->e, APR_EFORMAT, "%s: $.model.vocab[%" PRIu64 "]: id %" PRId64 " stands twice",
                             j->file, i, tok->id);
-        v->types[tok->id] = APR_TOK_NORMAL;
+        v->types[tok->id] = bytes && apr_piece_byte(tok->text) >= 0 ? APR_TOK_BYTE : APR_TOK_NORMAL;
         v->toks[tok->id] = tok->text;
+        if (v->kind == APR_VOCAB_UGM) v->scores[tok->id] = (float)tok->score;
     }
     size_t i;
     const json_t *tok;
@@ -169,6 +172,10 @@ static enum apr_code make_rows(struct apr_hf_job *j)
     v->n_toks = (uint32_t)n_rows;
     TRY(apr_arena_try(j->arena, &v->toks, n_rows, sizeof *v->toks, "vocabulary", j->e));
     TRY(apr_arena_try(j->arena, &v->types, n_rows, sizeof *v->types, "vocabulary", j->e));
+    if (v->kind == APR_VOCAB_SPM || v->kind == APR_VOCAB_UGM) {
+        TRY(apr_arena_try(j->arena, &v->scores, n_rows, sizeof *v->scores, "scores", j->e));
+        for (uint64_t i = 0; i < n_rows; i++) v->scores[i] = APR_HF_NO_SCORE;
+    }
     v->merges = j->parts.merges;
     v->n_merges = j->parts.n_merges;
     return fill_rows(j, added);
@@ -220,7 +227,9 @@ static void name_pre(struct apr_hf_job *j)
     struct apr_norm norm;
     struct apr_pre_step steps[APR_PRE_MAX_STEPS];
     size_t n_steps;
-    if (v->kind == APR_VOCAB_SPM) v->pre = "default";
+    /* Readers look at the name for byte-level BPE alone. */
+    if (v->kind == APR_VOCAB_SPM || v->kind == APR_VOCAB_UGM) v->pre = "default";
+    if (v->kind == APR_VOCAB_WPM) v->pre = "bert-bge";
     if (v->kind != APR_VOCAB_BPE) return;
     if (apr_norm_read(json_object_get(v->hf, "normalizer"), j->arena, &norm, j->file, &ignored) != APR_OK)
         return;
@@ -234,6 +243,13 @@ static void name_pre(struct apr_hf_job *j)
 }
 
 /* ---- files ---- */
+
+int64_t apr_hf_id_of_key(const char *key)
+{
+    char *stop;
+    int64_t id = strtoll(key, &stop, 10);
+    return *key >= '0' && *key <= '9' && *stop == '\0' ? id : -1;
+}
 
 /* Tokens that only tokenizer_config.json knows, behind all others: transformers adds them when it loads. */
 static enum apr_code append_config_tokens(struct apr_hf_job *j)
@@ -251,11 +267,9 @@ static enum apr_code append_config_tokens(struct apr_hf_job *j)
     }
     json_object_foreach(json_object_get(j->config, "added_tokens_decoder"), key, row)
     {
-        char *stop;
-        int64_t id = strtoll(key, &stop, 10);
+        int64_t id = apr_hf_id_of_key(key);
         bool fits = j->n_vocab == 0 || id < (int64_t)j->n_vocab;
-        if (*stop || id <= last || !fits || json_string_length(json_object_get(row, "content")) == 0)
-            continue;
+        if (id <= last || !fits || json_string_length(json_object_get(row, "content")) == 0) continue;
         json_t *copy = json_copy(row);
         if (!copy || json_object_set_new(copy, "id", json_integer(id)) != 0 ||
             json_array_append_new(added, copy) != 0)
@@ -285,9 +299,12 @@ static enum apr_code read_files(struct apr_hf_job *j)
     enum apr_code code = apr_hf_text(j, "tokenizer.json", &text, &found);
     if (code == APR_OK && found) code = read_new(j, &text);
     if (code == APR_OK && !found) code = apr_hf_old(j);
+    if (code == APR_OK && j->v->kind == APR_VOCAB_NONE) code = apr_hf_sp_alone(j);
+    if (code == APR_OK && j->v->kind == APR_VOCAB_NONE) code = apr_hf_words(j);
     apr_buf_free(&text);
     TRY(code);
     if (j->v->kind != APR_VOCAB_NONE) TRY(make_rows(j));
+    if (j->v->scores) TRY(apr_hf_sp_rows(j));
     const char *hf_class = json_string_value(json_object_get(j->config, "tokenizer_class"));
     if (hf_class) j->v->hf_class = apr_arena_strdup(j->arena, hf_class);
     TRY(apr_hf_special(j));
@@ -315,7 +332,10 @@ enum apr_code apr_tok_read_hf(const char *dir, uint32_t n_vocab, const json_t *h
                             .add_bos = -1,
                             .add_eos = -1,
                             .add_sep = -1,
-                            .add_space_prefix = -1};
+                            .add_space_prefix = -1,
+                            .remove_extra_spaces = -1,
+                            .lowercase = -1,
+                            .strip_accents = -1};
     enum apr_code code = read_files(&j);
     apr_buf_free(&j.parts.rest);
     if (code == APR_OK) {

@@ -18,6 +18,12 @@ void apr_ids_free(struct apr_ids *ids)
     *ids = (struct apr_ids){0};
 }
 
+enum apr_code apr_ids_push_all(struct apr_ids *ids, const int32_t *at, size_t n, struct apr_err *e)
+{
+    for (size_t i = 0; i < n; i++) TRY(apr_ids_push(ids, at[i], e));
+    return APR_OK;
+}
+
 enum apr_code apr_ids_push(struct apr_ids *ids, int32_t id, struct apr_err *e)
 {
     /* cap is apr_buf's, in bytes, one of which is its final NUL. */

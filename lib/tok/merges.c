@@ -19,6 +19,18 @@ static struct apr_pair *slot(const struct apr_merges *m, int32_t left, int32_t r
 
 /* ---- opening ---- */
 
+enum apr_code apr_bpe_options(const struct apr_tok *t, const json_t *model, struct apr_err *e)
+{
+    static const char *const unsupported[] = {"dropout", "continuing_subword_prefix", "end_of_word_suffix"};
+    for (size_t i = 0; i < sizeof unsupported / sizeof *unsupported; i++) {
+        const json_t *v = json_object_get(model, unsupported[i]);
+        bool off = !v || json_is_null(v) || (json_is_string(v) && json_string_length(v) == 0) ||
+                   (json_is_number(v) && json_number_value(v) == 0);
+        if (!off) return apr_fail(e, APR_ELOAD, "%s: $.model.%s is not supported", t->file, unsupported[i]);
+    }
+    return APR_OK;
+}
+
 static int32_t find_part(const struct apr_tok *t, const char *p, size_t n)
 {
     return n > 0 ? apr_lookup_get(&t->by_text, p, n) : -1;

@@ -22,6 +22,8 @@ struct apr_merges {
     uint64_t mask, seed;
 };
 
+/* Refuses what changes the merging and is not built: $.model's dropout, prefix and suffix. */
+APR_MUST_USE enum apr_code apr_bpe_options(const struct apr_tok *t, const json_t *model, struct apr_err *e);
 /* t->by_text is filled. Refuses a merge whose parts or product are no tokens. */
 APR_MUST_USE enum apr_code apr_merges_open(struct apr_merges *m, struct apr_tok *t, struct apr_err *e);
 /* Appends what becomes of syms, which are overwritten. */

@@ -1,9 +1,11 @@
-/* See norm.h. */
+/* See norm.h: the steps. */
 #include "norm.h"
 
 #include <string.h>
 #include <utf8proc.h>
 
+#include "chars.h"
+#include "norm_forms.h"
 #include "utf8.h"
 
 void apr_norm_work_init(struct apr_norm_work *w)
@@ -21,126 +23,80 @@ void apr_norm_work_free(struct apr_norm_work *w)
     for (int i = 0; i < 2; i++) apr_buf_free(&w->texts[i]);
 }
 
-/* Below U+0300 (lead byte 0xcc) every character is its own NFC, and there are no marks. */
-static bool is_plain(const uint8_t *p, size_t n, uint8_t lead)
+void apr_norm_close(struct apr_norm *norm)
 {
-    for (size_t i = 0; i < n; i++)
-        if (p[i] >= lead) return false;
-    return true;
+    for (size_t i = 0; i < norm->n_steps; i++) apr_regex_close(norm->steps[i].regex);
+    norm->n_steps = 0;
 }
 
-/* The longest canonical or compatibility decomposition is 18 code points (U+FDFA). */
-enum { MAX_DECOMPOSED = 32 };
+/* ---- character by character ---- */
 
-static enum apr_code decompose(struct apr_buf *cps, const uint8_t *p, size_t n, utf8proc_option_t options,
-                               struct apr_err *e)
+/* Writes what becomes of a character, at most MAX_CHAR_BYTES. */
+typedef size_t change_fn(uint32_t cp, uint8_t *out);
+
+enum { MAX_CHAR_BYTES = 8 };
+
+static size_t lower(uint32_t cp, uint8_t *out)
 {
-    cps->n_bytes = 0;
-    for (size_t i = 0; i < n;) {
-        uint32_t cp;
-        i += (size_t)apr_utf8_get(p + i, n - i, &cp);
-        utf8proc_int32_t out[MAX_DECOMPOSED];
-        int boundary = 0;
-        utf8proc_ssize_t k =
-            utf8proc_decompose_char((utf8proc_int32_t)cp, out, MAX_DECOMPOSED, options, &boundary);
-        if (k < 0 || k > MAX_DECOMPOSED) {
-            out[0] = (utf8proc_int32_t)cp;
-            k = 1;
-        }
-        TRY(apr_buf_append(cps, out, (size_t)k * sizeof *out, e));
-    }
-    return APR_OK;
+    if (cp != 0x130) return apr_utf8_put((uint32_t)utf8proc_tolower((int32_t)cp), out);
+    out[0] = 'i'; /* the one character whose lower case is two (SpecialCasing.txt) */
+    return 1 + apr_utf8_put(0x307, out + 1);
 }
 
-static uint8_t ccc(int32_t cp)
+static size_t drop_marks(uint32_t cp, uint8_t *out)
 {
-    return (uint8_t)utf8proc_get_property(cp)->combining_class;
+    return apr_char_is_mark(cp) ? 0 : apr_utf8_put(cp, out);
 }
 
-/* Canonical ordering: a stable sort of each run of marks by combining class. */
-static enum apr_code sort_run(int32_t *at, size_t n, struct apr_buf *scratch, struct apr_err *e)
+static size_t drop_accents(uint32_t cp, uint8_t *out)
 {
-    if (n <= 16) {
-        for (size_t i = 1; i < n; i++) {
-            int32_t cp = at[i];
-            size_t k = i;
-            for (; k > 0 && ccc(at[k - 1]) > ccc(cp); k--) at[k] = at[k - 1];
-            at[k] = cp;
-        }
-        return APR_OK;
-    }
-    size_t starts[257] = {0};
-    for (size_t i = 0; i < n; i++) starts[ccc(at[i]) + 1]++;
-    for (size_t c = 1; c < 257; c++) starts[c] += starts[c - 1];
-    uint8_t *room;
-    scratch->n_bytes = 0;
-    TRY(apr_buf_reserve(scratch, n * sizeof *at, &room, e));
-    int32_t *sorted = (int32_t *)(void *)room;
-    for (size_t i = 0; i < n; i++) sorted[starts[ccc(at[i])]++] = at[i];
-    memcpy(at, sorted, n * sizeof *at);
-    return APR_OK;
+    return apr_char_is_nonspacing(cp) ? 0 : apr_utf8_put(cp, out);
 }
 
-static enum apr_code reorder(struct apr_buf *cps, struct apr_buf *scratch, struct apr_err *e)
+static size_t clean(uint32_t cp, uint8_t *out)
 {
-    int32_t *at = (int32_t *)(void *)cps->data;
-    size_t n = cps->n_bytes / sizeof *at;
-    for (size_t i = 0; i < n;) {
-        if (ccc(at[i]) == 0) {
-            i++;
-            continue;
-        }
-        size_t end = i + 1;
-        while (end < n && ccc(at[end]) != 0) end++;
-        TRY(sort_run(at + i, end - i, scratch, e));
-        i = end;
-    }
-    return APR_OK;
+    if (cp == 0 || cp == 0xfffd || apr_char_is_control(cp)) return 0;
+    return apr_utf8_put(apr_char_is_space(cp) ? ' ' : cp, out);
 }
 
-static enum apr_code put_cps(const struct apr_buf *cps, size_t n, struct apr_buf *out, struct apr_err *e)
+static size_t space_cjk(uint32_t cp, uint8_t *out)
 {
-    const int32_t *at = (const int32_t *)(const void *)cps->data;
-    uint8_t *room;
-    TRY(apr_buf_reserve(out, 4 * n, &room, e));
-    size_t n_out = 0;
-    for (size_t i = 0; i < n; i++) n_out += apr_utf8_put((uint32_t)at[i], room + n_out);
-    apr_buf_commit(out, n_out);
-    return APR_OK;
+    if (!apr_char_is_cjk(cp)) return apr_utf8_put(cp, out);
+    size_t n = 1;
+    out[0] = ' ';
+    n += apr_utf8_put(cp, out + 1);
+    out[n++] = ' ';
+    return n;
 }
 
-static enum apr_code normal_form(struct apr_norm_work *w, bool compat, bool compose, struct apr_buf *out,
-                                 struct apr_err *e)
+static size_t nmt(uint32_t cp, uint8_t *out)
 {
-    uint8_t safe = compat || !compose ? 0x80 : 0xcc;
-    if (is_plain(w->p, w->n, safe)) return apr_buf_append(out, w->p, w->n, e);
-    utf8proc_option_t options = UTF8PROC_STABLE | UTF8PROC_DECOMPOSE;
-    if (compat) options |= UTF8PROC_COMPAT;
-    TRY(decompose(&w->cps, w->p, w->n, options, e));
-    TRY(reorder(&w->cps, &w->order, e));
-    size_t n = w->cps.n_bytes / sizeof(int32_t);
-    if (compose) {
-        options = UTF8PROC_STABLE | UTF8PROC_COMPOSE;
-        utf8proc_ssize_t k =
-            utf8proc_normalize_utf32((int32_t *)(void *)w->cps.data, (utf8proc_ssize_t)n, options);
-        if (k < 0) return apr_fail(e, APR_EFORMAT, "text cannot be normalized: %s", utf8proc_errmsg(k));
-        n = (size_t)k;
-    }
-    return put_cps(&w->cps, n, out, e);
+    bool gone = (cp >= 1 && cp <= 8) || cp == 0xb || (cp >= 0xe && cp <= 0x1f) || cp == 0x7f || cp == 0x8f ||
+                cp == 0x9f;
+    bool blank = cp == 9 || cp == 0xa || cp == 0xc || cp == 0xd || cp == 0x1680 ||
+                 (cp >= 0x200b && cp <= 0x200f) || cp == 0x2028 || cp == 0x2029 || cp == 0x2581 ||
+                 cp == 0xfeff || cp == 0xfffd;
+    return gone ? 0 : apr_utf8_put(blank ? ' ' : cp, out);
 }
 
-static enum apr_code lower(struct apr_norm_work *w, struct apr_buf *out, struct apr_err *e)
+static enum apr_code change_all(struct apr_norm_work *w, change_fn *change, struct apr_buf *out,
+                                struct apr_err *e)
 {
-    w->cps.n_bytes = 0;
     for (size_t i = 0; i < w->n;) {
-        uint32_t cp;
-        i += (size_t)apr_utf8_get(w->p + i, w->n - i, &cp);
-        /* U+0130 is the one character whose lower case is two (SpecialCasing.txt). */
-        int32_t two[2] = {cp == 0x130 ? 'i' : utf8proc_tolower((int32_t)cp), 0x307};
-        TRY(apr_buf_append(&w->cps, two, cp == 0x130 ? sizeof two : sizeof *two, e));
+        uint8_t *room;
+        size_t n_out = 0, end = w->n - i < 4096 ? w->n : i + 4096;
+        TRY(apr_buf_reserve(out, (end - i) * MAX_CHAR_BYTES, &room, e));
+        while (i < end) {
+            uint32_t cp;
+            i += (size_t)apr_utf8_get(w->p + i, w->n - i, &cp);
+            n_out += change(cp, room + n_out);
+        }
+        apr_buf_commit(out, n_out);
     }
-    return put_cps(&w->cps, w->cps.n_bytes / sizeof(int32_t), out, e);
+    return APR_OK;
 }
+
+/* ---- pieces ---- */
 
 static enum apr_code replace(const struct apr_norm_step *step, struct apr_norm_work *w, struct apr_buf *out,
                              struct apr_err *e)
@@ -157,27 +113,176 @@ static enum apr_code replace(const struct apr_norm_step *step, struct apr_norm_w
     return APR_OK;
 }
 
+static enum apr_code replace_runs(const struct apr_norm_step *step, struct apr_norm_work *w,
+                                  struct apr_buf *out, struct apr_err *e)
+{
+    size_t done = 0;
+    for (size_t i = 0; i + 1 < w->n;) {
+        if (w->p[i] != ' ' || w->p[i + 1] != ' ') {
+            i++;
+            continue;
+        }
+        TRY(apr_buf_append(out, w->p + done, i - done, e));
+        TRY(apr_buf_append(out, step->b.p, step->b.n_bytes, e));
+        while (i < w->n && w->p[i] == ' ') i++;
+        done = i;
+    }
+    return apr_buf_append(out, w->p + done, w->n - done, e);
+}
+
+static enum apr_code replace_matches(const struct apr_norm_step *step, struct apr_norm_work *w,
+                                     struct apr_regex_run *run, struct apr_buf *out, struct apr_err *e)
+{
+    size_t done = 0;
+    for (size_t from = 0; from <= w->n;) {
+        size_t start, end = 0;
+        TRY(apr_regex_next(step->regex, run, w->p, w->n, from, &start, &end, e));
+        if (start == SIZE_MAX) break;
+        TRY(apr_buf_append(out, w->p + done, start - done, e));
+        TRY(apr_buf_append(out, step->b.p, step->b.n_bytes, e));
+        done = from = end;
+        if (end > start) continue;
+        if (from == w->n) break;
+        uint32_t cp; /* after an empty match the search goes on one character later */
+        from += (size_t)apr_utf8_get(w->p + from, w->n - from, &cp);
+    }
+    return apr_buf_append(out, w->p + done, w->n - done, e);
+}
+
+static enum apr_code replace_regex(const struct apr_norm_step *step, struct apr_norm_work *w,
+                                   struct apr_buf *out, struct apr_err *e)
+{
+    struct apr_regex_run run;
+    TRY(apr_regex_run_init(&run, w->n, e));
+    enum apr_code code = replace_matches(step, w, &run, out, e);
+    apr_regex_run_free(&run);
+    return code;
+}
+
+static enum apr_code strip(const struct apr_norm_step *step, struct apr_norm_work *w, struct apr_buf *out,
+                           struct apr_err *e)
+{
+    size_t start = 0, end = w->n;
+    uint32_t cp;
+    while (step->left && start < end) {
+        size_t k = (size_t)apr_utf8_get(w->p + start, end - start, &cp);
+        if (!apr_char_is_space(cp)) break;
+        start += k;
+    }
+    while (step->right && end > start) {
+        size_t before = apr_utf8_start(w->p, end);
+        if (apr_utf8_get(w->p + before, end - before, &cp) < 0 || !apr_char_is_space(cp)) break;
+        end = before;
+    }
+    return apr_buf_append(out, w->p + start, end - start, e);
+}
+
+/* ---- character maps ---- */
+
+static enum apr_code map_longest(const struct apr_norm_step *step, struct apr_norm_work *w,
+                                 struct apr_buf *out, struct apr_err *e)
+{
+    for (size_t i = 0; i < w->n;) {
+        struct apr_str text;
+        uint32_t cp;
+        size_t k = apr_charsmap_find(step->map, w->p + i, w->n - i, true, &text);
+        if (k > 0)
+            TRY(apr_buf_append(out, text.p, text.n_bytes, e));
+        else
+            TRY(apr_buf_append(out, w->p + i, k = (size_t)apr_utf8_get(w->p + i, w->n - i, &cp), e));
+        i += k;
+    }
+    return APR_OK;
+}
+
+/* The end of the cluster (UAX 29) that begins at i. */
+static size_t cluster_end(const uint8_t *p, size_t n, size_t i, int32_t *state)
+{
+    uint32_t cp, next;
+    i += (size_t)apr_utf8_get(p + i, n - i, &cp);
+    *state = 0;
+    while (i < n) {
+        size_t k = (size_t)apr_utf8_get(p + i, n - i, &next);
+        if (utf8proc_grapheme_break_stateful((int32_t)cp, (int32_t)next, state)) break;
+        cp = next;
+        i += k;
+    }
+    return i;
+}
+
+/* As tokenizers does it: a cluster of at most five bytes is looked up whole, by its shortest prefix in the
+ * map, and replaced whole; characters of longer ones are looked up one by one. */
+static enum apr_code map_clusters(const struct apr_norm_step *step, struct apr_norm_work *w,
+                                  struct apr_buf *out, struct apr_err *e)
+{
+    struct apr_str text;
+    for (size_t i = 0; i < w->n;) {
+        int32_t state;
+        size_t end = cluster_end(w->p, w->n, i, &state);
+        if (end - i < 6 && apr_charsmap_find(step->map, w->p + i, end - i, false, &text) > 0) {
+            TRY(apr_buf_append(out, text.p, text.n_bytes, e));
+            i = end;
+            continue;
+        }
+        while (i < end) {
+            uint32_t cp;
+            size_t k = (size_t)apr_utf8_get(w->p + i, end - i, &cp);
+            bool hit = apr_charsmap_find(step->map, w->p + i, k, false, &text) > 0;
+            TRY(apr_buf_append(out, hit ? text.p : (const char *)w->p + i, hit ? text.n_bytes : k, e));
+            i += k;
+        }
+    }
+    return APR_OK;
+}
+
+/* ---- all ---- */
+
+static change_fn *const changes[] = {
+    [APR_NORM_LOWER] = lower,   [APR_NORM_DROP_MARKS] = drop_marks, [APR_NORM_DROP_ACCENTS] = drop_accents,
+    [APR_NORM_CLEAN] = clean,   [APR_NORM_SPACE_CJK] = space_cjk,   [APR_NORM_NMT] = nmt,
+    [APR_NORM_CHARSMAP] = NULL,
+};
+
 static enum apr_code step_run(const struct apr_norm_step *step, struct apr_norm_work *w, struct apr_buf *out,
                               struct apr_err *e)
 {
     switch (step->op) {
     case APR_NORM_NFC:
-        return normal_form(w, false, true, out, e);
+        return apr_norm_form(w, false, true, out, e);
     case APR_NORM_NFD:
-        return normal_form(w, false, false, out, e);
+        return apr_norm_form(w, false, false, out, e);
     case APR_NORM_NFKC:
-        return normal_form(w, true, true, out, e);
+        return apr_norm_form(w, true, true, out, e);
     case APR_NORM_NFKD:
-        return normal_form(w, true, false, out, e);
-    case APR_NORM_LOWER:
-        return lower(w, out, e);
+        return apr_norm_form(w, true, false, out, e);
     case APR_NORM_REPLACE:
         return replace(step, w, out, e);
+    case APR_NORM_REPLACE_RUNS:
+        return replace_runs(step, w, out, e);
+    case APR_NORM_REPLACE_REGEX:
+        return replace_regex(step, w, out, e);
+    case APR_NORM_STRIP:
+        return strip(step, w, out, e);
+    case APR_NORM_CHARSMAP:
+        return step->longest ? map_longest(step, w, out, e) : map_clusters(step, w, out, e);
     case APR_NORM_PREPEND:
         if (w->n > 0) TRY(apr_buf_append(out, step->a.p, step->a.n_bytes, e));
         return apr_buf_append(out, w->p, w->n, e);
+    case APR_NORM_LOWER:
+    case APR_NORM_DROP_MARKS:
+    case APR_NORM_DROP_ACCENTS:
+    case APR_NORM_CLEAN:
+    case APR_NORM_SPACE_CJK:
+    case APR_NORM_NMT:
+        return change_all(w, changes[step->op], out, e);
     }
     return apr_fail(e, APR_ELOAD, "normalizer step %d is not known", (int)step->op);
+}
+
+/* The usual case costs no copy. */
+static bool changes_nothing(const struct apr_norm_step *step, const struct apr_norm_work *w)
+{
+    return step->op == APR_NORM_NFC && apr_norm_is_plain(w->p, w->n, false, true);
 }
 
 enum apr_code apr_norm_run(const struct apr_norm *norm, struct apr_norm_work *w, const uint8_t *p, size_t n,
@@ -186,8 +291,7 @@ enum apr_code apr_norm_run(const struct apr_norm *norm, struct apr_norm_work *w,
     w->p = p;
     w->n = n;
     for (size_t i = 0; i < norm->n_steps; i++) {
-        /* The usual case costs no copy. */
-        if (norm->steps[i].op == APR_NORM_NFC && is_plain(w->p, w->n, 0xcc)) continue;
+        if (changes_nothing(&norm->steps[i], w)) continue;
         struct apr_buf *out = &w->texts[i % 2];
         if (out->data == w->p) out = &w->texts[(i + 1) % 2];
         out->n_bytes = 0;
@@ -196,60 +300,4 @@ enum apr_code apr_norm_run(const struct apr_norm *norm, struct apr_norm_work *w,
         w->n = out->n_bytes;
     }
     return APR_OK;
-}
-
-static enum apr_code read_one(const json_t *j, const char *type, struct apr_arena *arena,
-                              struct apr_norm *out, const char *file, struct apr_err *e)
-{
-    static const struct {
-        const char *type;
-        enum apr_norm_op op;
-    } kinds[] = {
-        {"NFC", APR_NORM_NFC},         {"NFD", APR_NORM_NFD},         {"NFKC", APR_NORM_NFKC},
-        {"NFKD", APR_NORM_NFKD},       {"Lowercase", APR_NORM_LOWER}, {"Prepend", APR_NORM_PREPEND},
-        {"Replace", APR_NORM_REPLACE},
-    };
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        if (strcmp(kinds[i].type, type) != 0) continue;
-        if (out->n_steps == APR_NORM_MAX_STEPS)
-            return apr_fail(e, APR_ELOAD, "%s: $.normalizer: more than %d steps", file, APR_NORM_MAX_STEPS);
-        struct apr_norm_step *step = &out->steps[out->n_steps++];
-        step->op = kinds[i].op;
-        const char *a = json_string_value(step->op == APR_NORM_PREPEND
-                                              ? json_object_get(j, "prepend")
-                                              : json_object_get(json_object_get(j, "pattern"), "String"));
-        const char *b = json_string_value(json_object_get(j, "content"));
-        if (step->op == APR_NORM_REPLACE && (!a || !*a || !b))
-            return apr_fail(e, APR_ELOAD, "%s: $.normalizer: Replace needs a String pattern and a content",
-                            file);
-        if (step->op == APR_NORM_PREPEND && !a)
-            return apr_fail(e, APR_EFORMAT, "%s: $.normalizer: Prepend without its text", file);
-        if (a) step->a = (struct apr_str){apr_arena_strdup(arena, a), strlen(a)};
-        if (b) step->b = (struct apr_str){apr_arena_strdup(arena, b), strlen(b)};
-        return APR_OK;
-    }
-    char shown[80];
-    return apr_fail(e, APR_ELOAD, "%s: $.normalizer: \"%s\" is not supported", file,
-                    apr_escape(shown, sizeof shown, type, strlen(type)));
-}
-
-static enum apr_code read_any(const json_t *j, struct apr_arena *arena, struct apr_norm *out, int depth,
-                              const char *file, struct apr_err *e)
-{
-    const char *type = json_string_value(json_object_get(j, "type"));
-    if (!type) return apr_fail(e, APR_EFORMAT, "%s: $.normalizer: no type", file);
-    if (strcmp(type, "Sequence") != 0 || depth > 4) return read_one(j, type, arena, out, file, e);
-    size_t i;
-    const json_t *item;
-    json_array_foreach(json_object_get(j, "normalizers"), i, item)
-        TRY(read_any(item, arena, out, depth + 1, file, e));
-    return APR_OK;
-}
-
-enum apr_code apr_norm_read(const json_t *normalizer, struct apr_arena *arena, struct apr_norm *out,
-                            const char *file, struct apr_err *e)
-{
-    *out = (struct apr_norm){0};
-    if (!normalizer || json_is_null(normalizer)) return APR_OK;
-    return read_any(normalizer, arena, out, 0, file, e);
 }

@@ -37,9 +37,53 @@
 #define DIGITS     "\\p{N}+"
 #define PUNCT      "[\\p{P}!-/:-@\\[-`{-~]" /* what tokenizers' Punctuation splits at */
 
+/* Cased letters, as DeepSeek's files list them. */
+#define CASED                                                                                                \
+    "A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ"                                      \
+    "-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-"                    \
+    "ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-"       \
+    "Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤΩℨK-ℭℯ-ℴℹℼ-ℿⅅ-ⅉⅎↃↄⰀ-ⱻⱾ-"   \
+    "ⳤⳫ-ⳮⳲⳳꙀ-ꙭꚀ-ꚛꜢ-ꝯꝱ-ꞇꞋ-ꞎꭰ-ꮿﬀ-ﬆﬓ-ﬗＡ-Ｚａ-ｚ𐐀-𐑏𐒰"    \
+    "-𐓓𐓘-𐓻𐲀-𐲲𐳀-𐳲𑢠-𑣟𞤀-𞥃"
+#define ASIAN_PUNCT "!-/:-~！-／：-～‘-‟　-。"
+/* Scripts that are written without blanks. */
+#define UNSPACED                                                                                             \
+    "一-鿿㐀-䶿豈-﫿぀-ゟ゠-ヿ･-ﾟ⼀-⿟เ-๿຀-໿ក-៿က-႟ꩠ-ꩿꧠ-꧿가"         \
+    "-힯ᄀ-ᇿ"
+#define WIDE_HANGUL                                                                                          \
+    "[가-힣ㄱ-ㆎ]+|[！…“”‘’—：；，、-〿︰-﹏]+|[ㄅ-ㄯ]+|[一-龥぀-ゟ゠-ヿ]+"
+#define BLOOM " ?[^(\\s|.,!?…。，、।۔،)]+"
+/* Groups of three counted from the end of the number; run by code (struct apr_pre_step). */
+#define THOUSANDS      "\\p{N}{1,3}(?=(?:\\p{N}{3})*(?!\\p{N}))"
+#define THOUSANDS_WORD "\\d{1,3}(?=(?:\\d{3})*\\b)"
+#define JAIS2                                                                                                \
+    CONTRACTIONS                                                                                             \
+    "|" WORD "|\\p{N}{1,3}" PUNCTUATION                                                                      \
+    "|\\s*[\\r\\n]+|\\s{512}(?!\\S)|\\s{256}(?!\\S)|\\s{128}(?!\\S)|\\s{64}(?!\\S)|\\s{32}(?!\\S)"           \
+    "|\\s{16}(?!\\S)|\\s{8}(?!\\S)|\\s{4}(?!\\S)|\\s{1,2}(?!\\S)|\\s{1}"
+#define SPARK                                                                                                \
+    "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+"      \
+    "| ?[\\p{P}\\p{S}]+|[\\r\\n]|\\s+(?!\\S)|\\s+"
+#define GPT4O_ONE_DIGIT                                                                                      \
+    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" CONTRACTIONS "?|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER     \
+    "*" CONTRACTIONS "?|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*" SPACES
+#define NOT_HAN "(?:(?!\\p{Han})"
+#define KIMI                                                                                                 \
+    "[\\p{Han}]+|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN UPPER ")*" NOT_HAN LOWER ")+" CONTRACTIONS                  \
+    "?|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN UPPER ")+" NOT_HAN LOWER ")*" CONTRACTIONS                            \
+    "?|\\p{N}{1,3}" PUNCTUATION SPACES
+#define EXAONE_MOE                                                                                           \
+    CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?(?:\\p{L}\\p{M}*(?: \\p{L}\\p{M}*)*)+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+" \
+                 "[\\r\\n/]?|\\s*[\\r\\n]|\\s+(?!\\S)|\\s+"
+
 #define ISOLATED(p)                                                                                          \
     {                                                                                                        \
         .pattern = (p)                                                                                       \
+    }
+
+#define GROUPED(p)                                                                                           \
+    {                                                                                                        \
+        .pattern = (p), .thousands = true                                                                    \
     }
 
 static const struct apr_pre_row rows[] = {
@@ -65,13 +109,37 @@ static const struct apr_pre_row rows[] = {
     {.names = "falcon",
      .steps = {{.pattern = PUNCT, .how = APR_SPLIT_CONTIGUOUS},
                ISOLATED(GPT2),
-               ISOLATED(DIGITS),
+               ISOLATED("[0-9]+"),
                ISOLATED("[0-9][0-9][0-9]")}},
     {.names = "qwen35", .steps = {ISOLATED(QWEN35)}},
     {.names = "gpt-4o llama4 kanana2 talkie minimax-m2", .steps = {ISOLATED(GPT4O)}},
     {.names = "tekken", .steps = {ISOLATED(TEKKEN)}, .ignore_merges = true, .add_bos = true},
     {.names = "bailingmoe bailingmoe2 llada-moe", .steps = {ISOLATED(BAILING)}},
     {.names = "seed-coder", .steps = {ISOLATED(SEED_CODER)}},
+    {.names = "deepseek-llm",
+     .steps = {ISOLATED("[\\r\\n]"), ISOLATED("\\s?[" CASED "]+"), ISOLATED("\\s?[" ASIAN_PUNCT "]+"),
+               ISOLATED("\\s+$"), ISOLATED(CJK_HANGUL), ISOLATED(DIGIT)}},
+    {.names = "poro-chat bloom gpt3-finnish", .steps = {ISOLATED(BLOOM)}},
+    {.names = "viking", .steps = {ISOLATED(BLOOM), ISOLATED(DIGIT)}},
+    {.names = "jais-2", .steps = {ISOLATED(JAIS2)}},
+    {.names = "kimi-k2", .steps = {ISOLATED(KIMI)}},
+    {.names = "chameleon",
+     .steps = {ISOLATED("<sentinel:[0-9]+>"), ISOLATED("(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z"),
+               ISOLATED("([\\t\\n]|    |  )"), ISOLATED(DIGIT), ISOLATED(PUNCT), ISOLATED(GPT2)},
+     .add_bos = true},
+    {.names = "superbpe", .steps = {GROUPED(THOUSANDS)}},
+    {.names = "afmoe", .steps = {GROUPED(THOUSANDS), ISOLATED("[" UNSPACED "]+"), ISOLATED(DEEPSEEK3)}},
+    {.names = "tiny_aya cohere2moe", .steps = {GROUPED(THOUSANDS_WORD), ISOLATED(GPT4O)}},
+    {.names = "granite-embed-multi-97m", .steps = {ISOLATED(GPT4O)}, .ignore_merges = true},
+    {.names = "youtu", .steps = {ISOLATED(WIDE_HANGUL), ISOLATED(GPT4O_ONE_DIGIT)}, .ignore_merges = true},
+    {.names = "exaone-moe", .steps = {ISOLATED(EXAONE_MOE)}},
+    {.names = "spark2_5",
+     .steps = {ISOLATED("\\p{N}{1,3}"), ISOLATED(CJK_KANA), ISOLATED(SPARK), ISOLATED(DIGIT)}},
+    {.names = "minicpm5",
+     .steps = {ISOLATED("\\p{N}{1,3}"), ISOLATED(CONTRACTIONS "|" WORD "|\\p{N}+" PUNCTUATION SPACES)},
+     .ignore_merges = true},
+    {.names = "ufakzeka", .steps = {ISOLATED(WORD "|\\p{N}" PUNCTUATION SPACES)}},
+    {.names = "laguna", .steps = {ISOLATED("[^\\n]+|[\\n]+"), ISOLATED(QWEN2)}},
     /* What GGUF readers do for files older than the key; the same text as falcon's, digits apart first. */
     {.names = "default",
      .steps = {ISOLATED("[\\p{P}\\$\\+<=>\\^~\\|]+"), ISOLATED(GPT2), ISOLATED(DIGITS),
@@ -110,7 +178,7 @@ size_t apr_pre_n_steps(const struct apr_pre_row *row)
 static bool same_step(const struct apr_pre_step *a, const struct apr_pre_step *b)
 {
     return a->pattern && strcmp(a->pattern, b->pattern) == 0 && a->how == b->how && a->invert == b->invert &&
-           a->literal == b->literal && a->prefix_space == b->prefix_space;
+           a->literal == b->literal && a->prefix_space == b->prefix_space && a->metaspace == b->metaspace;
 }
 
 static bool same_steps(const struct apr_pre_row *row, const struct apr_pre_step *steps, size_t n_steps)
@@ -132,146 +200,15 @@ const struct apr_pre_row *apr_pre_find(const struct apr_pre_step *steps, size_t 
     return NULL;
 }
 
-static bool known_pattern(const char *pattern)
+const struct apr_pre_step *apr_pre_known(const char *pattern)
 {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         for (size_t k = 0; k < apr_pre_n_steps(&rows[i]); k++)
-            if (strcmp(rows[i].steps[k].pattern, pattern) == 0) return true;
-    return false;
+            if (strcmp(rows[i].steps[k].pattern, pattern) == 0) return &rows[i].steps[k];
+    return NULL;
 }
 
-/* Files spell line ends in a class as characters or as escapes; the table has escapes. */
-static const char *canonical(const char *pattern, struct apr_arena *arena)
+const char *apr_pre_gpt2(void)
 {
-    size_t n = strlen(pattern);
-    char *out = apr_arena_get(arena, 2 * n + 1), *at = out;
-    for (const char *p = pattern; *p; p++) {
-        const char *escape = *p == '\r' ? "\\r" : *p == '\n' ? "\\n" : *p == '\t' ? "\\t" : NULL;
-        if (escape) {
-            memcpy(at, escape, 2);
-            at += 2;
-        } else {
-            *at++ = *p;
-        }
-    }
-    *at = '\0';
-    return out;
-}
-
-struct reader {
-    struct apr_arena *arena;
-    struct apr_pre_step *steps;
-    size_t *n_steps;
-    const char *file;
-    struct apr_err *e;
-};
-
-static enum apr_code add(struct reader *r, struct apr_pre_step step)
-{
-    if (*r->n_steps == APR_PRE_MAX_STEPS)
-        return apr_fail(r->e, APR_ELOAD, "%s: $.pre_tokenizer: more than %d steps", r->file,
-                        APR_PRE_MAX_STEPS);
-    if (step.pattern && !step.literal) step.trusted = known_pattern(step.pattern);
-    r->steps[(*r->n_steps)++] = step;
-    return APR_OK;
-}
-
-static enum apr_code read_how(struct reader *r, const json_t *j, enum apr_split_how *how)
-{
-    static const char *const names[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext",
-                                        "Contiguous"};
-    const char *s = json_string_value(json_object_get(j, "behavior"));
-    for (size_t i = 0; s && i < sizeof names / sizeof *names; i++) {
-        if (strcmp(s, names[i]) != 0) continue;
-        *how = (enum apr_split_how)i;
-        return APR_OK;
-    }
-    return apr_fail(r->e, APR_ELOAD, "%s: $.pre_tokenizer: unknown behavior \"%s\"", r->file, s ? s : "");
-}
-
-static bool flag(const json_t *j, const char *key, bool absent)
-{
-    const json_t *v = json_object_get(j, key);
-    return json_is_boolean(v) ? json_is_true(v) : absent;
-}
-
-static enum apr_code read_split(struct reader *r, const json_t *j)
-{
-    struct apr_pre_step step = {.invert = flag(j, "invert", false)};
-    const json_t *pattern = json_object_get(j, "pattern");
-    const char *regex = json_string_value(json_object_get(pattern, "Regex"));
-    const char *plain = json_string_value(json_object_get(pattern, "String"));
-    if (!regex && !plain)
-        return apr_fail(r->e, APR_EFORMAT, "%s: $.pre_tokenizer: Split without a Regex or String", r->file);
-    step.literal = !regex;
-    step.pattern = regex ? canonical(regex, r->arena) : apr_arena_strdup(r->arena, plain);
-    TRY(read_how(r, j, &step.how));
-    return add(r, step);
-}
-
-static enum apr_code read_byte_level(struct reader *r, const json_t *j)
-{
-    struct apr_pre_step step = {.prefix_space = flag(j, "add_prefix_space", true)};
-    if (flag(j, "use_regex", true)) step.pattern = GPT2;
-    return step.pattern || step.prefix_space ? add(r, step) : APR_OK;
-}
-
-static enum apr_code read_digits(struct reader *r, const json_t *j)
-{
-    return add(r, (struct apr_pre_step){.pattern = flag(j, "individual_digits", false) ? DIGIT : DIGITS});
-}
-
-static enum apr_code read_punctuation(struct reader *r, const json_t *j)
-{
-    struct apr_pre_step step = {.pattern = PUNCT};
-    if (json_object_get(j, "behavior")) TRY(read_how(r, j, &step.how));
-    return add(r, step);
-}
-
-static enum apr_code read_whitespace(struct reader *r, const json_t *j)
-{
-    (void)j;
-    return add(r,
-               (struct apr_pre_step){.pattern = "\\w+|[^\\w\\s]+", .how = APR_SPLIT_REMOVED, .invert = true});
-}
-
-static enum apr_code read_whitespace_split(struct reader *r, const json_t *j)
-{
-    (void)j;
-    return add(r, (struct apr_pre_step){.pattern = "\\s", .how = APR_SPLIT_REMOVED});
-}
-
-static enum apr_code read_any(struct reader *r, const json_t *j, int depth);
-
-static const struct {
-    const char *type;
-    enum apr_code (*read)(struct reader *r, const json_t *j);
-} kinds[] = {
-    {"Split", read_split},           {"ByteLevel", read_byte_level},
-    {"Digits", read_digits},         {"Punctuation", read_punctuation},
-    {"Whitespace", read_whitespace}, {"WhitespaceSplit", read_whitespace_split},
-};
-
-static enum apr_code read_any(struct reader *r, const json_t *j, int depth)
-{
-    const char *type = json_string_value(json_object_get(j, "type"));
-    if (!type) return apr_fail(r->e, APR_EFORMAT, "%s: $.pre_tokenizer: no type", r->file);
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++)
-        if (strcmp(kinds[i].type, type) == 0) return kinds[i].read(r, j);
-    if (strcmp(type, "Sequence") != 0 || depth > 4)
-        return apr_fail(r->e, APR_ELOAD, "%s: $.pre_tokenizer: \"%s\" is not supported for byte-level BPE",
-                        r->file, type);
-    size_t i;
-    const json_t *item;
-    json_array_foreach(json_object_get(j, "pretokenizers"), i, item) TRY(read_any(r, item, depth + 1));
-    return APR_OK;
-}
-
-enum apr_code apr_pre_read(const json_t *pre_tokenizer, struct apr_arena *arena, struct apr_pre_step *steps,
-                           size_t *n_steps, const char *file, struct apr_err *e)
-{
-    *n_steps = 0;
-    if (!pre_tokenizer || json_is_null(pre_tokenizer)) return APR_OK;
-    struct reader r = {arena, steps, n_steps, file, e};
-    return read_any(&r, pre_tokenizer, 0);
+    return GPT2;
 }

@@ -23,8 +23,12 @@ const struct apr_pre_row *apr_pre_at(size_t i); /* NULL past the end */
 const struct apr_pre_row *apr_pre_named(const char *name);
 size_t apr_pre_n_steps(const struct apr_pre_row *row);
 
-/* The steps of tokenizer.json's pre_tokenizer (NULL or null: none). Marks known patterns as trusted. Kinds
- * that are no splitting (Metaspace, BertPreTokenizer, ...) are APR_ELOAD. */
+/* The table's step of this pattern, or NULL. */
+const struct apr_pre_step *apr_pre_known(const char *pattern);
+const char *apr_pre_gpt2(void); /* what ByteLevel with use_regex splits by */
+
+/* The steps of tokenizer.json's pre_tokenizer (NULL or null: none). Marks known patterns as trusted. In
+ * pre_read.c. */
 APR_MUST_USE enum apr_code apr_pre_read(const json_t *pre_tokenizer, struct apr_arena *arena,
                                         struct apr_pre_step *steps, size_t *n_steps, const char *file,
                                         struct apr_err *e);

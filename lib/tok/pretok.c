@@ -137,48 +137,113 @@ static enum apr_code split(const struct apr_pre_step *step, const struct apr_reg
     return APR_OK;
 }
 
-/* Rewrites the text with a space in front of each part that has none. */
-static enum apr_code put_spaces(struct apr_pretok_work *w, struct apr_buf *text, const struct apr_buf *in,
-                                struct apr_buf *out, struct apr_err *e)
+static enum apr_code put_blanks_as_bars(struct apr_buf *text, const uint8_t *p, size_t n, struct apr_err *e)
+{
+    for (size_t done = 0; done < n;) {
+        const uint8_t *blank = memchr(p + done, ' ', n - done);
+        size_t end = blank ? (size_t)(blank - p) : n;
+        TRY(apr_buf_append(text, p + done, end - done, e));
+        if (blank) TRY(apr_buf_append(text, APR_BAR, APR_BAR_BYTES, e));
+        done = end + 1;
+    }
+    return APR_OK;
+}
+
+static bool has_bar(const uint8_t *p, size_t n)
+{
+    return *p == ' ' || (n >= APR_BAR_BYTES && memcmp(p, APR_BAR, APR_BAR_BYTES) == 0);
+}
+
+/* One part with what the step puts in front of it. */
+static enum apr_code put_part(const struct apr_pre_step *step, struct apr_pretok_work *w, struct apr_span in,
+                              struct apr_buf *text, struct apr_err *e)
+{
+    const uint8_t *p = w->text + in.off;
+    if (step->prefix_space && *p != ' ') TRY(apr_buf_append(text, " ", 1, e));
+    if (step->metaspace == APR_META_NONE) return apr_buf_append(text, p, in.n_bytes, e);
+    bool first = w->at_start && in.off == 0;
+    bool wanted = step->metaspace == APR_META_ALWAYS || (step->metaspace == APR_META_FIRST && first);
+    if (wanted && !has_bar(p, in.n_bytes)) TRY(apr_buf_append(text, APR_BAR, APR_BAR_BYTES, e));
+    return put_blanks_as_bars(text, p, in.n_bytes, e);
+}
+
+static enum apr_code rewrite(const struct apr_pre_step *step, struct apr_pretok_work *w, struct apr_buf *text,
+                             const struct apr_buf *in, struct apr_buf *out, struct apr_err *e)
 {
     const struct apr_span *spans = (const struct apr_span *)(const void *)in->data;
     text->n_bytes = out->n_bytes = 0;
     for (size_t i = 0; i < in->n_bytes / sizeof *spans; i++) {
-        const uint8_t *p = w->text + spans[i].off;
         size_t off = text->n_bytes;
-        if (*p != ' ') TRY(apr_buf_append(text, " ", 1, e));
-        TRY(apr_buf_append(text, p, spans[i].n_bytes, e));
+        TRY(put_part(step, w, spans[i], text, e));
         TRY(put(out, off, text->n_bytes - off, e));
     }
     w->text = text->data;
     return APR_OK;
 }
 
+/* Runs of digits in threes from the end; what is no such number goes on whole. */
+static enum apr_code cut_thousands(struct apr_pretok_work *w, const struct apr_buf *in, struct apr_buf *out,
+                                   struct apr_err *e)
+{
+    const struct apr_span *spans = (const struct apr_span *)(const void *)in->data;
+    out->n_bytes = 0;
+    for (size_t i = 0; i < in->n_bytes / sizeof *spans; i++) {
+        const uint8_t *p = w->text + spans[i].off;
+        size_t n = spans[i].n_bytes, done = 0;
+        for (size_t at = 0; at < n;) {
+            size_t end = at;
+            while (end < n && p[end] >= '0' && p[end] <= '9') end++;
+            if (end == at) {
+                at++;
+                continue;
+            }
+            if (at > done) TRY(put(out, spans[i].off + done, at - done, e));
+            for (size_t k = (end - at) % 3 ? (end - at) % 3 : 3; at < end; at += k, k = 3)
+                TRY(put(out, spans[i].off + at, k, e));
+            done = end;
+        }
+        TRY(put(out, spans[i].off + done, n - done, e));
+    }
+    return APR_OK;
+}
+
+static void swap(struct apr_buf **a, struct apr_buf **b)
+{
+    struct apr_buf *t = *a;
+    *a = *b;
+    *b = t;
+}
+
+static enum apr_code run_steps(const struct apr_pretok *pt, struct apr_pretok_work *w, struct apr_buf **in,
+                               struct apr_buf *parts, struct apr_err *e)
+{
+    struct apr_buf *out = &w->spans[1], *text = &w->texts[0], *other = &w->texts[1];
+    for (size_t i = 0; i < pt->n_steps; i++) {
+        const struct apr_pre_step *step = &pt->steps[i];
+        if (step->prefix_space || step->metaspace != APR_META_NONE) {
+            TRY(rewrite(step, w, text, *in, out, e));
+            swap(&text, &other);
+            swap(in, &out);
+        }
+        if (!step->pattern) continue;
+        if (step->thousands)
+            TRY(cut_thousands(w, *in, out, e));
+        else
+            TRY(split(step, pt->regex[i], w, *in, out, parts, e));
+        swap(in, &out);
+    }
+    return APR_OK;
+}
+
 enum apr_code apr_pretok_run(const struct apr_pretok *pt, struct apr_pretok_work *w, const uint8_t *text,
                              size_t n, struct apr_err *e)
 {
-    struct apr_buf parts;
+    struct apr_buf parts, *in = &w->spans[0];
     apr_buf_init(&parts, SIZE_MAX);
-    struct apr_buf *in = &w->spans[0], *out = &w->spans[1];
     w->text = text;
     in->n_bytes = 0;
     enum apr_code code = put(in, 0, n, e);
-    size_t i_text = 0;
-    for (size_t i = 0; i < pt->n_steps && code == APR_OK; i++) {
-        const struct apr_pre_step *step = &pt->steps[i];
-        if (step->prefix_space) {
-            code = put_spaces(w, &w->texts[i_text], in, out, e);
-            i_text = !i_text;
-            struct apr_buf *t = in;
-            in = out;
-            out = t;
-        }
-        if (code != APR_OK || !step->pattern) continue;
-        code = split(step, pt->regex[i], w, in, out, &parts, e);
-        struct apr_buf *t = in;
-        in = out;
-        out = t;
-    }
+    if (code == APR_OK) code = run_steps(pt, w, &in, &parts, e);
     apr_buf_free(&parts);
     w->at = (const struct apr_span *)(const void *)in->data;
     w->n = in->n_bytes / sizeof(struct apr_span);

@@ -19,13 +19,25 @@ enum apr_split_how { /* what becomes of a match: tokenizers' SplitDelimiterBehav
                      APR_SPLIT_CONTIGUOUS
 };
 
+#define APR_BAR       "\xe2\x96\x81" /* U+2581, how SentencePiece writes a blank */
+#define APR_BAR_BYTES 3
+
+enum apr_metaspace { /* blanks become U+2581; is one put in front of a part that begins with none? */
+                     APR_META_NONE = 0, /* no such step */
+                     APR_META_NEVER,
+                     APR_META_FIRST, /* of the part that begins the text */
+                     APR_META_ALWAYS
+};
+
 struct apr_pre_step {
-    const char *pattern; /* NULL: only prefix_space */
+    const char *pattern; /* NULL: only prefix_space or metaspace */
     enum apr_split_how how;
     bool invert;       /* matches are what lies between, and the reverse */
     bool literal;      /* the pattern is a plain string */
     bool trusted;      /* known by the table: no step budget */
     bool prefix_space; /* a space goes in front of every part that does not begin with one, first */
+    bool thousands;    /* cuts numbers into threes from their end; the pattern is what tokenizer.json says */
+    enum apr_metaspace metaspace;
 };
 
 #define APR_PRE_MAX_STEPS 16
@@ -46,6 +58,7 @@ struct apr_pretok_work {
     struct apr_buf spans[2]; /* struct apr_span */
     struct apr_buf texts[2]; /* text with spaces put in */
     struct apr_buf marks;    /* one byte a part: is it a match */
+    bool at_start;           /* the caller's: the text begins what is tokenized */
     const uint8_t *text;     /* result: spans index into it */
     const struct apr_span *at;
     size_t n;

@@ -163,14 +163,38 @@ static enum apr_code read_processor(struct apr_tok *t, const json_t *j, int dept
                     apr_escape(shown, sizeof shown, type, strlen(type)));
 }
 
-enum apr_code apr_tok_read_around(struct apr_tok *t, bool add_bos, struct apr_err *e)
+int32_t apr_tok_unk_id(const struct apr_vocab *v)
+{
+    if (v->unk_id >= 0 && v->unk_id < (int64_t)v->n_toks) return (int32_t)v->unk_id;
+    for (uint32_t i = 0; v->types && i < v->n_toks; i++)
+        if (v->types[i] == APR_TOK_UNKNOWN) return (int32_t)i;
+    return -1;
+}
+
+static int64_t first_given(const struct apr_tok *t, int64_t a, int64_t b, const char *text)
+{
+    return a >= 0 ? a : b >= 0 ? b : apr_tok_find(t, text, strlen(text));
+}
+
+enum apr_code apr_tok_read_cls_sep(struct apr_tok *t, struct apr_err *e)
+{
+    const struct apr_vocab *v = t->v;
+    int64_t cls = first_given(t, v->cls_id, v->bos_id, "[CLS]");
+    int64_t sep = first_given(t, v->sep_id, v->eos_id, "[SEP]");
+    if (cls >= 0 && v->add_bos != 0) TRY(push(t, &t->first, &t->n_first, cls, e));
+    if (sep >= 0 && v->add_eos != 0) TRY(push(t, &t->last, &t->n_last, sep, e));
+    return APR_OK;
+}
+
+enum apr_code apr_tok_read_around(struct apr_tok *t, bool add_bos, bool add_eos, struct apr_err *e)
 {
     const struct apr_vocab *v = t->v;
     bool found = false;
     if (v->hf) TRY(read_processor(t, json_object_get(v->hf, "post_processor"), 0, &found, e));
     if (found) return APR_OK;
     if (v->add_bos >= 0) add_bos = v->add_bos == 1;
+    if (v->add_eos >= 0) add_eos = v->add_eos == 1;
     if (add_bos && v->bos_id >= 0) TRY(push(t, &t->first, &t->n_first, v->bos_id, e));
-    if (v->add_eos == 1 && v->eos_id >= 0) TRY(push(t, &t->last, &t->n_last, v->eos_id, e));
+    if (add_eos && v->eos_id >= 0) TRY(push(t, &t->last, &t->n_last, v->eos_id, e));
     return APR_OK;
 }

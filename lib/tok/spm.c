@@ -1,15 +1,15 @@
 /* SentencePiece BPE (Llama 2, Mistral, Gemma, Phi-3): characters merge, blanks stand as U+2581, what has no
  * token is written in byte tokens <0xNN>.
  *
- * tokenizer.json has merges with ranks; a GGUF has scores: there the neighbours whose joined text is the
- * token of highest score merge first, the leftmost among equals.
+ * tokenizer.json has merges with ranks; a GGUF and tokenizer.model have scores: there the neighbours whose
+ * joined text is the token of highest score merge first, the leftmost among equals.
  */
-#include <inttypes.h>
 #include <string.h>
 
 #include "heap.h"
 #include "kind.h"
 #include "merges.h"
+#include "pieces.h"
 #include "pre.h"
 #include "utf8.h"
 
@@ -20,75 +20,12 @@ struct spm {
     bool fuse_unk;
 };
 
-#define BAR       "\xe2\x96\x81" /* U+2581 */
-#define BAR_BYTES 3
-
 /* ---- opening ---- */
 
-static int hex(char c)
+static enum apr_code open_model(struct apr_tok *t, struct spm *m, struct apr_err *e)
 {
-    return c >= '0' && c <= '9'   ? c - '0'
-           : c >= 'A' && c <= 'F' ? c - 'A' + 10
-           : c >= 'a' && c <= 'f' ? c - 'a' + 10
-                                  : -1;
-}
-
-/* "<0x0A>" -> 10, anything else -1. */
-static int byte_of(struct apr_str s)
-{
-    if (s.n_bytes != 6 || memcmp(s.p, "<0x", 3) != 0 || s.p[5] != '>') return -1;
-    int hi = hex(s.p[3]), lo = hex(s.p[4]);
-    return hi < 0 || lo < 0 ? -1 : 16 * hi + lo;
-}
-
-static size_t without_bars(struct apr_str s, uint8_t *out)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < s.n_bytes;) {
-        bool bar = s.n_bytes - i >= BAR_BYTES && memcmp(s.p + i, BAR, BAR_BYTES) == 0;
-        out[n++] = bar ? ' ' : (uint8_t)s.p[i];
-        i += bar ? BAR_BYTES : 1;
-    }
-    return n;
-}
-
-/* The bytes of every token, and the tokens of every byte. */
-static enum apr_code open_raw(struct apr_tok *t, struct spm *m, struct apr_err *e)
-{
-    const struct apr_vocab *v = t->v;
-    size_t n_total = 0;
-    for (uint32_t i = 0; i < v->n_toks; i++) n_total += v->toks[i].n_bytes;
-    uint8_t *at;
-    TRY(apr_arena_try(&t->arena, &at, n_total, 1, "token bytes", e));
-    TRY(apr_arena_try(&t->arena, &t->raw, v->n_toks, sizeof *t->raw, "token bytes", e));
-    for (int i = 0; i < 256; i++) m->byte_id[i] = -1;
-    for (uint32_t i = 0; i < v->n_toks; i++) {
-        bool model = !v->types || v->types[i] == APR_TOK_NORMAL || v->types[i] == APR_TOK_BYTE;
-        int byte = model ? byte_of(v->toks[i]) : -1;
-        t->raw[i] = v->toks[i];
-        if (!model) continue;
-        size_t n = without_bars(v->toks[i], at);
-        if (byte >= 0) {
-            *at = (uint8_t)byte;
-            n = 1;
-            m->byte_id[byte] = (int32_t)i;
-        }
-        t->raw[i] = (struct apr_str){(const char *)at, n};
-        at += n;
-    }
-    return APR_OK;
-}
-
-static bool strips_front(const json_t *decoder)
-{
-    size_t i;
-    const json_t *item;
-    json_array_foreach(json_object_get(decoder, "decoders"), i, item)
-    {
-        const char *type = json_string_value(json_object_get(item, "type"));
-        if (type && strcmp(type, "Strip") == 0) return json_integer_value(json_object_get(item, "start")) > 0;
-    }
-    return false;
+    bool says_merges = json_object_get(json_object_get(t->v->hf, "model"), "merges") != NULL;
+    return t->v->n_merges > 0 || says_merges ? apr_merges_open(&m->merges, t, e) : APR_OK;
 }
 
 static enum apr_code open_json(struct apr_tok *t, struct spm *m, struct apr_err *e)
@@ -99,24 +36,29 @@ static enum apr_code open_json(struct apr_tok *t, struct spm *m, struct apr_err 
     TRY(apr_norm_read(json_object_get(hf, "normalizer"), &t->arena, &t->norm, t->file, e));
     TRY(apr_pre_read(json_object_get(hf, "pre_tokenizer"), &t->arena, steps, &n_steps, t->file, e));
     TRY(apr_pretok_open(&t->pre, steps, n_steps, t->file, e));
+    TRY(apr_bpe_options(t, model, e));
     const char *unk = json_string_value(json_object_get(model, "unk_token"));
     if (unk) m->unk_id = (int32_t)apr_tok_find(t, unk, strlen(unk));
     m->fuse_unk = json_is_true(json_object_get(model, "fuse_unk"));
-    t->drops_blank = strips_front(json_object_get(hf, "decoder"));
-    return apr_merges_open(&m->merges, t, e);
+    if (json_is_true(json_object_get(model, "byte_fallback"))) apr_pieces_bytes(t, m->byte_id);
+    TRY(apr_pieces_open(t, json_object_get(hf, "decoder"), e));
+    return open_model(t, m, e);
 }
 
-static enum apr_code open_scores(struct apr_tok *t, struct spm *m, struct apr_err *e)
+static enum apr_code open_gguf(struct apr_tok *t, struct spm *m, struct apr_err *e)
 {
     const struct apr_vocab *v = t->v;
-    if (!v->scores) return apr_fail(e, APR_EFORMAT, "%s: a SentencePiece vocabulary without scores", t->file);
-    t->drops_blank = v->add_space_prefix != 0;
-    if (t->drops_blank)
-        t->norm.steps[t->norm.n_steps++] = (struct apr_norm_step){.op = APR_NORM_PREPEND, .a = {" ", 1}};
+    if (!v->scores && v->n_merges == 0)
+        return apr_fail(e, APR_EFORMAT, "%s: neither scores nor merges of the tokens", t->file);
+    if (v->add_space_prefix != 0)
+        t->norm.steps[t->norm.n_steps++] =
+            (struct apr_norm_step){.op = APR_NORM_PREPEND, .a = {APR_BAR, APR_BAR_BYTES}};
     t->norm.steps[t->norm.n_steps++] =
-        (struct apr_norm_step){.op = APR_NORM_REPLACE, .a = {" ", 1}, .b = {BAR, BAR_BYTES}};
+        (struct apr_norm_step){.op = APR_NORM_REPLACE, .a = {" ", 1}, .b = {APR_BAR, APR_BAR_BYTES}};
     if (v->unk_id >= 0 && v->unk_id < (int64_t)v->n_toks) m->unk_id = (int32_t)v->unk_id;
-    return APR_OK;
+    apr_pieces_bytes(t, m->byte_id);
+    TRY(apr_pieces_open_gguf(t, e));
+    return open_model(t, m, e);
 }
 
 static enum apr_code spm_open(struct apr_tok *t, struct apr_err *e)
@@ -124,10 +66,10 @@ static enum apr_code spm_open(struct apr_tok *t, struct apr_err *e)
     struct spm *m;
     TRY(apr_arena_try(&t->arena, &m, 1, sizeof *m, "tokenizer", e));
     m->unk_id = -1;
+    for (int i = 0; i < 256; i++) m->byte_id[i] = -1;
     t->model = m;
-    TRY(t->v->hf ? open_json(t, m, e) : open_scores(t, m, e));
-    TRY(open_raw(t, m, e));
-    return apr_tok_read_around(t, true, e);
+    TRY(t->v->hf ? open_json(t, m, e) : open_gguf(t, m, e));
+    return apr_tok_read_around(t, true, false, e);
 }
 
 /* ---- encoding ---- */
@@ -156,6 +98,7 @@ static enum apr_code put_text(const struct apr_tok *t, struct apr_buf *syms, con
                               bool *in_unk, struct apr_err *e)
 {
     int32_t id = apr_lookup_get(&t->by_text, (const char *)p, n);
+    if (id >= 0 && !apr_tok_is_word(t->v, (uint32_t)id)) id = -1;
     return id >= 0 ? put_sym(t->model, syms, id, in_unk, e) : put_bytes(t->model, syms, p, n, in_unk, e);
 }
 
@@ -197,7 +140,7 @@ static enum apr_code consider(const struct apr_tok *t, const uint8_t *p, const s
     if (next == NO_PIECE) return APR_OK;
     uint32_t n = at[i].n_bytes + at[next].n_bytes; /* neighbours: their texts touch */
     int32_t id = apr_lookup_get(&t->by_text, (const char *)p + at[i].off, n);
-    if (id < 0) return APR_OK;
+    if (id < 0 || !apr_tok_is_word(t->v, (uint32_t)id)) return APR_OK;
     return apr_heap_push(heap, (struct apr_candidate){(uint64_t)by_score(t->v->scores[id]) << 32 | i, n}, e);
 }
 
@@ -248,10 +191,13 @@ static enum apr_code spm_encode(const struct apr_tok *t, struct apr_tok_work *w,
                                 struct apr_ids *ids, struct apr_err *e)
 {
     const struct spm *m = t->model;
-    if (!m->merges.pairs) return encode_scores(t, w, p, n, ids, e);
     TRY(apr_pretok_run(&t->pre, &w->pre, p, n, e));
-    for (size_t i = 0; i < w->pre.n; i++)
-        TRY(encode_ranks(t, w, w->pre.text + w->pre.at[i].off, w->pre.at[i].n_bytes, ids, e));
+    for (size_t i = 0; i < w->pre.n; i++) {
+        const uint8_t *word = w->pre.text + w->pre.at[i].off;
+        size_t n_word = w->pre.at[i].n_bytes;
+        TRY(m->merges.pairs ? encode_ranks(t, w, word, n_word, ids, e)
+                            : encode_scores(t, w, word, n_word, ids, e));
+    }
     return APR_OK;
 }
 

@@ -8,8 +8,8 @@ static const struct {
 } rows[] = {
     {APR_VOCAB_BPE, "byte-level BPE", &apr_tok_bpe},
     {APR_VOCAB_SPM, "SentencePiece BPE", &apr_tok_spm},
-    {APR_VOCAB_WPM, "WordPiece", NULL},
-    {APR_VOCAB_UGM, "Unigram", NULL},
+    {APR_VOCAB_WPM, "WordPiece", &apr_tok_wpm},
+    {APR_VOCAB_UGM, "Unigram", &apr_tok_ugm},
 };
 
 const struct apr_tok_kind *apr_tok_kind_of(enum apr_vocab_kind id)

@@ -80,6 +80,7 @@ void apr_tok_close(struct apr_tok *t)
 {
     if (!t) return;
     apr_pretok_close(&t->pre);
+    apr_norm_close(&t->norm);
     struct apr_arena arena = t->arena; /* it holds t */
     apr_arena_free(&arena);
 }
@@ -98,7 +99,9 @@ int64_t apr_tok_find(const struct apr_tok *t, const char *text, size_t n_bytes)
 struct job { /* one apr_tok_encode */
     const struct apr_tok *t;
     struct apr_tok_work w;
+    const uint8_t *text; /* all of it */
     bool with_special;
+    bool at_start; /* what is normalized now begins the text */
     struct apr_ids *ids;
     struct apr_err *e;
 };
@@ -119,11 +122,13 @@ static enum apr_code between(struct job *j, const struct apr_added *added, const
 
 static enum apr_code run_model(struct job *j, const uint8_t *p, size_t n)
 {
+    j->w.pre.at_start = j->at_start && p == j->w.norm.p;
     return j->t->kind->encode(j->t, &j->w, p, n, j->ids, j->e);
 }
 
 static enum apr_code normalize(struct job *j, const uint8_t *p, size_t n)
 {
+    j->at_start = p == j->text;
     TRY(apr_norm_run(&j->t->norm, &j->w.norm, p, n, j->e));
     return between(j, &j->t->added_norm, j->w.norm.p, j->w.norm.n, run_model);
 }
@@ -135,6 +140,7 @@ static enum apr_code encode(struct job *j, const uint8_t *p, size_t n)
         p = j->w.repaired.data;
         n = j->w.repaired.n_bytes;
     }
+    j->text = p;
     return between(j, &j->t->added, p, n, normalize);
 }
 
@@ -158,10 +164,12 @@ enum apr_code apr_tok_encode(const struct apr_tok *t, const char *text, size_t n
     apr_buf_init(&j.w.heap, SIZE_MAX);
     apr_norm_work_init(&j.w.norm);
     enum apr_code code = apr_pretok_work_init(&j.w.pre, n_bytes, e);
+    if (code == APR_OK) code = apr_memo_init(&j.w.memo, n_bytes, e);
     if (code == APR_OK && flags & APR_TOK_ADD_SPECIAL) code = push_all(ids, t->first, t->n_first, e);
     if (code == APR_OK && n_bytes > 0) code = encode(&j, (const uint8_t *)text, n_bytes);
     if (code == APR_OK && flags & APR_TOK_ADD_SPECIAL) code = push_all(ids, t->last, t->n_last, e);
     apr_pretok_work_free(&j.w.pre);
+    apr_memo_free(&j.w.memo);
     apr_norm_work_free(&j.w.norm);
     apr_buf_free(&j.w.repaired);
     apr_buf_free(&j.w.syms);

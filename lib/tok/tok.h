@@ -23,6 +23,9 @@ struct apr_ids {
 void apr_ids_free(struct apr_ids *ids);
 APR_MUST_USE enum apr_code apr_ids_push(struct apr_ids *ids, int32_t id, struct apr_err *e);
 
+APR_MUST_USE enum apr_code apr_ids_push_all(struct apr_ids *ids, const int32_t *at, size_t n,
+                                            struct apr_err *e);
+
 /* v must outlive the tokenizer. Unknown pre-tokenizer: APR_ELOAD naming it and --pre. */
 APR_MUST_USE enum apr_code apr_tok_open(struct apr_tok **out, const struct apr_vocab *v, const char *file,
                                         struct apr_err *e);

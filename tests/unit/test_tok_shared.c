@@ -162,8 +162,8 @@ static void test_vocabs(void **state)
 {
     (void)state;
     const char *dir = fixtures();
-    static const char *const names[] = {"qwen2",          "llama-bpe", "gpt-2",
-                                        "deepseek-coder", "llama-spm", "phi-3"};
+    static const char *const names[] = {"qwen2",     "llama-bpe", "gpt-2",   "deepseek-coder",
+                                        "llama-spm", "phi-3",     "bert-bge"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_vocab(dir, names[i]);
 }
 
@@ -294,7 +294,7 @@ static void test_families(void **state)
     (void)state;
     static const char *const names[] = {"llama3", "gpt2",   "qwen3",   "qwen2-tied", "deepseek2",
                                         "phi2",   "llama2", "mistral", "mixtral",    "gemma",
-                                        "gemma2", "gemma3", "phi3"};
+                                        "gemma2", "gemma3", "phi3",    "bert"};
     const char *dir = fixtures();
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_family(dir, names[i]);
 }
