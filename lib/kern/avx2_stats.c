@@ -9,31 +9,66 @@
 
 #define N_PIECE ((size_t)1 << 24) /* values; counts of a lane stay far below 2^31 */
 
+enum { N_STEPS = 4 };
+
 struct lanes {
     __m256d sum[2], sum_sq[2];    /* lanes 0..3, 4..7 */
     __m256i n_nan, n_inf, n_zero; /* negative counts */
     __m256 min, max;
 };
 
-APR_INLINE void step(struct lanes *l, __m256 x)
+APR_INLINE __m256i bits_of(__m256 x)
 {
-    const __m256i inf = _mm256_set1_epi32(0x7f800000);
-    __m256i u = _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
-    __m256 finite = _mm256_castsi256_ps(_mm256_cmpgt_epi32(inf, u));
-    l->n_nan = _mm256_add_epi32(l->n_nan, _mm256_cmpgt_epi32(u, inf));
-    l->n_inf = _mm256_add_epi32(l->n_inf, _mm256_cmpeq_epi32(u, inf));
-    /* bits of non-negative floats order as the floats do */
+    return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+}
+
+/* x: finite; u: its bits without the sign, which order as the magnitudes do. */
+APR_INLINE void add(struct lanes *l, __m256 x, __m256i u)
+{
     __m256i small = _mm256_castps_si256(_mm256_set1_ps(1e-10f));
-    l->n_zero = _mm256_add_epi32(l->n_zero, _mm256_cmpgt_epi32(small, u));
-    l->min = _mm256_min_ps(_mm256_blendv_ps(_mm256_set1_ps(INFINITY), x, finite), l->min);
-    l->max = _mm256_max_ps(_mm256_blendv_ps(_mm256_set1_ps(-INFINITY), x, finite), l->max);
-    x = _mm256_and_ps(x, finite);
     __m256d low = _mm256_cvtps_pd(_mm256_castps256_ps128(x)),
             high = _mm256_cvtps_pd(_mm256_extractf128_ps(x, 1));
+    l->n_zero = _mm256_add_epi32(l->n_zero, _mm256_cmpgt_epi32(small, u));
     l->sum[0] = _mm256_add_pd(l->sum[0], low);
     l->sum[1] = _mm256_add_pd(l->sum[1], high);
     l->sum_sq[0] = _mm256_fmadd_pd(low, low, l->sum_sq[0]);
     l->sum_sq[1] = _mm256_fmadd_pd(high, high, l->sum_sq[1]);
+}
+
+APR_INLINE void step(struct lanes *l, __m256 x)
+{
+    const __m256i inf = _mm256_set1_epi32(0x7f800000);
+    __m256i u = bits_of(x);
+    __m256 finite = _mm256_castsi256_ps(_mm256_cmpgt_epi32(inf, u));
+    l->n_nan = _mm256_add_epi32(l->n_nan, _mm256_cmpgt_epi32(u, inf));
+    l->n_inf = _mm256_add_epi32(l->n_inf, _mm256_cmpeq_epi32(u, inf));
+    l->min = _mm256_min_ps(_mm256_blendv_ps(_mm256_set1_ps(INFINITY), x, finite), l->min);
+    l->max = _mm256_max_ps(_mm256_blendv_ps(_mm256_set1_ps(-INFINITY), x, finite), l->max);
+    add(l, _mm256_and_ps(x, finite), u);
+}
+
+/* N_STEPS vectors; what only values that are not finite need is left out where there are none. */
+APR_INLINE void steps(struct lanes *l, const float *p)
+{
+    __m256 x[N_STEPS];
+    __m256i u[N_STEPS], most = _mm256_setzero_si256();
+#pragma GCC unroll 4
+    for (int i = 0; i < N_STEPS; i++) {
+        x[i] = _mm256_loadu_ps(p + 8 * i);
+        u[i] = bits_of(x[i]);
+        most = _mm256_max_epi32(most, u[i]);
+    }
+    if (_mm256_movemask_epi8(_mm256_cmpgt_epi32(most, _mm256_set1_epi32(0x7f7fffff)))) {
+#pragma GCC unroll 4
+        for (int i = 0; i < N_STEPS; i++) step(l, x[i]);
+        return;
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < N_STEPS; i++) {
+        l->min = _mm256_min_ps(x[i], l->min);
+        l->max = _mm256_max_ps(x[i], l->max);
+        add(l, x[i], u[i]);
+    }
 }
 
 static uint64_t counted(__m256i negative)
@@ -59,6 +94,7 @@ void apr_avx2_stats(const float *x, size_t n, struct apr_stats *s)
     size_t k = 0;
     while (k < n) {
         size_t end = n - k < N_PIECE ? n : k + N_PIECE;
+        for (; k + 8 * N_STEPS <= end; k += 8 * N_STEPS) steps(&l, x + k);
         for (; k + 8 <= end; k += 8) step(&l, _mm256_loadu_ps(x + k));
         if (k < end) { /* a tail is NaN in the lanes past the end, which only n_nan sees */
             float tail[8] = {NAN, NAN, NAN, NAN, NAN, NAN, NAN, NAN};
