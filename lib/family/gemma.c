@@ -47,6 +47,8 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return APR_OK;
 }
 
+static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true, .eot_id = 107};
+
 const struct apr_family apr_family_gemma = {
     .name = "gemma",
     .gguf_arch = "gemma",
@@ -58,5 +60,6 @@ const struct apr_family apr_family_gemma = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .gguf_tok = &gguf_tok,
     .rope_type = 2,
 };

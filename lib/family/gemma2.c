@@ -79,6 +79,8 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return apr_pattern_from_hf(config, 2, 4096, c, file, e);
 }
 
+static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true};
+
 const struct apr_family apr_family_gemma2 = {
     .name = "gemma2",
     .gguf_arch = "gemma2",
@@ -90,5 +92,6 @@ const struct apr_family apr_family_gemma2 = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .gguf_tok = &gguf_tok,
     .rope_type = 2,
 };

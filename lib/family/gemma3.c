@@ -86,6 +86,8 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return apr_pattern_from_hf(config, 6, 4096, c, file, e);
 }
 
+static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true};
+
 const struct apr_family apr_family_gemma3 = {
     .name = "gemma3",
     .gguf_arch = "gemma3",
@@ -97,5 +99,6 @@ const struct apr_family apr_family_gemma3 = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .gguf_tok = &gguf_tok,
     .rope_type = 2,
 };

@@ -41,6 +41,8 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return apr_decoder_from_hf(&decoder, config, c, file, e);
 }
 
+static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
+
 const struct apr_family apr_family_llama = {
     .name = "llama",
     .gguf_arch = "llama",
@@ -52,5 +54,6 @@ const struct apr_family apr_family_llama = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .gguf_tok = &gguf_tok,
     .rope_type = 2,
 };

@@ -33,6 +33,8 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return found ? APR_OK : apr_window_from_hf(config, 0, c, file, e);
 }
 
+static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
+
 const struct apr_family apr_family_mistral = {
     .name = "mistral",
     .gguf_arch = "llama",
@@ -44,5 +46,6 @@ const struct apr_family apr_family_mistral = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .gguf_tok = &gguf_tok,
     .rope_type = 2,
 };

@@ -54,6 +54,8 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return apr_window_from_hf(config, 0, c, file, e);
 }
 
+static const struct apr_gguf_tok gguf_tok = {.added_scores = true};
+
 const struct apr_family apr_family_phi3 = {
     .name = "phi3",
     .gguf_arch = "phi3",
@@ -63,5 +65,6 @@ const struct apr_family apr_family_phi3 = {
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
     .from_hf = from_hf,
+    .gguf_tok = &gguf_tok,
     .rope_type = 2,
 };

@@ -8,6 +8,7 @@
 #include "../log.h"
 #include "../templates.h"
 #include "apr_vocab_keys.h"
+#include "gguf.h"
 
 static const char *text_of(struct apr_model *m, const json_t *v)
 {
@@ -145,6 +146,7 @@ enum apr_code apr_meta_read(struct apr_model *m, const char *file, struct apr_er
     if (packed) {
         TRY(apr_meta_kvs_unpack(packed, &m->kvs, file, e));
         m->has_kvs = true;
+        TRY(apr_gguf_charsmap(m, file, e));
     }
     return APR_OK;
 }

@@ -20,6 +20,9 @@ static const struct {
     {"add_eos", offsetof(struct apr_vocab, add_eos)},
     {"add_sep", offsetof(struct apr_vocab, add_sep)},
     {"add_space_prefix", offsetof(struct apr_vocab, add_space_prefix)},
+    {"remove_extra_spaces", offsetof(struct apr_vocab, remove_extra_spaces)},
+    {"lowercase", offsetof(struct apr_vocab, lowercase)},
+    {"strip_accents", offsetof(struct apr_vocab, strip_accents)},
 };
 static const struct {
     enum apr_vocab_kind kind;

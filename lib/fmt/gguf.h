@@ -35,6 +35,8 @@ APR_MUST_USE enum apr_code apr_gguf_read_part(struct apr_model *m, struct apr_gg
 APR_MUST_USE enum apr_code apr_gguf_read_set(struct apr_model *m, struct apr_src *src, const char *path,
                                              struct apr_gguf_arrays *arrays, bool *is_set, struct apr_err *e);
 
+/* The vocabulary's character map from m->kvs, where there is one; in gguf_vocab.c. */
+APR_MUST_USE enum apr_code apr_gguf_charsmap(struct apr_model *m, const char *file, struct apr_err *e);
 /* model->vocab from the arrays and from the tokenizer keys of model->kvs; in gguf_vocab.c. */
 APR_MUST_USE enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *a,
                                           const char *file, struct apr_err *e);

@@ -114,8 +114,7 @@ static enum apr_code read_ids(struct apr_model *m, const char *file, struct apr_
     return APR_OK;
 }
 
-/* An array of bytes, of either sign. */
-static enum apr_code read_charsmap(struct apr_model *m, const char *file, struct apr_err *e)
+enum apr_code apr_gguf_charsmap(struct apr_model *m, const char *file, struct apr_err *e)
 {
     static const char key[] = "tokenizer.ggml.precompiled_charsmap";
     const struct apr_kv *kv = apr_kvs_find(&m->kvs, key);
@@ -144,6 +143,6 @@ enum apr_code apr_gguf_vocab(struct apr_model *m, const struct apr_gguf_arrays *
         TRY(apr_kv_get_bool(&m->kvs, flags[i].key, &on, file, e));
         if (apr_kvs_find(&m->kvs, flags[i].key)) *((int8_t *)v + flags[i].off) = on;
     }
-    TRY(read_charsmap(m, file, e));
+    TRY(apr_gguf_charsmap(m, file, e));
     return read_ids(m, file, e);
 }

@@ -69,25 +69,37 @@ static int base64_digit(char c)
                                   : -1;
 }
 
-enum apr_code apr_charsmap_open_base64(struct apr_charsmap *map, const char *s, size_t n,
-                                       struct apr_arena *arena, const char *file, struct apr_err *e)
+enum apr_code apr_base64_get(const char *s, size_t n, struct apr_arena *arena, uint8_t **out, size_t *n_out,
+                             struct apr_err *e)
 {
     uint8_t *bytes;
-    size_t n_bytes = 0;
     uint32_t bits = 0;
     int n_bits = 0;
+    *n_out = 0;
     TRY(apr_arena_try(arena, &bytes, n / 4 + 1, 3, "character map", e));
     while (n > 0 && s[n - 1] == '=') n--;
     for (size_t i = 0; i < n; i++) {
         int digit = base64_digit(s[i]);
-        if (digit < 0)
-            return apr_fail(e, APR_EFORMAT, "%s: $.normalizer: precompiled_charsmap is no base64 (at %zu)",
-                            file, i);
+        if (digit < 0) return apr_fail(e, APR_EFORMAT, "precompiled_charsmap is no base64 (at %zu)", i);
         bits = (bits << 6 | (uint32_t)digit) & 0xffffff;
         n_bits += 6;
         if (n_bits < 8) continue;
         n_bits -= 8;
-        bytes[n_bytes++] = (uint8_t)(bits >> n_bits);
+        bytes[(*n_out)++] = (uint8_t)(bits >> n_bits);
+    }
+    *out = bytes;
+    return APR_OK;
+}
+
+enum apr_code apr_charsmap_open_base64(struct apr_charsmap *map, const char *s, size_t n,
+                                       struct apr_arena *arena, const char *file, struct apr_err *e)
+{
+    uint8_t *bytes;
+    size_t n_bytes;
+    enum apr_code code = apr_base64_get(s, n, arena, &bytes, &n_bytes, e);
+    if (code != APR_OK) {
+        apr_err_prefix(e, "%s: $.normalizer", file);
+        return code;
     }
     return apr_charsmap_open(map, bytes, n_bytes, arena, file, e);
 }

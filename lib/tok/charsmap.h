@@ -38,7 +38,9 @@ APR_MUST_USE enum apr_code apr_charsmap_open_base64(struct apr_charsmap *map, co
 size_t apr_charsmap_find(const struct apr_charsmap *map, const uint8_t *p, size_t n, bool longest,
                          struct apr_str *text);
 
-/* Base64 of bytes, for tokenizer.json; and the reverse. In charsmap.c. */
+/* Base64 of bytes, as tokenizer.json has it; and the reverse. */
 char *apr_base64_put(const uint8_t *p, size_t n, struct apr_arena *arena);
+APR_MUST_USE enum apr_code apr_base64_get(const char *s, size_t n, struct apr_arena *arena, uint8_t **out,
+                                          size_t *n_out, struct apr_err *e);
 
 #endif

@@ -12,7 +12,8 @@ UNIT_OBJ_test_chat_forge := $(UNIT_OBJ_test_chat)
 UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_check merge_methods merge_linear \
                             merge_task merge_slerp merge_ties merge_dare)
 UNIT_OBJ_test_pull_names := $(patsubst %,$(O)/tools/apr-pull/%.o,names select source http_parts)
+UNIT_OBJ_test_tok_keys := $(O)/tools/apr-export/tok_keys.o
 UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 
-$(foreach t,test_cache test_sample test_sampler test_forward test_fixtures test_generate test_chat test_chat_forge test_merge test_pull_names,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
+$(foreach t,test_cache test_sample test_sampler test_forward test_fixtures test_generate test_chat test_chat_forge test_merge test_pull_names test_tok_keys,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
 $(O)/unit/test_pull_names: LIBS += -lcurl
