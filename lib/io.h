@@ -44,6 +44,9 @@ APR_MUST_USE enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *
                                          const char *what, struct apr_err *e);
 /* Maps the whole file once, PROT_READ, MAP_PRIVATE; valid until apr_src_close. Seekable only. */
 APR_MUST_USE enum apr_code apr_src_map(struct apr_src *s, const uint8_t **p, struct apr_err *e);
+/* The n bytes at p, if they are of the map, are not needed for now: whole pages of them leave resident memory
+ * until they are read again. No effect on content that was decoded into memory. */
+void apr_src_forget(const struct apr_src *s, const void *p, size_t n);
 /* Turns a pipe into a seekable source by copying it, already peeked bytes included, to an unlinked
  * temporary file (TMPDIR); the position must be 0. No effect on a seekable source. */
 APR_MUST_USE enum apr_code apr_src_spool(struct apr_src *s, struct apr_err *e);

@@ -418,6 +418,15 @@ enum apr_code apr_src_map(struct apr_src *s, const uint8_t **p, struct apr_err *
     return APR_OK;
 }
 
+void apr_src_forget(const struct apr_src *s, const void *p, size_t n)
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), map = (uintptr_t)s->map, at = (uintptr_t)p;
+    if (!s->map || s->packed || at < map || at - map > s->n_map_bytes || n > s->n_map_bytes - (at - map))
+        return;
+    uintptr_t begin = (at + page - 1) / page * page, end = (at + n) / page * page;
+    if (begin < end) madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 /* ---- compressed --------------------------------------------------------------------------------------- */
 
 /* For the reader in sequence: what was read ahead, then the descriptor. */

@@ -236,6 +236,12 @@ enum apr_code apr_model_map(struct apr_model *m, struct apr_err *e)
     return APR_OK;
 }
 
+void apr_model_forget(const struct apr_model *m, const void *p, size_t n)
+{
+    for (uint32_t i = 0; i < m->n_files; i++)
+        if (m->files[i].src) apr_src_forget(m->files[i].src, p, n);
+}
+
 enum apr_code apr_model_read(struct apr_model *m, const struct apr_tensor *t, uint64_t off, void *dst,
                              size_t n, struct apr_err *e)
 {

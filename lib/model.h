@@ -103,6 +103,8 @@ APR_MUST_USE enum apr_code apr_model_add_tensor(struct apr_model *m, struct apr_
 APR_MUST_USE enum apr_code apr_model_index(struct apr_model *m, struct apr_err *e);
 /* Maps every file and sets tensor.data. Not for streams. */
 APR_MUST_USE enum apr_code apr_model_map(struct apr_model *m, struct apr_err *e);
+/* The n bytes at p, of a mapped file, are not needed for now: see apr_src_forget. */
+void apr_model_forget(const struct apr_model *m, const void *p, size_t n);
 /* n bytes of t's data from off. In a stream the calls must follow tensor order and ascend; skipped bytes are
  * read and dropped. Never touches the map, so resident memory stays small. */
 APR_MUST_USE enum apr_code apr_model_read(struct apr_model *m, const struct apr_tensor *t, uint64_t off,

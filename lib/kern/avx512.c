@@ -6,6 +6,11 @@
 
 #include "../quant/types.h"
 
+/* f32 activations only */
+#define ROWS(fn)                                                                                             \
+    {                                                                                                        \
+        fn, APR_ACT_F32, fn, NULL, NULL                                                                      \
+    }
 #define STRIPS(lower, act)                                                                                   \
     {                                                                                                        \
         apr_avx2_fast_##lower, act, apr_avx2_exact_##lower, apr_avx2_to_strips_##lower,                      \
@@ -13,13 +18,13 @@
     }
 /* clang-format off */
 static const struct apr_matmul matmul[APR_N_TYPES] = {
-    [APR_F32] = {apr_avx2_f32, APR_ACT_F32, apr_avx2_f32},
-    [APR_F16] = {apr_avx2_f16, APR_ACT_F32, apr_avx2_f16},
-    [APR_BF16] = {apr_avx2_bf16, APR_ACT_F32, apr_avx2_bf16},
-    [APR_F64] = {apr_avx2_f64, APR_ACT_F32, apr_avx2_f64},
-    [APR_I8] = {apr_avx2_i8, APR_ACT_F32, apr_avx2_i8},
-    [APR_NATIVE_Q4] = {apr_avx2_native_q4, APR_ACT_F32, apr_avx2_native_q4},
-    [APR_NATIVE_Q8] = {apr_avx2_native_q8, APR_ACT_F32, apr_avx2_native_q8},
+    [APR_F32] = ROWS(apr_avx2_f32),
+    [APR_F16] = ROWS(apr_avx2_f16),
+    [APR_BF16] = ROWS(apr_avx2_bf16),
+    [APR_F64] = ROWS(apr_avx2_f64),
+    [APR_I8] = ROWS(apr_avx2_i8),
+    [APR_NATIVE_Q4] = ROWS(apr_avx2_native_q4),
+    [APR_NATIVE_Q8] = ROWS(apr_avx2_native_q8),
     [APR_Q4_0] = STRIPS(q4_0, APR_ACT_Q8_32),
     [APR_Q4_1] = STRIPS(q4_1, APR_ACT_Q8_32),
     [APR_Q5_0] = STRIPS(q5_0, APR_ACT_Q8_32),
@@ -30,18 +35,18 @@ static const struct apr_matmul matmul[APR_N_TYPES] = {
     [APR_Q4_K] = STRIPS(q4_k, APR_ACT_Q8_256),
     [APR_Q5_K] = STRIPS(q5_k, APR_ACT_Q8_256),
     [APR_Q6_K] = STRIPS(q6_k, APR_ACT_Q8_256),
-    [APR_IQ2_XXS] = {apr_avx2_exact_iq2_xxs, APR_ACT_F32, apr_avx2_exact_iq2_xxs},
-    [APR_IQ2_XS] = {apr_avx2_exact_iq2_xs, APR_ACT_F32, apr_avx2_exact_iq2_xs},
-    [APR_IQ2_S] = {apr_avx2_exact_iq2_s, APR_ACT_F32, apr_avx2_exact_iq2_s},
-    [APR_IQ3_XXS] = {apr_avx2_exact_iq3_xxs, APR_ACT_F32, apr_avx2_exact_iq3_xxs},
-    [APR_IQ3_S] = {apr_avx2_exact_iq3_s, APR_ACT_F32, apr_avx2_exact_iq3_s},
-    [APR_IQ1_S] = {apr_avx2_exact_iq1_s, APR_ACT_F32, apr_avx2_exact_iq1_s},
-    [APR_IQ1_M] = {apr_avx2_exact_iq1_m, APR_ACT_F32, apr_avx2_exact_iq1_m},
-    [APR_IQ4_NL] = {apr_avx2_exact_iq4_nl, APR_ACT_F32, apr_avx2_exact_iq4_nl},
-    [APR_IQ4_XS] = {apr_avx2_exact_iq4_xs, APR_ACT_F32, apr_avx2_exact_iq4_xs},
-    [APR_TQ1_0] = {apr_avx2_exact_tq1_0, APR_ACT_F32, apr_avx2_exact_tq1_0},
-    [APR_TQ2_0] = {apr_avx2_exact_tq2_0, APR_ACT_F32, apr_avx2_exact_tq2_0},
-    [APR_MXFP4] = {apr_avx2_exact_mxfp4, APR_ACT_F32, apr_avx2_exact_mxfp4},
+    [APR_IQ2_XXS] = ROWS(apr_avx2_exact_iq2_xxs),
+    [APR_IQ2_XS] = ROWS(apr_avx2_exact_iq2_xs),
+    [APR_IQ2_S] = ROWS(apr_avx2_exact_iq2_s),
+    [APR_IQ3_XXS] = ROWS(apr_avx2_exact_iq3_xxs),
+    [APR_IQ3_S] = ROWS(apr_avx2_exact_iq3_s),
+    [APR_IQ1_S] = ROWS(apr_avx2_exact_iq1_s),
+    [APR_IQ1_M] = ROWS(apr_avx2_exact_iq1_m),
+    [APR_IQ4_NL] = ROWS(apr_avx2_exact_iq4_nl),
+    [APR_IQ4_XS] = ROWS(apr_avx2_exact_iq4_xs),
+    [APR_TQ1_0] = ROWS(apr_avx2_exact_tq1_0),
+    [APR_TQ2_0] = ROWS(apr_avx2_exact_tq2_0),
+    [APR_MXFP4] = ROWS(apr_avx2_exact_mxfp4),
 };
 static apr_to_f32_fn *const to_f32[APR_N_TYPES] = {
     [APR_F32] = apr_f32_to_f32, [APR_F16] = apr_avx2_f16_row_to_f32, [APR_BF16] = apr_avx2_bf16_row_to_f32,

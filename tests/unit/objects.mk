@@ -1,5 +1,5 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
-forward_parts := forward attention_block mla_block moe_block rope attention linear weights bind cache
+forward_parts := forward attention_block mla_block moe_block rope attention linear strips weights bind cache
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache)
@@ -17,3 +17,6 @@ UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 
 $(foreach t,test_cache test_sample test_sampler test_forward test_fixtures test_generate test_chat test_chat_forge test_merge test_pull_names test_tok_keys,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
 $(O)/unit/test_pull_names: LIBS += -lcurl
+
+UNIT_OBJ_test_strips := $(call infer_obj,strips)
+$(O)/unit/test_strips: $(UNIT_OBJ_test_strips)

@@ -210,6 +210,8 @@ enum apr_code apr_forward_open(struct apr_forward *f, const struct apr_checked_m
     *f = (struct apr_forward){.n_batch = n_batch, .c = {.kern = kern, .pool = pool, .exact = exact}};
     apr_arena_init(&f->arena);
     f->attn.arena = &f->arena;
+    apr_strips_init(&f->strips, m->model, &f->arena);
+    f->c.strips = &f->strips;
     TRY(apr_weights_bind(&f->w, m, kern, &f->arena, e));
     f->shape = apr_attn_shape_of(f->w.cfg);
     return buffers_alloc(f, e);
@@ -217,6 +219,7 @@ enum apr_code apr_forward_open(struct apr_forward *f, const struct apr_checked_m
 
 void apr_forward_close(struct apr_forward *f)
 {
+    apr_strips_close(&f->strips);
     apr_arena_free(&f->arena);
 }
 

@@ -13,6 +13,7 @@
 #include "attention.h"
 #include "cache.h"
 #include "rope.h"
+#include "strips.h"
 #include "weights.h"
 
 /* Latent attention's own buffers; k_dim = kv_rank + n_rope. */
@@ -48,6 +49,7 @@ struct apr_forward {
     struct apr_weights w;
     struct apr_compute c;
     struct apr_attn_room attn;
+    struct apr_strips strips;
     size_t n_batch; /* most tokens of a chunk */
     size_t n_toks;  /* of the chunk last run */
     size_t pos0;    /* position of its first token */

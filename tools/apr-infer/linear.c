@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "ckd.h"
+#include "strips.h"
 
 /* Small enough to balance threads of unequal speed, large enough to amortise handing out a chunk. */
 #define CHUNK_BYTES       (64u << 10)
@@ -38,9 +39,11 @@ static size_t stride_of(const struct apr_acts *x)
     return x->n_stride ? x->n_stride : x->n_cols;
 }
 
-/* Rows [r0, r1) of one product, all tokens. */
+/* Rows [r0, r1) of one product, all tokens; r0 is a multiple of ROWS_MULTIPLE. Rows beyond the last strip,
+ * and all where strips is NULL, come from the file. */
 static void product_rows(const struct apr_compute *c, const struct apr_acts *x, const struct apr_mat *w,
-                         float *y, size_t y_stride, size_t r0, size_t r1, unsigned i_thread)
+                         const uint8_t *strips, float *y, size_t y_stride, size_t r0, size_t r1,
+                         unsigned i_thread)
 {
     enum apr_act act = c->exact ? APR_ACT_F32 : w->mm->act;
     const struct {
@@ -51,15 +54,24 @@ static void product_rows(const struct apr_compute *c, const struct apr_acts *x, 
         [APR_ACT_Q8_32] = {x->q32, stride_of(x) / 32 * sizeof(struct apr_act32)},
         [APR_ACT_Q8_256] = {x->q256, stride_of(x) / 256 * sizeof(struct apr_act256)},
     };
+    uint8_t *scratch = c->scratch + i_thread * c->scratch_bytes;
+    if (strips) {
+        size_t r = r1 - r1 % APR_STRIP_ROWS;
+        if (r > r0)
+            w->mm->strips(strips + r0 * w->row_bytes, w->row_bytes, r - r0, w->n_cols, in[act].rows,
+                          in[act].row_bytes, x->n_toks, y + r0, y_stride, scratch);
+        r0 = r;
+    }
     apr_matmul_fn *fn = c->exact ? w->mm->exact : w->mm->fast;
-    fn(w->data + r0 * w->row_bytes, w->row_bytes, r1 - r0, w->n_cols, in[act].rows, in[act].row_bytes,
-       x->n_toks, y + r0, y_stride, c->scratch + i_thread * c->scratch_bytes);
+    if (r1 > r0)
+        fn(w->data + r0 * w->row_bytes, w->row_bytes, r1 - r0, w->n_cols, in[act].rows, in[act].row_bytes,
+           x->n_toks, y + r0, y_stride, scratch);
 }
 
 static void plain_rows(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread)
 {
     size_t y_stride = m->y_stride ? m->y_stride : m->w->n_rows;
-    product_rows(j->c, m->x, m->w, m->y, y_stride, r0, r1, i_thread);
+    product_rows(j->c, m->x, m->w, m->w_strips, m->y, y_stride, r0, r1, i_thread);
 }
 
 void apr_activate(const struct apr_kern *kern, enum apr_activation activation, const float *x, float *y,
@@ -88,8 +100,8 @@ static void act_rows(const struct job *j, const struct apr_map *m, size_t r0, si
 {
     const struct apr_kern *kern = j->c->kern;
     size_t n_rows = m->w->n_rows, n = r1 - r0;
-    if (m->gate) product_rows(j->c, m->x, m->gate, m->gate_y, n_rows, r0, r1, i_thread);
-    product_rows(j->c, m->x, m->w, m->y, n_rows, r0, r1, i_thread);
+    if (m->gate) product_rows(j->c, m->x, m->gate, m->gate_strips, m->gate_y, n_rows, r0, r1, i_thread);
+    product_rows(j->c, m->x, m->w, m->w_strips, m->y, n_rows, r0, r1, i_thread);
     for (size_t t = 0; t < m->x->n_toks; t++) {
         float *y = m->y + t * n_rows + r0, *g = m->gate ? m->gate_y + t * n_rows + r0 : NULL;
         if (m->w->bias) kern->add(y, m->w->bias + r0, n);
@@ -132,6 +144,10 @@ static void run(struct job *j, struct apr_map *maps)
         m->n_rows_chunk = rows_per_chunk(j->c, m->w, m->w->row_bytes + (m->gate ? m->gate->row_bytes : 0));
         n_chunks += n_chunks_of(m->w->n_rows, m->n_rows_chunk);
         m->i_last_chunk = n_chunks;
+        m->w_strips = j->c->exact ? NULL : apr_strips_of(j->c->strips, j->c->pool, m->w, m->x->n_toks);
+        m->gate_strips = NULL;
+        if (m->gate && !j->c->exact)
+            m->gate_strips = apr_strips_of(j->c->strips, j->c->pool, m->gate, m->x->n_toks);
         if (j->c->tap && m->gate) j->c->tap(j->c->tap_ctx, m->gate, m->x);
         if (j->c->tap) j->c->tap(j->c->tap_ctx, m->w, m->x);
     }

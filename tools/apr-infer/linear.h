@@ -24,6 +24,7 @@ struct apr_mat {
     const float *bias; /* [n_rows] or NULL; added by the caller */
 };
 
+struct apr_strips;
 struct apr_acts;
 /* Sees the input of a product before it is computed; on the caller's thread. */
 typedef void apr_tap_fn(void *ctx, const struct apr_mat *w, const struct apr_acts *x);
@@ -35,7 +36,8 @@ struct apr_compute {
     bool exact;
     uint8_t *scratch; /* [threads] of scratch_bytes, aligned to 64 */
     size_t scratch_bytes;
-    apr_tap_fn *tap; /* NULL: none */
+    struct apr_strips *strips; /* strips.h; NULL: rows alone */
+    apr_tap_fn *tap;           /* NULL: none */
     void *tap_ctx;
 };
 
@@ -58,11 +60,12 @@ struct apr_product {
 struct apr_map {
     const struct apr_mat *w;
     const struct apr_acts *x;
-    float *y;                          /* [x->n_toks, w->n_rows], rows y_stride apart */
-    size_t y_stride;                   /* 0 = w->n_rows */
-    const struct apr_mat *gate;        /* shape of w, or NULL; apr_linear_act alone */
-    float *gate_y;                     /* room like y */
-    size_t n_rows_chunk, i_last_chunk; /* linear.c's own */
+    float *y;                              /* [x->n_toks, w->n_rows], rows y_stride apart */
+    size_t y_stride;                       /* 0 = w->n_rows */
+    const struct apr_mat *gate;            /* shape of w, or NULL; apr_linear_act alone */
+    float *gate_y;                         /* room like y */
+    size_t n_rows_chunk, i_last_chunk;     /* linear.c's own, this and what follows */
+    const uint8_t *w_strips, *gate_strips; /* NULL: rows */
 };
 
 /* Room for n_rows rows in all layouts, or in f32 alone. */
