@@ -25,6 +25,7 @@ void apr_loop_free(struct apr_loop *l)
 struct apr_src *apr_loop_source(const struct apr_loop *l, const struct apr_tensor *t)
 {
     const struct apr_model *m = l->c->model;
+    if (t->view || t->is_turned || t->parts) return NULL; /* not the bytes at off_file */
     return !m->compute && t->i_file < m->n_files ? m->files[t->i_file].src : NULL;
 }
 

@@ -37,6 +37,7 @@ struct apr_src {
     enum apr_code sha_code; /* sticky; of an add */
     struct apr_err sha_why;
     bool sha_defers;
+    bool sha_patient; /* bytes that are left out are read for the hash, however many */
     /* A compressed rest of the file: */
     enum apr_pack pack;
     uint64_t off_pack;         /* where it begins, in file and content */
@@ -242,7 +243,8 @@ enum apr_code apr_src_peek(struct apr_src *s, size_t n, const uint8_t **p, size_
 static enum apr_code sha_gap(struct apr_src *s, uint64_t off, struct apr_err *e)
 {
     uint8_t piece[BUF_BYTES / 4];
-    if (s->sha && s->n_hashed < off && (!s->seekable || off - s->n_hashed > GAP_BYTES)) sha_stop(s);
+    if (s->sha && s->n_hashed < off && (!s->seekable || (off - s->n_hashed > GAP_BYTES && !s->sha_patient)))
+        sha_stop(s);
     while (s->sha && s->n_hashed < off) {
         uint64_t n_left = off - s->n_hashed;
         size_t n = n_left < sizeof piece ? (size_t)n_left : sizeof piece;
@@ -269,6 +271,11 @@ enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *e)
     sha_stop(s);
     s->n_hashed = 0;
     return apr_sha256_begin(&s->sha, e);
+}
+
+void apr_src_sha_patient(struct apr_src *s)
+{
+    s->sha_patient = true;
 }
 
 void apr_src_sha_defer(struct apr_src *s, bool on)

@@ -8,6 +8,7 @@
 
 #include "buf.h"
 #include "ckd.h"
+#include "view.h"
 
 #define TURN_BYTES ((uint64_t)8 << 20) /* of a transposed matrix at a time */
 
@@ -47,6 +48,7 @@ void apr_model_close(struct apr_model *m)
     json_decref(m->apr_meta);
     json_decref(m->trailer);
     json_decref(m->vocab.hf);
+    apr_view_close(m->view_cache);
     arena = m->arena;
     apr_arena_free(&arena);
 }
@@ -246,6 +248,7 @@ enum apr_code apr_model_read(struct apr_model *m, const struct apr_tensor *t, ui
                              size_t n, struct apr_err *e)
 {
     assert(off <= t->n_bytes && n <= t->n_bytes - off);
+    if (t->view) return n ? apr_view_read(m, t, off, dst, n, e) : APR_OK;
     if (m->compute) return m->compute(m, t, off, dst, n, e);
     if (n && t->parts) return read_parts(m, t, off, dst, n, e);
     if (n && t->is_turned) return read_turned(m, t, off, dst, n, e);

@@ -22,6 +22,7 @@
 
 struct apr_fmt;
 struct apr_model;
+struct apr_view_cache;
 /* What follows the last tensor of a stream: padding, trailing section, footer, end of file. */
 typedef enum apr_code apr_end_stream_fn(struct apr_model *m, struct apr_err *e);
 /* n bytes of t's data from off on, computed instead of read from a file. */
@@ -85,6 +86,7 @@ struct apr_model {
     json_t *apr_meta;      /* .apr: the metadata object as read, without tokenizer.vocabulary and .merges */
     struct apr_kvs kvs;    /* GGUF keys as read (also those carried by an .apr), tokenizer arrays left out */
     bool has_kvs;
+    struct apr_view_cache *view_cache; /* of apr_model_read; owned */
     json_t *trailer; /* .apr trailing section, when it could be read before the data (seekable) */
 };
 

@@ -4,16 +4,9 @@
 #include <string.h>
 
 #include "log.h"
+#include "reform.h"
 
 #define MAX_NOTES 3
-
-static const char *gguf_name(const struct apr_model *m, const struct apr_tensor *t, struct apr_arena *a)
-{
-    uint32_t layer;
-    const struct apr_tensor_rule *r = apr_family_rule_hf(m->family, t->name, &layer);
-    char name[APR_MAX_NAME_BYTES + 1];
-    return r && r->gguf ? apr_arena_strdup(a, apr_family_name(r->gguf, layer, name, sizeof name)) : NULL;
-}
 
 static void row_of(struct apr_plan_tensor *p, const struct apr_tensor *t, const char *name)
 {
@@ -25,15 +18,16 @@ static void row_of(struct apr_plan_tensor *p, const struct apr_tensor *t, const 
 static enum apr_code rows(const struct apr_model *m, const struct apr_plan_how *how, struct apr_arena *a,
                           struct apr_plan *p, struct apr_err *e)
 {
+    struct apr_tensors list;
     const struct apr_tensor *embed = how->materialize_head ? apr_model_role(m, APR_ROLE_EMBED, 0) : NULL;
     if (apr_model_role(m, APR_ROLE_LM_HEAD, 0)) embed = NULL;
     if (embed && m->is_stream)
         return apr_fail(e, APR_EUSAGE,
                         "--materialize-head reads the embedding twice; give a file instead of a pipe");
-    TRY(apr_arena_try(a, &p->tensors, (size_t)m->n_tensors + 1, sizeof *p->tensors, "the plan", e));
+    TRY(apr_reform(m, how->fmt->target, a, &list, e));
+    TRY(apr_arena_try(a, &p->tensors, (size_t)list.n + 1, sizeof *p->tensors, "the plan", e));
     if (embed) row_of(&p->tensors[p->n_tensors++], embed, "lm_head.weight");
-    for (uint64_t i = 0; i < m->n_tensors; i++)
-        row_of(&p->tensors[p->n_tensors++], &m->tensors[i], m->tensors[i].name);
+    for (uint64_t i = 0; i < list.n; i++) row_of(&p->tensors[p->n_tensors++], list.at[i], list.at[i]->name);
     return APR_OK;
 }
 
@@ -43,8 +37,7 @@ static enum apr_code gguf_names(const struct apr_model *m, const struct apr_plan
                                 struct apr_arena *a, struct apr_err *e)
 {
     for (uint64_t i = 0; i < p->n_tensors; i++) {
-        struct apr_tensor named = {.name = p->tensors[i].name};
-        t[i].gguf_name = m->family ? gguf_name(m, &named, a) : NULL;
+        t[i].gguf_name = m->family ? apr_reform_gguf_name(m, p->tensors[i].name, a) : NULL;
         if (!t[i].gguf_name)
             return apr_fail(e, APR_ECONTRACT, "%s: tensor %s has no GGUF name in family %s", m->path,
                             p->tensors[i].name, m->family ? m->family->name : "(unknown)");
@@ -128,6 +121,7 @@ static enum apr_code types(const struct apr_model *m, struct apr_plan_how *how, 
                                    .n_layers = m->config.n_layers,
                                    .n_heads = m->config.n_heads,
                                    .n_heads_kv = m->config.n_heads_kv,
+                                   .n_experts = m->config.moe.n_experts,
                                    .pure = how->pure,
                                    .has_imatrix = how->imatrix != NULL,
                                    .overrides = how->overrides};

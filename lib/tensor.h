@@ -30,6 +30,8 @@ struct apr_part {
     const uint8_t *data; /* NULL until apr_model_map */
 };
 
+struct apr_view;
+
 struct apr_tensor {
     const char *name; /* Hugging Face name after load; borrowed from the model's arena */
     enum apr_type type;
@@ -41,7 +43,8 @@ struct apr_tensor {
     uint64_t off_file;   /* of the first data byte in that file; for a stream, from its start */
     const uint8_t *data; /* NULL until apr_model_map, and where parts are set: see apr_tensor_part */
     const struct apr_part
-        *parts;     /* [dims[0]], one after the other the tensor's data; NULL: all is at off_file */
+        *parts; /* [dims[0]], one after the other the tensor's data; NULL: all is at off_file */
+    const struct apr_view *view; /* bytes are made from others' (view.h); NULL: they are in the file */
     bool is_turned; /* the file holds the matrix transposed; the tensor is as dims say. Not with parts */
 };
 

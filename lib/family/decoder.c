@@ -17,43 +17,33 @@
 #define MAX_INTER    (1u << 20)
 #define MAX_VOCAB    (1u << 22)
 #define MAX_CTX      (1u << 28)
-#define MAX_THETA    1e12
 
-/* One integer of a config in both worlds. Products of two of these fit 64 bits by far. */
+/* One integer of config.json. Products of two of these fit 64 bits by far. */
 struct field {
     const char *hf, *old_hf; /* key; in the configs of old_names */
-    const char *gguf;        /* without the architecture's prefix */
     size_t off;              /* of the uint32_t in struct apr_config */
     uint32_t max;            /* min is 1 */
-    bool hf_required, gguf_required;
+    bool is_required;
 };
-#define FIELD(member, hf_, old_, gguf_, max_, hf_req, gguf_req)                                              \
+#define FIELD(member, hf_, old_, max_, required_)                                                            \
     {                                                                                                        \
-        .hf = (hf_), .old_hf = (old_), .gguf = (gguf_), .off = offsetof(struct apr_config, member),          \
-        .max = (max_), .hf_required = (hf_req), .gguf_required = (gguf_req)                                  \
+        .hf = (hf_), .old_hf = (old_), .off = offsetof(struct apr_config, member), .max = (max_),            \
+        .is_required = (required_)                                                                           \
     }
-/* In the order in which llama.cpp's converter writes the GGUF keys; NULL: not written there. */
 static const struct field fields[] = {
-    FIELD(n_layers, "num_hidden_layers", "n_layer", "block_count", MAX_LAYERS, true, true),
-    FIELD(n_ctx_train, "max_position_embeddings", "n_positions", "context_length", MAX_CTX, false, true),
-    FIELD(n_hidden, "hidden_size", "n_embd", "embedding_length", MAX_HIDDEN, true, true),
-    FIELD(n_inter, "intermediate_size", "n_inter", "feed_forward_length", MAX_INTER, true, true),
-    FIELD(n_heads, "num_attention_heads", "n_head", "attention.head_count", MAX_HEADS, true, true),
-    FIELD(n_heads_kv, "num_key_value_heads", "num_key_value_heads", "attention.head_count_kv", MAX_HEADS,
-          false, false),
-    FIELD(n_vocab, "vocab_size", "vocab_size", NULL, MAX_VOCAB, true, false),
+    FIELD(n_layers, "num_hidden_layers", "n_layer", MAX_LAYERS, true),
+    FIELD(n_ctx_train, "max_position_embeddings", "n_positions", MAX_CTX, false),
+    FIELD(n_hidden, "hidden_size", "n_embd", MAX_HIDDEN, true),
+    FIELD(n_inter, "intermediate_size", "n_inter", MAX_INTER, true),
+    FIELD(n_heads, "num_attention_heads", "n_head", MAX_HEADS, true),
+    FIELD(n_heads_kv, "num_key_value_heads", "num_key_value_heads", MAX_HEADS, false),
+    FIELD(n_vocab, "vocab_size", "vocab_size", MAX_VOCAB, true),
 };
 #define N_FIELDS (sizeof fields / sizeof fields[0])
 
 static uint32_t *field_at(struct apr_config *c, const struct field *f)
 {
     return (uint32_t *)(void *)((char *)c + f->off);
-}
-
-static const char *gguf_key(const struct apr_decoder *d, const char *key, char *out, size_t n_out)
-{
-    snprintf(out, n_out, "%s.%s", d->gguf_arch, key);
-    return out;
 }
 
 static const struct {
@@ -65,8 +55,7 @@ static const struct {
     {"relu", APR_RELU},
 };
 
-/* What follows from the integers: the default of n_heads_kv, and head_dim. */
-static enum apr_code derive(struct apr_config *c, const char *file, struct apr_err *e)
+enum apr_code apr_decoder_derive(struct apr_config *c, const char *file, struct apr_err *e)
 {
     if (c->n_heads_kv == 0) c->n_heads_kv = c->n_heads;
     if (c->head_dim == 0) {
@@ -121,7 +110,7 @@ static enum apr_code read_fields(const struct apr_decoder *d, const json_t *conf
         uint64_t v = *at;
         TRY(apr_json_u64(config, key, 1, fields[i].max, &v, file, e));
         if (v == 0 && d->old_names && at == &c->n_inter) v = 4 * (uint64_t)c->n_hidden; /* gpt2's default */
-        if (v == 0 && fields[i].hf_required)
+        if (v == 0 && fields[i].is_required)
             return apr_fail(e, APR_EFORMAT, "%s: $.%s: missing; expected an integer from 1 to %" PRIu32, file,
                             key, fields[i].max);
         *at = (uint32_t)v;
@@ -173,7 +162,7 @@ enum apr_code apr_decoder_from_hf(const struct apr_decoder *d, const json_t *con
     TRY(read_flags(d, config, c, file, e));
     TRY(read_activation(d, config, c, file, e));
     TRY(refuse_quantized(config, file, e));
-    TRY(derive(c, file, e));
+    TRY(apr_decoder_derive(c, file, e));
     if (d->rope_theta > 0) TRY(apr_rope_from_hf(config, "full_attention", &rope, c, &c->rope, file, e));
     c->rope_theta = c->rope.theta;
     return APR_OK;
@@ -283,100 +272,4 @@ enum apr_code apr_refuse_true(const json_t *config, const char *key, const char 
     bool on = false;
     TRY(apr_json_bool(config, key, &on, file, e));
     return on ? apr_fail(e, APR_ELOAD, "%s: $.%s: not supported", file, key) : APR_OK;
-}
-
-/* ---- GGUF --------------------------------------------------------------------------------------------- */
-
-static enum apr_code gguf_heads(const struct apr_decoder *d, const struct apr_kvs *kvs, struct apr_config *c,
-                                const char *file, struct apr_err *e)
-{
-    char key[128];
-    uint64_t n_key = 0, n_value = 0, n_rope = 0;
-    TRY(apr_kv_get_u64(kvs, gguf_key(d, "attention.key_length", key, sizeof key), 1, MAX_HEAD_DIM, &n_key,
-                       file, e));
-    TRY(apr_kv_get_u64(kvs, gguf_key(d, "attention.value_length", key, sizeof key), 1, MAX_HEAD_DIM, &n_value,
-                       file, e));
-    TRY(apr_kv_get_u64(kvs, gguf_key(d, "rope.dimension_count", key, sizeof key), 1, MAX_HEAD_DIM, &n_rope,
-                       file, e));
-    c->head_dim = (uint32_t)n_key;
-    c->head_dim_given = n_key != 0;
-    TRY(derive(c, file, e));
-    if (n_value != 0 && n_value != c->head_dim)
-        return apr_fail(e, APR_ELOAD,
-                        "%s: %s.attention.value_length: found %" PRIu64 ", expected the key length %" PRIu32,
-                        file, d->gguf_arch, n_value, c->head_dim);
-    if (n_rope != 0 && n_rope != c->head_dim)
-        return apr_fail(e, APR_ELOAD,
-                        "%s: %s.rope.dimension_count: found %" PRIu64 ", expected the head size %" PRIu32,
-                        file, d->gguf_arch, n_rope, c->head_dim);
-    return APR_OK;
-}
-
-/* n_vocab and tied are told by the tensors: the caller sets them; a vocab_size key only fills a gap. */
-enum apr_code apr_decoder_from_gguf(const struct apr_decoder *d, const struct apr_kvs *kvs,
-                                    struct apr_config *c, const char *file, struct apr_err *e)
-{
-    char key[128];
-    const char *scaling = NULL;
-    uint64_t v = c->n_vocab;
-    /* llama.cpp's defaults where a key is absent: freq_base 10000; the epsilon has none. */
-    *c = (struct apr_config){.n_vocab = c->n_vocab,
-                             .tied = c->tied,
-                             .form = APR_FORM_GGUF,
-                             .rope_theta = 10000.0,
-                             .qkv_bias = d->qkv_bias,
-                             .o_bias = d->o_bias,
-                             .mlp_bias = d->mlp_bias,
-                             .head_bias = d->head_bias,
-                             .norm = d->norm,
-                             .is_gated = d->is_gated,
-                             .is_parallel = d->is_parallel};
-    if (v == 0)
-        TRY(apr_kv_get_u64(kvs, gguf_key(d, "vocab_size", key, sizeof key), 1, MAX_VOCAB, &v, file, e));
-    c->n_vocab = (uint32_t)v;
-    for (size_t i = 0; i < N_FIELDS; i++) {
-        if (!fields[i].gguf) continue;
-        v = 0;
-        gguf_key(d, fields[i].gguf, key, sizeof key);
-        TRY(apr_kv_get_u64(kvs, key, 1, fields[i].max, &v, file, e));
-        if (v == 0 && fields[i].gguf_required)
-            return apr_fail(e, APR_EFORMAT, "%s: %s: missing; expected an integer from 1 to %" PRIu32, file,
-                            key, fields[i].max);
-        *field_at(c, &fields[i]) = (uint32_t)v;
-    }
-    TRY(apr_kv_get_f64(kvs, gguf_key(d, "rope.freq_base", key, sizeof key), &c->rope_theta, file, e));
-    gguf_key(d, "attention.layer_norm_rms_epsilon", key, sizeof key);
-    if (!apr_kvs_find(kvs, key)) return apr_fail(e, APR_EFORMAT, "%s: %s: missing", file, key);
-    TRY(apr_kv_get_f64(kvs, key, &c->norm_eps, file, e));
-    TRY(apr_kv_get_str(kvs, gguf_key(d, "rope.scaling.type", key, sizeof key), &scaling, file, e));
-    if (scaling && strcmp(scaling, "none") != 0)
-        return apr_fail(e, APR_ELOAD, "%s: %s: rope scaling \"%.64s\" is not supported for this family", file,
-                        key, scaling);
-    TRY(gguf_heads(d, kvs, c, file, e));
-    c->rope = (struct apr_rope){.theta = c->rope_theta, .n_dims = c->head_dim};
-    return apr_rope_check(&c->rope, file, e);
-}
-
-/* The converter writes rope.freq_base only where config.json gives a theta. */
-static bool theta_given(const json_t *hf_config)
-{
-    return !hf_config || json_object_get(hf_config, "rope_theta") ||
-           json_object_get(json_object_get(hf_config, "rope_parameters"), "rope_theta");
-}
-
-void apr_decoder_to_gguf(const struct apr_decoder *d, const struct apr_config *c, const json_t *hf_config,
-                         struct apr_kvs *kvs)
-{
-    char key[128];
-    struct apr_config copy = *c;
-    for (size_t i = 0; i < N_FIELDS; i++)
-        if (fields[i].gguf)
-            apr_kvs_u32(kvs, gguf_key(d, fields[i].gguf, key, sizeof key), *field_at(&copy, &fields[i]));
-    if (theta_given(hf_config))
-        apr_kvs_f32(kvs, gguf_key(d, "rope.freq_base", key, sizeof key), (float)c->rope_theta);
-    apr_kvs_f32(kvs, gguf_key(d, "attention.layer_norm_rms_epsilon", key, sizeof key), (float)c->norm_eps);
-    if (c->head_dim_given) {
-        apr_kvs_u32(kvs, gguf_key(d, "attention.key_length", key, sizeof key), c->head_dim);
-        apr_kvs_u32(kvs, gguf_key(d, "attention.value_length", key, sizeof key), c->head_dim);
-    }
 }

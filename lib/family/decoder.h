@@ -31,6 +31,11 @@ struct apr_decoder {
     bool qkv_bias, o_bias, mlp_bias, head_bias;
     enum apr_norm norm;
     bool is_gated, is_parallel;
+    /* What GGUF's keys do not say. */
+    enum apr_activation activation;
+    bool gguf_pairs; /* rotates adjacent pairs there */
+    bool norm_topk;  /* where there is no key */
+    bool shared_gate;
 };
 
 enum apr_code apr_decoder_from_hf(const struct apr_decoder *d, const json_t *config, struct apr_config *c,
@@ -58,12 +63,12 @@ APR_MUST_USE enum apr_code apr_positive_from_hf(const json_t *config, const char
 APR_MUST_USE enum apr_code apr_refuse_true(const json_t *config, const char *key, const char *file,
                                            struct apr_err *e);
 
+/* What follows from the integers: the default of n_heads_kv, and head_dim; bounds of the epsilon. */
+APR_MUST_USE enum apr_code apr_decoder_derive(struct apr_config *c, const char *file, struct apr_err *e);
+
+/* Every key that decoders have; in keys_read.c. What a family alone knows (windows, scales) it adds itself.
+ */
 enum apr_code apr_decoder_from_gguf(const struct apr_decoder *d, const struct apr_kvs *kvs,
                                     struct apr_config *c, const char *file, struct apr_err *e);
-/* block_count, context_length, embedding_length, feed_forward_length, attention.head_count,
- * attention.head_count_kv, rope.freq_base, attention.layer_norm_rms_epsilon, and key_length and
- * value_length where the config names head_dim itself. */
-void apr_decoder_to_gguf(const struct apr_decoder *d, const struct apr_config *c, const json_t *hf_config,
-                         struct apr_kvs *kvs);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "../json.h"
 #include "decoder.h"
+#include "keys.h"
 #include "moe.h"
 #include "rope.h"
 #include "rules.h"
@@ -71,6 +72,8 @@ static const struct apr_tensor_rule rules[] = {
 };
 static const struct apr_tensor_form forms[] = {
     {.role = APR_ROLE_KV_B, .change = APR_CHANGE_SPLIT_KV},
+    {.role = APR_ROLE_K_B, .change = APR_CHANGE_JOIN_KV},
+    {.role = APR_ROLE_V_B, .change = APR_CHANGE_DROP},
     APR_FORMS_EXPERTS,
 };
 
@@ -81,6 +84,7 @@ static const struct apr_decoder decoder = {
     .norm_eps = 1e-6,
     .act_default = "silu",
     .is_gated = true,
+    .gguf_pairs = true,
 };
 
 static const struct apr_moe_keys moe = {
@@ -161,6 +165,64 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return read_mla(config, c, file, e);
 }
 
+/* The converter writes both lengths twice: their place is the first, their value that of apr_key_mla. */
+static void key_places(const struct apr_keys *k)
+{
+    if (!k->hf || !json_is_integer(json_object_get(k->hf, "head_dim"))) return;
+    apr_keys_u32(k, "attention.key_length", k->c->head_dim);
+    apr_keys_u32(k, "attention.value_length", k->c->head_dim);
+}
+
+/* A tenth of mscale_all_dim: llama.cpp's spelling. */
+static void key_log_multiplier(const struct apr_keys *k)
+{
+    if (k->c->rope.mscale_all_dim > 0)
+        apr_keys_f32(k, "rope.scaling.yarn_log_multiplier", 0.1 * k->c->rope.mscale_all_dim);
+}
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    double log_multiplier = 0;
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    if (c->mla.kv_rank == 0)
+        return apr_fail(e, APR_EFORMAT, "%s: deepseek2.attention.kv_lora_rank: missing", file);
+    TRY(apr_real_from_gguf(&decoder, kvs, "rope.scaling.yarn_log_multiplier", &log_multiplier, file, e));
+    c->rope.mscale = c->rope.mscale_all_dim = log_multiplier / 0.1;
+    set_scale(c);
+    return apr_rope_check(&c->rope, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {apr_key_blocks,
+                                       apr_key_context,
+                                       apr_key_hidden,
+                                       apr_key_inter,
+                                       apr_key_heads,
+                                       apr_key_heads_kv_one,
+                                       apr_key_rope_scaling,
+                                       apr_key_freq_base,
+                                       apr_key_eps,
+                                       apr_key_experts,
+                                       key_places,
+                                       apr_key_file_type,
+                                       apr_key_leading_dense,
+                                       apr_key_vocab,
+                                       apr_key_mla,
+                                       apr_key_expert_inter,
+                                       apr_key_expert_shared_count,
+                                       apr_key_expert_scale,
+                                       apr_key_expert_norm,
+                                       apr_key_rope_dims,
+                                       key_log_multiplier,
+                                       NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
+
 const struct apr_family apr_family_deepseek2 = {
     .name = "deepseek2",
     .gguf_arch = "deepseek2",
@@ -172,5 +234,7 @@ const struct apr_family apr_family_deepseek2 = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

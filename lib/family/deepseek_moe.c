@@ -5,6 +5,7 @@
 
 #include "../json.h"
 #include "decoder.h"
+#include "keys.h"
 #include "moe.h"
 #include "rules.h"
 
@@ -37,6 +38,7 @@ static const struct apr_decoder decoder = {
     .qkv_bias_key = "attention_bias",
     .o_bias_key = "attention_bias",
     .is_gated = true,
+    .gguf_pairs = true,
 };
 
 static const struct apr_moe_keys moe = {
@@ -58,6 +60,30 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return apr_moe_from_hf(&moe, config, c, file, e);
 }
 
+static void key_no_scaling(const struct apr_keys *k)
+{
+    if (k->c->rope.scaling == APR_ROPE_PLAIN) apr_kvs_str(k->kvs, "deepseek.rope.scaling.type", "none");
+}
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    return apr_decoder_from_gguf(&decoder, kvs, c, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {APR_KEYS_COMMON,      apr_key_rope_dims,
+                                       key_no_scaling,       apr_key_leading_dense,
+                                       apr_key_vocab,        apr_key_expert_inter,
+                                       apr_key_expert_scale, apr_key_expert_shared_count,
+                                       apr_key_expert_norm,  NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
+
 const struct apr_family apr_family_deepseek_moe = {
     .name = "deepseek_moe",
     .gguf_arch = "deepseek",
@@ -69,5 +95,7 @@ const struct apr_family apr_family_deepseek_moe = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

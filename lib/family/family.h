@@ -192,6 +192,9 @@ enum apr_change {
     APR_CHANGE_PAIRS_K,  /* the same of n_heads_kv heads */
     APR_CHANGE_PLUS_ONE, /* 1 is added, in f32 */
     APR_CHANGE_SPLIT_KV, /* kv_b becomes k_b (transposed) and v_b */
+    APR_CHANGE_JOIN_KV,  /* of k_b, which with v_b is kv_b in a checkpoint */
+    APR_CHANGE_DROP,     /* of what checkpoints do not have */
+    APR_N_CHANGES
 };
 
 /* What the checkpoint does differently with the tensors of a role. */
@@ -222,20 +225,26 @@ struct apr_family {
         *dropped; /* NULL, or NULL-terminated: names in checkpoints that hold no weights; {n} = layer */
     /* file names the document in messages. Every value is range-checked; divisors are proven non-zero. */
     enum apr_code (*from_hf)(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e);
-    /* n_vocab and tied are told by the tensors (rows of token_embd; no output.weight): the caller sets them
-     * before the call and they are kept; 0 lets a vocab_size key fill n_vocab. */
+    /* n_vocab, tied, the biases and longrope are told by the tensors (rows of token_embd; no output.weight):
+     * the caller sets them before the call and they are kept; 0 lets a vocab_size key fill n_vocab. */
     enum apr_code (*from_gguf)(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
                                struct apr_err *e);
     /* <arch>.* keys and general.file_type, in the order of llama.cpp's converter (gguf-export facts, 3). */
     void (*to_gguf)(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
                     struct apr_kvs *kvs);
+    /* NULL, or keys that stand before general.type. */
+    void (*to_gguf_first)(const struct apr_config *c, struct apr_kvs *kvs);
+    /* NULL, or: of the families with this gguf_arch, is it the one that the keys tell? */
+    bool (*claims)(const struct apr_kvs *kvs);
     const struct apr_gguf_tok *gguf_tok; /* NULL: the files of the tokenizer say all */
     int rope_type; /* 2 = half-split (NEOX), 0 = adjacent pairs: .apr metadata rope_type */
 };
 
 const struct apr_family *apr_family_at(size_t i); /* NULL past the end */
 const struct apr_family *apr_family_named(const char *name);
-const struct apr_family *apr_family_of_gguf(const char *arch);
+const struct apr_family *apr_family_of_gguf(const char *arch); /* the first that has it */
+/* By general.architecture and what else the keys say; NULL when unknown or not readable from GGUF. */
+const struct apr_family *apr_family_of_kvs(const struct apr_kvs *kvs);
 /* By architectures[0], else model_type. NULL when unknown. */
 const struct apr_family *apr_family_of_hf(const json_t *config);
 

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"GemmaForCausalLM", NULL};
@@ -37,6 +38,7 @@ static const struct apr_decoder decoder = {
     .qkv_bias_key = "attention_bias",
     .o_bias_key = "attention_bias",
     .is_gated = true,
+    .activation = APR_GELU_TANH,
 };
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
@@ -48,6 +50,26 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
 }
 
 static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true, .eot_id = 107};
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    c->embed_scale = sqrt(c->n_hidden);
+    return APR_OK;
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {apr_key_context,      apr_key_hidden,        apr_key_blocks,
+                                       apr_key_inter,        apr_key_heads,         apr_key_heads_kv,
+                                       apr_key_eps,          apr_key_head_dim,      apr_key_file_type,
+                                       apr_key_rope_scaling, apr_key_freq_base_odd, NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
 
 const struct apr_family apr_family_gemma = {
     .name = "gemma",
@@ -61,5 +83,7 @@ const struct apr_family apr_family_gemma = {
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
     .gguf_tok = &gguf_tok,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "decoder.h"
+#include "keys.h"
 #include "rope.h"
 #include "rules.h"
 
@@ -59,6 +60,7 @@ static const struct apr_decoder decoder = {
     .qkv_bias_key = "attention_bias",
     .o_bias_key = "attention_bias",
     .is_gated = true,
+    .activation = APR_GELU_TANH,
 };
 
 /* 1 / sqrt(query_pre_attn_scalar) */
@@ -88,6 +90,39 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
 
 static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true};
 
+/* What readers of GGUF take for granted: by the head size, but for the 27B model. */
+static double scale_of(const struct apr_config *c)
+{
+    return 1 / sqrt(c->n_layers == 62 ? c->n_hidden / c->n_heads : c->head_dim);
+}
+
+static void key_scale(const struct apr_keys *k)
+{
+    if (fabs(k->c->attn_scale - scale_of(k->c)) > 1e-9) apr_key_attn_scale(k);
+}
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    c->embed_scale = sqrt(c->n_hidden);
+    if (!(c->attn_scale > 0)) c->attn_scale = scale_of(c);
+    c->rope_local = (struct apr_rope){.theta = 10000, .n_dims = c->rope.n_dims};
+    TRY(apr_real_from_gguf(&decoder, kvs, "rope.freq_base_swa", &c->rope_local.theta, file, e));
+    TRY(apr_rope_check(&c->rope_local, file, e));
+    return apr_window_from_gguf(&decoder, kvs, 6, c, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_softcap_final, apr_key_window_6, key_scale,
+                                       NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
+
 const struct apr_family apr_family_gemma3 = {
     .name = "gemma3",
     .gguf_arch = "gemma3",
@@ -100,5 +135,7 @@ const struct apr_family apr_family_gemma3 = {
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
     .gguf_tok = &gguf_tok,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

@@ -3,6 +3,7 @@
 
 #include "../json.h"
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"GPT2LMHeadModel", NULL};
@@ -72,6 +73,7 @@ static const struct apr_decoder decoder = {
     .qkv_bias = true,
     .o_bias = true,
     .mlp_bias = true,
+    .activation = APR_GELU_TANH,
 };
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
@@ -84,6 +86,31 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     TRY(apr_refuse_true(config, "add_cross_attention", file, e));
     c->n_positions = c->n_ctx_train;
     return APR_OK;
+}
+
+/* GGUF's gpt2 scales by the head size; another scale has a key of its own. */
+static void key_scale(const struct apr_keys *k)
+{
+    apr_key_attn_scale(k);
+}
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    c->n_positions = c->n_ctx_train;
+    return APR_OK;
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {apr_key_blocks,    apr_key_context, apr_key_hidden,
+                                       apr_key_inter,     apr_key_heads,   apr_key_eps,
+                                       apr_key_file_type, key_scale,       NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
 const struct apr_family apr_family_gpt2 = {
@@ -99,5 +126,7 @@ const struct apr_family apr_family_gpt2 = {
     .prefixes = prefixes,
     .dropped = dropped,
     .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

@@ -1,7 +1,10 @@
 /* Granite 3: Llama with four multipliers. */
 #include "table.h"
 
+#include <math.h>
+
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"GraniteForCausalLM", NULL};
@@ -32,6 +35,7 @@ static const struct apr_decoder decoder = {
     .o_bias_key = "attention_bias",
     .mlp_bias_key = "mlp_bias",
     .is_gated = true,
+    .gguf_pairs = true,
 };
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
@@ -47,6 +51,33 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return APR_OK;
 }
 
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    double divisor = 1;
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    c->embed_scale = c->residual_scale = 1;
+    if (!(c->attn_scale > 0)) c->attn_scale = 1 / sqrt(c->head_dim);
+    TRY(apr_real_from_gguf(&decoder, kvs, "embedding_scale", &c->embed_scale, file, e));
+    TRY(apr_real_from_gguf(&decoder, kvs, "residual_scale", &c->residual_scale, file, e));
+    TRY(apr_real_from_gguf(&decoder, kvs, "logit_scale", &divisor, file, e));
+    if (!(divisor > 0 && c->embed_scale > 0 && c->residual_scale > 0))
+        return apr_fail(e, APR_EFORMAT, "%s: granite: scales must be positive", file);
+    c->logit_scale = 1 / divisor;
+    return APR_OK;
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {
+        APR_KEYS_COMMON,     apr_key_vocab,          apr_key_rope_dims,   apr_key_attn_scale,
+        apr_key_embed_scale, apr_key_residual_scale, apr_key_logit_scale, NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
+
 const struct apr_family apr_family_granite = {
     .name = "granite",
     .gguf_arch = "granite",
@@ -58,5 +89,7 @@ const struct apr_family apr_family_granite = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

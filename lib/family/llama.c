@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"LlamaForCausalLM", "LLaMAForCausalLM", NULL};
@@ -11,15 +12,16 @@ static const struct apr_tensor_rule rules[] = {
     APR_RULES_ENDS,
     APR_RULES_NORMS,
     APR_RULES_QKV,
+    APR_RULE_ROPE_FREQS,
     APR_RULE_O,
     APR_RULES_QKV_BIASES,
     APR_RULE_O_BIAS,
     APR_RULES_GATED(APR_REQUIRED),
     APR_RULES_GATED_BIASES,
-    {APR_ROLE_ROPE_FREQS, "rope_freqs.weight", "rope_freqs.weight", {APR_DIM_ROPE_PAIRS}, APR_OPTIONAL},
 };
 static const struct apr_tensor_form forms[] = {
     APR_FORMS_PAIRS,
+    APR_FORM_ROPE_FREQS,
 };
 
 /* Defaults: transformers'. */
@@ -34,6 +36,7 @@ static const struct apr_decoder decoder = {
     .o_bias_key = "attention_bias",
     .mlp_bias_key = "mlp_bias",
     .is_gated = true,
+    .gguf_pairs = true,
 };
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
@@ -42,6 +45,21 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
 }
 
 static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    return apr_decoder_from_gguf(&decoder, kvs, c, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_vocab, apr_key_rope_dims, NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
 
 const struct apr_family apr_family_llama = {
     .name = "llama",
@@ -55,5 +73,7 @@ const struct apr_family apr_family_llama = {
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
     .gguf_tok = &gguf_tok,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

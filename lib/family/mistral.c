@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"MistralForCausalLM", NULL};
@@ -12,6 +13,7 @@ static const struct apr_tensor_rule rules[] = {
 };
 static const struct apr_tensor_form forms[] = {
     APR_FORMS_PAIRS,
+    APR_FORM_ROPE_FREQS,
 };
 
 /* Defaults: transformers'. */
@@ -23,6 +25,7 @@ static const struct apr_decoder decoder = {
     .norm_eps = 1e-6,
     .act_default = "silu",
     .is_gated = true,
+    .gguf_pairs = true,
 };
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
@@ -34,6 +37,32 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
 }
 
 static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_vocab, apr_key_rope_dims, apr_key_window,
+                                       NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
+
+/* llama.cpp has one name for Llama, Mistral and Mixtral. */
+static bool claims(const struct apr_kvs *kvs)
+{
+    uint64_t v = 0;
+    struct apr_err ignored;
+    return apr_kv_get_u64(kvs, "llama.attention.sliding_window", 0, UINT32_MAX, &v, "", &ignored) == APR_OK &&
+           v > 0 && !apr_kvs_find(kvs, "llama.expert_count");
+}
 
 const struct apr_family apr_family_mistral = {
     .name = "mistral",
@@ -47,5 +76,8 @@ const struct apr_family apr_family_mistral = {
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
     .gguf_tok = &gguf_tok,
+    .claims = claims,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

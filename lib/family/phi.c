@@ -3,6 +3,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"PhiForCausalLM", NULL};
@@ -69,12 +70,45 @@ static const struct apr_decoder decoder = {
     .mlp_bias = true,
     .head_bias = true,
     .is_parallel = true,
+    .activation = APR_GELU_TANH,
 };
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
 {
     TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
     return apr_refuse_true(config, "qk_layernorm", file, e);
+}
+
+static void key_no_bos(const struct apr_keys *k)
+{
+    apr_kvs_bool(k->kvs, "tokenizer.ggml.add_bos_token", false);
+}
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    return apr_decoder_from_gguf(&decoder, kvs, c, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {apr_key_context,
+                                       apr_key_hidden,
+                                       apr_key_inter,
+                                       apr_key_blocks,
+                                       apr_key_heads,
+                                       apr_key_heads_kv,
+                                       apr_key_eps,
+                                       apr_key_rope_dims,
+                                       apr_key_file_type,
+                                       key_no_bos,
+                                       apr_key_rope_scaling,
+                                       apr_key_freq_base_odd,
+                                       NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
 const struct apr_family apr_family_phi = {
@@ -86,5 +120,7 @@ const struct apr_family apr_family_phi = {
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
     .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

@@ -1,7 +1,11 @@
 /* Phi-3 and Phi-4: Llama with q, k, v in one matrix and gate, up in another; longrope. */
 #include "table.h"
 
+#include <math.h>
+
+#include "../json.h"
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"Phi3ForCausalLM", NULL};
@@ -27,15 +31,20 @@ static const struct apr_tensor_rule rules[] = {
      {APR_DIM_HIDDEN, APR_DIM_INTER},
      APR_REQUIRED},
     {APR_ROLE_ROPE_LONG,
-     "rope_factors_long.weight",
+     APR_GENERATED "rope_factors_long.weight",
      "rope_factors_long.weight",
      {APR_DIM_ROPE_PAIRS},
      APR_OPTIONAL},
     {APR_ROLE_ROPE_SHORT,
-     "rope_factors_short.weight",
+     APR_GENERATED "rope_factors_short.weight",
      "rope_factors_short.weight",
      {APR_DIM_ROPE_PAIRS},
      APR_OPTIONAL},
+};
+
+static const struct apr_tensor_form forms[] = {
+    {.role = APR_ROLE_ROPE_LONG, .change = APR_CHANGE_DROP},
+    {.role = APR_ROLE_ROPE_SHORT, .change = APR_CHANGE_DROP},
 };
 
 /* Defaults: transformers'. */
@@ -50,11 +59,53 @@ static const struct apr_decoder decoder = {
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
 {
+    uint64_t n_orig = 4096;
     TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
+    TRY(apr_json_u64(config, "original_max_position_embeddings", 1, UINT32_MAX, &n_orig, file, e));
+    if (c->rope.n_ctx_orig == 0) c->rope.n_ctx_orig = (uint32_t)n_orig;
     return apr_window_from_hf(config, 0, c, file, e);
 }
 
 static const struct apr_gguf_tok gguf_tok = {.added_scores = true};
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
+}
+
+/* What multiplies cos and sin: given, or by the length that the model was stretched to (longrope's paper,
+ * Ding et al. 2024). */
+static void to_gguf_first(const struct apr_config *c, struct apr_kvs *kvs)
+{
+    const struct apr_rope *r = &c->rope;
+    double v = r->attn_factor;
+    if (r->scaling != APR_ROPE_LONG) return;
+    if (!(v > 0)) v = r->factor > 1 ? sqrt(1 + log(r->factor) / log(r->n_ctx_orig)) : 1;
+    apr_kvs_f32(kvs, "phi3.rope.scaling.attn_factor", (float)v);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {apr_key_context,
+                                       apr_key_rope_orig,
+                                       apr_key_hidden,
+                                       apr_key_inter,
+                                       apr_key_blocks,
+                                       apr_key_heads,
+                                       apr_key_heads_kv,
+                                       apr_key_eps,
+                                       apr_key_rope_dims,
+                                       apr_key_freq_base,
+                                       apr_key_file_type,
+                                       apr_key_window_always,
+                                       NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
 
 const struct apr_family apr_family_phi3 = {
     .name = "phi3",
@@ -64,7 +115,12 @@ const struct apr_family apr_family_phi3 = {
     .hf_model_types = hf_model_types,
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
+    .forms = forms,
+    .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
     .gguf_tok = &gguf_tok,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
+    .to_gguf_first = to_gguf_first,
     .rope_type = 2,
 };

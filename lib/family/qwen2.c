@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"Qwen2ForCausalLM", NULL};
@@ -32,14 +33,17 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
 static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
                                struct apr_err *e)
 {
-    return apr_decoder_from_gguf(&decoder, kvs, c, file, e);
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
 }
 
 static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
                     struct apr_kvs *kvs)
 {
-    apr_decoder_to_gguf(&decoder, c, hf_config, kvs);
-    apr_kvs_u32(kvs, "general.file_type", file_type);
+    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_window, NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
 const struct apr_family apr_family_qwen2 = {

@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "keys.h"
 #include "moe.h"
 #include "rules.h"
 
@@ -37,6 +38,7 @@ static const struct apr_decoder decoder = {
     .qkv_bias = true,
     .qkv_bias_key = "qkv_bias",
     .is_gated = true,
+    .shared_gate = true,
 };
 
 static const struct apr_moe_keys moe = {
@@ -57,6 +59,23 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return apr_qwen_window_from_hf(config, c, file, e);
 }
 
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {APR_KEYS_COMMON,     apr_key_expert_inter, apr_key_expert_shared_inter,
+                                       apr_key_expert_norm, apr_key_window,       NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
+
 const struct apr_family apr_family_qwen2_moe = {
     .name = "qwen2_moe",
     .gguf_arch = "qwen2moe",
@@ -68,5 +87,7 @@ const struct apr_family apr_family_qwen2_moe = {
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
     .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

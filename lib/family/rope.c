@@ -201,19 +201,22 @@ enum apr_code apr_rope_check(const struct apr_rope *r, const char *file, struct 
     return APR_OK;
 }
 
-/* Long waves are stretched by factor, short ones stay, those between are blended. */
-static double llama3_divisor(const struct apr_rope *r, uint32_t i_pair)
+/* Long waves are stretched by factor, short ones stay, those between are blended. In 32-bit floats
+ * throughout, as the reference computes it: the table in GGUF files is the same to the bit. */
+static float llama3_divisor(const struct apr_rope *r, uint32_t i_pair)
 {
-    const double freq = pow(r->theta, -2.0 * i_pair / r->n_dims), wave = 2 * PI / freq;
-    const double n_orig = r->n_ctx_orig;
-    if (wave < n_orig / r->high_freq_factor) return 1;
-    if (wave > n_orig / r->low_freq_factor) return r->factor;
-    const double smooth = (n_orig / wave - r->low_freq_factor) / (r->high_freq_factor - r->low_freq_factor);
-    return 1 / ((1 - smooth) / r->factor + smooth);
+    const float factor = (float)r->factor, low = (float)r->low_freq_factor, high = (float)r->high_freq_factor;
+    const float n_orig = (float)r->n_ctx_orig;
+    const float freq = 1.0F / powf((float)r->theta, 2.0F * (float)i_pair / (float)r->n_dims);
+    const float wave = (float)(2 * PI) / freq;
+    if (wave < n_orig / high) return 1;
+    if (wave > n_orig / low) return factor;
+    const float smooth = (n_orig / wave - low) / (high - low);
+    return 1.0F / ((1.0F - smooth) / factor + smooth);
 }
 
 double apr_rope_divisor(const struct apr_rope *r, uint32_t i_pair)
 {
     if (r->scaling == APR_ROPE_LINEAR) return r->factor;
-    return r->scaling == APR_ROPE_LLAMA3 ? llama3_divisor(r, i_pair) : 1;
+    return r->scaling == APR_ROPE_LLAMA3 ? (double)llama3_divisor(r, i_pair) : 1;
 }

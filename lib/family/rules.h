@@ -12,7 +12,6 @@
 #define APR_L "model.layers.{n}."
 #define APR_B "blk.{n}."
 
-/* clang-format off: one row a line reads as the table that it is */
 #define APR_RULE_EMBED                                                                                       \
     {                                                                                                        \
         APR_ROLE_EMBED, "model.embed_tokens.weight", "token_embd.weight", {APR_DIM_VOCAB, APR_DIM_HIDDEN},   \
@@ -27,6 +26,18 @@
     APR_RULE_EMBED, APR_RULE_LM_HEAD,                                                                        \
     {                                                                                                        \
         APR_ROLE_FINAL_NORM, "model.norm.weight", "output_norm.weight", {APR_DIM_HIDDEN}, APR_REQUIRED       \
+    }
+
+/* Tables that GGUF has and checkpoints have in config.json; the name sorts before every other. */
+#define APR_GENERATED "generated."
+#define APR_RULE_ROPE_FREQS                                                                                  \
+    {                                                                                                        \
+        APR_ROLE_ROPE_FREQS, APR_GENERATED "rope_freqs.weight", "rope_freqs.weight", {APR_DIM_ROPE_PAIRS},   \
+            APR_OPTIONAL                                                                                     \
+    }
+#define APR_FORM_ROPE_FREQS                                                                                  \
+    {                                                                                                        \
+        .role = APR_ROLE_ROPE_FREQS, .change = APR_CHANGE_DROP                                               \
     }
 
 #define APR_RULE_ATTN_NORM                                                                                   \
@@ -179,6 +190,5 @@
     {                                                                                                        \
         .role = APR_ROLE_K_BIAS, .change = APR_CHANGE_PAIRS_K                                                \
     }
-/* clang-format on */
 
 #endif

@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"StableLmForCausalLM", NULL};
@@ -38,6 +39,38 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
     return apr_decoder_from_hf(&decoder, config, c, file, e);
 }
 
+static void key_parallel(const struct apr_keys *k)
+{
+    apr_kvs_bool(k->kvs, "stablelm.use_parallel_residual", k->c->is_parallel);
+}
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    return apr_decoder_from_gguf(&decoder, kvs, c, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {apr_key_context,
+                                       apr_key_hidden,
+                                       apr_key_blocks,
+                                       apr_key_inter,
+                                       apr_key_rope_dims,
+                                       apr_key_heads,
+                                       apr_key_heads_kv,
+                                       key_parallel,
+                                       apr_key_eps,
+                                       apr_key_file_type,
+                                       apr_key_rope_scaling,
+                                       apr_key_freq_base_odd,
+                                       NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
+}
+
 const struct apr_family apr_family_stablelm = {
     .name = "stablelm",
     .gguf_arch = "stablelm",
@@ -47,5 +80,7 @@ const struct apr_family apr_family_stablelm = {
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
     .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "keys.h"
 #include "rules.h"
 
 static const char *const hf_architectures[] = {"Starcoder2ForCausalLM", NULL};
@@ -45,12 +46,29 @@ static const struct apr_decoder decoder = {
     .qkv_bias = true,
     .o_bias = true,
     .mlp_bias = true,
+    .activation = APR_GELU_TANH,
 };
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
 {
     TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
     return apr_window_from_hf(config, 0, c, file, e);
+}
+
+static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
+                               struct apr_err *e)
+{
+    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
+    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
+}
+
+static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
+                    struct apr_kvs *kvs)
+{
+    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_window, NULL};
+    apr_keys_write(
+        keys, &(struct apr_keys){
+                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
 const struct apr_family apr_family_starcoder2 = {
@@ -62,5 +80,7 @@ const struct apr_family apr_family_starcoder2 = {
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
     .from_hf = from_hf,
+    .from_gguf = from_gguf,
+    .to_gguf = to_gguf,
     .rope_type = 2,
 };

@@ -39,6 +39,19 @@ const struct apr_family *apr_family_of_gguf(const char *arch)
     return NULL;
 }
 
+const struct apr_family *apr_family_of_kvs(const struct apr_kvs *kvs)
+{
+    const struct apr_kv *arch = apr_kvs_find(kvs, "general.architecture");
+    const struct apr_family *plain = NULL;
+    for (size_t i = 0; i < N_FAMILIES && arch && arch->type == APR_KV_STR; i++) {
+        const struct apr_family *f = families[i];
+        if (!f->from_gguf || strcmp(f->gguf_arch, arch->v.s.p) != 0) continue;
+        if (f->claims && f->claims(kvs)) return f;
+        if (!f->claims && !plain) plain = f;
+    }
+    return plain;
+}
+
 static bool listed(const char *const *list, const char *s)
 {
     for (; *list; list++)

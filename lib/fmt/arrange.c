@@ -175,6 +175,14 @@ static enum apr_code stack_experts(struct apr_model *m, struct apr_err *e)
     return APR_OK;
 }
 
+/* Read to and fro, all of it for its hash too. */
+static void read_across(struct apr_model *m)
+{
+    bool any = false;
+    for (uint64_t i = 0; i < m->n_tensors; i++) any = any || m->tensors[i].parts || m->tensors[i].is_turned;
+    for (uint32_t i = 0; any && i < m->n_files; i++) apr_src_sha_patient(m->files[i].src);
+}
+
 enum apr_code apr_arrange(struct apr_model *m, struct apr_err *e)
 {
     if (!m->family || m->is_stream || m->config.n_layers == 0) return APR_OK;
@@ -184,5 +192,6 @@ enum apr_code apr_arrange(struct apr_model *m, struct apr_err *e)
     TRY(apr_model_index(m, e));
     TRY(stack_experts(m, e));
     turn(m);
+    read_across(m);
     return APR_OK;
 }

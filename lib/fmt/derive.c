@@ -59,22 +59,30 @@ static double shortest(double v)
     return v;
 }
 
+/* GGUF's keys are silent about these. */
+static void told_by_tensors(struct apr_model *m)
+{
+    struct apr_config *c = &m->config;
+    c->tied = !apr_model_role(m, APR_ROLE_LM_HEAD, 0);
+    c->qkv_bias = apr_model_role(m, APR_ROLE_Q_BIAS, 0) != NULL;
+    c->o_bias = apr_model_role(m, APR_ROLE_O_BIAS, 0) != NULL;
+    c->mlp_bias = apr_model_role(m, APR_ROLE_DOWN_BIAS, 0) != NULL;
+    if (apr_model_role(m, APR_ROLE_ROPE_LONG, 0)) c->rope.scaling = APR_ROPE_LONG;
+}
+
 static enum apr_code config_from_gguf(struct apr_model *m, struct apr_err *e)
 {
     const char *arch = NULL;
     TRY(apr_kv_get_str(&m->kvs, "general.architecture", &arch, file_of(m), e));
     m->arch = arch;
-    m->family = arch ? apr_family_of_gguf(arch) : NULL;
-    if (m->family && !m->family->from_gguf) m->family = NULL;
+    m->family = apr_family_of_kvs(&m->kvs);
     if (!m->family || m->vocab_only) return APR_OK;
     m->config = (struct apr_config){.n_vocab = n_vocab_of(m)};
     if (m->vocab.n_toks > m->config.n_vocab)
         return apr_fail(e, APR_EFORMAT, "%s: %" PRIu32 " tokens, the embedding has %" PRIu32 " rows",
                         file_of(m), m->vocab.n_toks, m->config.n_vocab);
-    m->config.tied = !apr_model_role(m, APR_ROLE_LM_HEAD, 0);
+    told_by_tensors(m);
     TRY(m->family->from_gguf(&m->kvs, &m->config, file_of(m), e));
-    m->config.rope_theta = shortest(m->config.rope_theta);
-    m->config.norm_eps = shortest(m->config.norm_eps);
     return APR_OK;
 }
 
@@ -141,6 +149,7 @@ static enum apr_code config_from_flat(struct apr_model *m, struct apr_err *e)
     config = flat_config(m);
     code = m->family->from_hf(config, &m->config, file_of(m), e);
     json_decref(config);
+    if (apr_model_role(m, APR_ROLE_Q_BIAS, 0)) m->config.qkv_bias = true;
     return code;
 }
 

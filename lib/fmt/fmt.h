@@ -10,6 +10,7 @@
 #define APR_FMT_H
 
 #include "../model.h"
+#include "../reform.h"
 
 #define APR_MAX_META_BYTES (1024u << 20) /* metadata JSON, GGUF keys */
 #define APR_MAX_ST_HEADER  (100u << 20)
@@ -56,6 +57,7 @@ struct apr_fmt {
      * trailing section): for validate. NULL: nothing more to check. Not for streams. */
     enum apr_code (*verify)(struct apr_model *m, struct apr_err *e);
     uint32_t alignment;
+    enum apr_target target;            /* whose names, shapes and values the tensors have */
     bool gguf_rules;                   /* GGUF names; vectors, norms and routers are stored as F32 */
     bool (*holds)(enum apr_type type); /* can store the type as it is */
     /* NULL: cannot be written. begin emits everything before the data. */

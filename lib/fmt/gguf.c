@@ -335,11 +335,7 @@ static const char *hf_name(const struct apr_model *m, const char *gguf_name, cha
 static void rename_tensors(struct apr_model *m)
 {
     char out[APR_MAX_NAME_BYTES];
-    const char *arch = NULL;
-    struct apr_err ignored;
-    if (apr_kv_get_str(&m->kvs, "general.architecture", &arch, "", &ignored) != APR_OK || !arch) return;
-    m->family = apr_family_of_gguf(arch);
-    if (m->family && !m->family->from_gguf) m->family = NULL;
+    m->family = apr_family_of_kvs(&m->kvs);
     for (uint64_t i = 0; i < m->n_tensors; i++) {
         const char *name = hf_name(m, m->tensors[i].name, out, sizeof out);
         if (name) m->tensors[i].name = apr_arena_strdup(&m->arena, name);
@@ -509,6 +505,7 @@ const struct apr_fmt apr_fmt_gguf = {
     .probe = probe,
     .open = open_file,
     .alignment = APR_GGUF_ALIGNMENT,
+    .target = APR_TO_GGUF,
     .gguf_rules = true,
     .holds = apr_gguf_holds,
     .begin = apr_gguf_begin,

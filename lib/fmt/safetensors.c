@@ -298,6 +298,7 @@ const struct apr_fmt apr_fmt_safetensors = {
     .probe = probe,
     .open = open_file,
     .alignment = 1,
+    .target = APR_TO_CHECKPOINT,
     .holds = holds,
     .begin = apr_st_begin,
     .data = apr_writer_data,

@@ -1,5 +1,6 @@
 #include "authorship.h"
 
+#include <inttypes.h>
 #include <string.h>
 
 #include "model_id.h"
@@ -190,8 +191,17 @@ static void list_key(struct apr_kvs *kvs, const char *key, const json_t *card, c
     if (n > 0) apr_kvs_array(kvs, key, APR_KV_STR, n, items);
 }
 
-void authorship_keys(const struct apr_model *m, uint64_t n_params, struct apr_kvs *kvs)
+/* "7.6B", or of a mixture "8x7B": what is shared and one expert. */
+static const char *size_label(struct apr_arena *a, const struct authorship_size *size)
 {
+    if (size->n_params == 0) return NULL;
+    if (size->n_experts == 0) return model_id_size(a, size->n_params);
+    return apr_arena_printf(a, "%" PRIu64 "x%s", size->n_experts, model_id_size(a, size->n_params_one));
+}
+
+void authorship_keys(const struct apr_model *m, const struct authorship_size *size, struct apr_kvs *kvs)
+{
+    const uint64_t n_params = size->n_params;
     static const char *const bases[] = {"base_model", "base_models", "base_model_sources", NULL};
     static const char *const datasets[] = {"datasets", "dataset", "dataset_sources", NULL};
     const char *v[N_TEXTS] = {NULL};
@@ -201,7 +211,7 @@ void authorship_keys(const struct apr_model *m, uint64_t n_params, struct apr_kv
     const char *slash = origin ? strchr(origin, '/') : NULL;
     if (origin && (!slash || !strchr(slash + 1, '/'))) from_id(kvs->arena, origin, n_params, v);
     if (m->name) from_id(kvs->arena, m->name, n_params, v);
-    if (!v[SIZE_LABEL] && n_params > 0) v[SIZE_LABEL] = model_id_size(kvs->arena, n_params);
+    if (!v[SIZE_LABEL]) v[SIZE_LABEL] = size_label(kvs->arena, size);
     for (size_t i = 0; i < N_TEXTS; i++) apr_kvs_str(kvs, texts[i].key, v[i]);
     parents(kvs, "base_model", first_of(m->hf_card, bases), n_params);
     parents(kvs, "dataset", first_of(m->hf_card, datasets), n_params);

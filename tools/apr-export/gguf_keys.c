@@ -10,11 +10,19 @@
 
 #define QUANTIZATION_VERSION 2 /* of GGML's block formats */
 
-static uint64_t count_params(const struct apr_plan *plan)
+/* Of a mixture, one expert is told apart: "8x7B" counts what is shared and one expert. */
+static struct authorship_size count_params(const struct apr_plan *plan)
 {
-    uint64_t n = 0;
-    for (uint64_t i = 0; i < plan->n_tensors; i++) n += apr_tensor_elems(plan->tensors[i].src);
-    return n;
+    struct authorship_size size = {.n_params = 0};
+    for (uint64_t i = 0; i < plan->n_tensors; i++) {
+        const struct apr_plan_tensor *t = &plan->tensors[i];
+        const uint64_t n = apr_tensor_elems(t->src);
+        const bool is_stack = strstr(t->name, "_exps.") && t->n_dims == 3 && t->dims[0];
+        size.n_params += n;
+        size.n_params_one += is_stack ? n / t->dims[0] : n;
+        if (is_stack) size.n_experts = t->dims[0];
+    }
+    return size;
 }
 
 static enum apr_code from_documents(const struct apr_model *m, const struct apr_plan *plan,
@@ -23,8 +31,10 @@ static enum apr_code from_documents(const struct apr_model *m, const struct apr_
     if (!m->family->to_gguf)
         return apr_fail(e, APR_ELOAD, "%s: family %s cannot be written as GGUF", m->path, m->family->name);
     apr_kvs_str(kvs, "general.architecture", m->family->gguf_arch);
+    if (m->family->to_gguf_first) m->family->to_gguf_first(&m->config, kvs);
     apr_kvs_str(kvs, "general.type", "model");
-    authorship_keys(m, count_params(plan), kvs);
+    const struct authorship_size size = count_params(plan);
+    authorship_keys(m, &size, kvs);
     m->family->to_gguf(&m->config, m->hf_config, file_type, kvs);
     apr_kvs_u32(kvs, "general.quantization_version", QUANTIZATION_VERSION);
     return tok_keys(m, kvs, e);

@@ -206,6 +206,8 @@ static enum apr_code make_tensors(struct merge *g, struct apr_err *e)
         t->i_file = 0;
         t->off_file = 0;
         t->data = NULL;
+        t->parts = NULL;
+        t->is_turned = false;
         if (!merge_is_mixed(g->kern, t->type)) continue;
         t->type = APR_F32;
         t->packing = APR_ROWS;
