@@ -299,11 +299,6 @@ static enum apr_code join_kv(const struct job *j, struct apr_err *e)
     const struct apr_config *c = &j->m->config;
     const struct apr_tensor *v_b = apr_model_role(j->m, APR_ROLE_V_B, j->layer);
     struct apr_view *v;
-    if (j->m->is_stream)
-        return apr_fail(e, APR_EUSAGE,
-                        "%s: %s and its value half lie apart; give a file "
-                        "instead of a pipe",
-                        j->m->path, j->t->name);
     if (!v_b || !is_plain(j->t) || !is_plain(v_b) || j->t->type != v_b->type || j->t->n_dims != 3 ||
         v_b->n_dims != 3)
         return refuse(j,
@@ -314,6 +309,7 @@ static enum apr_code join_kv(const struct job *j, struct apr_err *e)
         return refuse(j, "its shape does not suit its value half", e);
     struct apr_tensor *t = derived(j, &v);
     v->src[1] = v_b;
+    v->is_shared = true; /* the first is over before the second begins */
     v->make = join;
     v->n_rows = j->t->dims[2];
     v->n_elem_bytes = v->q->block_bytes;

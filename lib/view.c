@@ -65,7 +65,7 @@ static enum apr_code read_source(struct apr_model *m, const struct apr_view *v, 
                                  uint8_t *dst, uint64_t n, struct apr_err *e)
 {
     struct apr_view_cache *c = cache_of(m);
-    if (!v->is_shared || !m->is_stream) return apr_model_read(m, v->src[i], off, dst, (size_t)n, e);
+    if (!v->is_shared || !m->is_stream || i > 0) return apr_model_read(m, v->src[i], off, dst, (size_t)n, e);
     TRY(keep(m, c, v->src[i], e));
     memcpy(dst, c->whole.data + off, (size_t)n);
     return APR_OK;

@@ -25,7 +25,7 @@ struct apr_view {
     uint64_t off;                    /* of the first unit in src[0] */
     uint64_t in_bytes[2];            /* of one unit; units follow each other */
     uint64_t out_bytes;
-    bool is_shared; /* another view reads the same source: in a stream it is kept whole */
+    bool is_shared; /* src[0] is read by another view too, or before src[1]: in a stream it is kept whole */
     /* For make. */
     uint64_t n_rows, row_bytes, n_skip, n_elem_bytes;
     const struct apr_quant *q;

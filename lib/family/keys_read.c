@@ -160,7 +160,8 @@ static enum apr_code read_scaling(const struct reader *r, struct apr_err *e)
     TRY(apr_kv_get_str(r->kvs, apr_key_name(r->d->gguf_arch, "rope.scaling.type", name, sizeof name), &type,
                        r->file, e));
     TRY(get(r, "rope.scaling.original_context_length", MAX_CTX, &rope->n_ctx_orig, e));
-    if (rope->n_ctx_orig == 0) rope->n_ctx_orig = r->c->n_ctx_train;
+    if (rope->n_ctx_orig == 0 && (rope->scaling == APR_ROPE_LONG || strcmp(type, "none") != 0))
+        rope->n_ctx_orig = r->c->n_ctx_train;
     TRY(real(r, "rope.scaling.factor", &rope->factor, e));
     TRY(real(r, "rope.scaling.attn_factor", &rope->attn_factor, e));
     if (rope->scaling == APR_ROPE_LONG) /* told by the tensors with its factors */

@@ -72,11 +72,11 @@ setup() {
     mkdir "$T/m"
     ln -s "$PWD/$MODEL"/* "$T/m/"
     rm "$T/m/config.json"
-    jq '.rope_scaling = {type: "yarn", factor: 4}' "$MODEL/config.json" >"$T/m/config.json"
+    jq '.rope_scaling = {type: "mrope", factor: 4}' "$MODEL/config.json" >"$T/m/config.json"
     run -0 apr inspect "$T/m" --json
-    jq -e '.family == null and .tensor_count == 99 and (.unsupported | test("yarn"))' <<<"$output"
+    jq -e '.family == null and .tensor_count == 99 and (.unsupported | test("mrope"))' <<<"$output"
     run -6 apr import "$T/m" -q -o "$T/x.apr"
-    [[ "$output" == *yarn* ]]
+    [[ "$output" == *mrope* ]]
 }
 
 @test "the folder's index stands for the folder" {

@@ -252,7 +252,9 @@ static void test_gguf_refused(void **state)
                  {"qwen2.attention.layer_norm_rms_epsilon", true, 0},
                  {"qwen2.attention.key_length", false, 2048},
                  {"qwen2.attention.value_length", false, 32},
-                 {"qwen2.rope.dimension_count", false, 32}};
+                 {"qwen2.rope.dimension_count", false, 128},
+                 {"qwen2.rope.dimension_count", false, 33},
+                 {"qwen2.attention.sliding_window", false, UINT32_MAX}};
     struct apr_config c = {.n_layers = 8,
                            .n_hidden = 256,
                            .n_heads = 4,
