@@ -47,7 +47,7 @@ static void put_config(const struct apr_model *m, json_t *meta)
     put_uint(meta, "intermediate_size", c->n_inter);
     put_uint(meta, "max_position_embeddings", c->n_ctx_train);
     put(meta, "rope_theta", json_real(c->rope_theta));
-    put(meta, "rope_type", json_integer(m->family->rope_type));
+    put(meta, "rope_type", json_integer(c->rope_pairs ? 0 : m->family->rope_type));
     put(meta, "rms_norm_eps", json_real(c->norm_eps));
     put_uint(meta, "head_dim", c->head_dim);
     if (c->tied) put(meta, "tied_embeddings", json_true());
@@ -200,6 +200,7 @@ enum apr_code apr_meta_build(const struct apr_model *m, json_t **meta, struct ap
     }
     put_flat(m, root);
     put(apr, "version", json_integer(FORMAT_VERSION));
+    if (m->config.form == APR_FORM_GGUF) put_str(apr, "form", "gguf");
     put_documents(m, apr);
     if (m->vocab.kind != APR_VOCAB_NONE) put(apr, "tokenizer", vocab_object(&m->vocab));
     if (m->vocab.n_templates) put(apr, "chat_templates", apr_templates_to_json(&m->vocab));
