@@ -9,6 +9,7 @@
 
 static const struct apr_rule rules[] = {
     {"F-FAMILY-001", "the model's family has a contract"},
+    {"F-FAMILY-002", "architectures and model_type name the same family"},
     {"F-TENSOR-001", "every tensor of the family is present"},
     {"F-TENSOR-002", "every tensor present belongs to the family"},
     {"F-TENSOR-003", "every tensor has a type that can be computed with"},
@@ -266,6 +267,17 @@ static void check_named(const struct apr_model *m, const struct apr_tensor *t, s
         check_shape(m, t, r, v);
 }
 
+/* The tensors of several families differ in nothing but what is computed with them (gemma, llama, mistral).
+ */
+static void check_family(const struct apr_model *m, struct apr_verdict *v)
+{
+    const struct apr_family *other = apr_family_conflict(m->hf_config, m->family);
+    if (other)
+        apr_verdict_add(v, "F-FAMILY-002", NULL, false,
+                        "config.json: architectures names family %s, model_type family %s", m->family->name,
+                        other->name);
+}
+
 void apr_contract_structure(const struct apr_model *m, struct apr_verdict *v)
 {
     if (!m->family) {
@@ -278,6 +290,7 @@ void apr_contract_structure(const struct apr_model *m, struct apr_verdict *v)
                         m->arch ? m->arch : "(none named)", known.data ? (const char *)known.data : "");
         apr_buf_free(&known);
     } else {
+        check_family(m, v);
         check_config(&m->config, v);
         check_vocab(m, v);
         check_present(m, v);

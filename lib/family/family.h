@@ -247,6 +247,9 @@ const struct apr_family *apr_family_of_gguf(const char *arch); /* the first that
 const struct apr_family *apr_family_of_kvs(const struct apr_kvs *kvs);
 /* By architectures[0], else model_type. NULL when unknown. */
 const struct apr_family *apr_family_of_hf(const json_t *config);
+/* The family that model_type names, where that is another one than f; else NULL. transformers loads by
+ * model_type: one of the two is wrong. */
+const struct apr_family *apr_family_conflict(const json_t *config, const struct apr_family *f);
 
 /* Rule of a tensor name in either naming; *layer is UINT32_MAX for a tensor outside the layers. */
 const struct apr_tensor_rule *apr_family_rule_hf(const struct apr_family *f, const char *name,

@@ -73,6 +73,15 @@ const struct apr_family *apr_family_of_hf(const json_t *config)
     return NULL;
 }
 
+const struct apr_family *apr_family_conflict(const json_t *config, const struct apr_family *f)
+{
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    if (!type || !f || listed(f->hf_model_types, type)) return NULL;
+    for (size_t i = 0; i < N_FAMILIES; i++)
+        if (listed(families[i]->hf_model_types, type)) return families[i];
+    return NULL;
+}
+
 /* Decimal without leading zeros, up to MAX_LAYER. NULL when there is none. */
 static const char *scan_number(const char *s, uint32_t *number)
 {

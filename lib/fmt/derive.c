@@ -37,7 +37,13 @@ static enum apr_code config_from_hf(struct apr_model *m, struct apr_err *e)
     const char *arch = hf_arch(m->hf_config);
     m->arch = arch ? apr_arena_strdup(&m->arena, arch) : NULL;
     m->family = apr_family_of_hf(m->hf_config);
-    return m->family ? m->family->from_hf(m->hf_config, &m->config, "config.json", e) : APR_OK;
+    if (!m->family) return APR_OK;
+    enum apr_code code = m->family->from_hf(m->hf_config, &m->config, "config.json", e);
+    const struct apr_family *other = apr_family_conflict(m->hf_config, m->family);
+    if (code == APR_OK || !other) return code; /* a conflict alone is the contract's business */
+    return apr_fail(e, APR_ECONTRACT,
+                    "config.json: F-FAMILY-002: architectures names family %s, model_type family %s",
+                    m->family->name, other->name);
 }
 
 /* Rows of the embedding, else the vocabulary: GGUF and old .apr files have no other number. */

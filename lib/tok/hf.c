@@ -107,6 +107,11 @@ static enum apr_code put_added(struct apr_hf_job *j, const json_t *tok, size_t i
 static enum apr_code check_id(struct apr_hf_job *j, const char *where, size_t i, int64_t id, uint64_t n_max,
                               uint64_t *n_rows)
 {
+    if (id >= 0 && (uint64_t)id >= n_max && j->n_vocab > 0) /* the embedding has no row for it */
+        return apr_fail(j->e, APR_ECONTRACT,
+                        "%s: F-VOCAB-001: %s[%zu]: id %" PRId64 ", expected 0..%" PRIu64
+                        " by config.json's vocab_size",
+                        j->file, where, i, id, n_max - 1);
     if (id < 0 || (uint64_t)id >= n_max)
         return apr_fail(j->e, APR_EFORMAT, "%s: %s[%zu]: id %" PRId64 ", expected 0..%" PRIu64, j->file,
                         where, i, id, n_max - 1);

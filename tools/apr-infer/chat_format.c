@@ -4,7 +4,8 @@
 #include <ctype.h>
 #include <string.h>
 
-/* bos_token and eos_token are joined with ~: a model may have none of them. The order is that of the names' rules: the first row that matches wins. */
+/* bos_token and eos_token are joined with ~: a model may have none of them. The order is that of the names'
+ * rules: the first row that matches wins. */
 static const struct apr_chat_format formats[] = {
     {"ChatML",
      {"qwen", "openhermes", "yi-"},
