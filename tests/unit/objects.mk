@@ -6,6 +6,9 @@ UNIT_OBJ_test_cache    := $(call infer_obj,cache)
 UNIT_OBJ_test_sample   := $(sampler_obj)
 UNIT_OBJ_test_sampler  := $(sampler_obj)
 UNIT_OBJ_test_forward  := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/ref_forward.o
+UNIT_OBJ_test_attention := $(call infer_obj,attention cache)
+UNIT_OBJ_test_rope     := $(call infer_obj,rope)
+UNIT_OBJ_test_linear   := $(call infer_obj,linear)
 UNIT_OBJ_test_generate := $(call infer_obj,generate session $(forward_parts)) $(sampler_obj)
 UNIT_OBJ_test_chat     := $(call infer_obj,chat chat_format)
 UNIT_OBJ_test_chat_forge := $(UNIT_OBJ_test_chat)
@@ -15,7 +18,7 @@ UNIT_OBJ_test_pull_names := $(patsubst %,$(O)/tools/apr-pull/%.o,names select so
 UNIT_OBJ_test_tok_keys := $(O)/tools/apr-export/tok_keys.o
 UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 
-$(foreach t,test_cache test_sample test_sampler test_forward test_fixtures test_generate test_chat test_chat_forge test_merge test_pull_names test_tok_keys,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
+$(foreach t,test_cache test_attention test_rope test_linear test_sample test_sampler test_forward test_fixtures test_generate test_chat test_chat_forge test_merge test_pull_names test_tok_keys,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
 $(O)/unit/test_pull_names: LIBS += -lcurl
 
 UNIT_OBJ_test_strips := $(call infer_obj,strips)

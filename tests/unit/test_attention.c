@@ -1,0 +1,232 @@
+/* Attention over the paged cache: against plain loops in double for groups, windows, soft caps and shared
+ * latents, and the same bits for any split of the tokens among calls and threads. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../tools/apr-infer/attention.h"
+
+#define N_POS 53u /* three pages and a part */
+#define LAYER 1u
+
+static const struct {
+    uint32_t n_heads, n_heads_kv, k_dim, v_dim;
+    bool v_in_k;
+    size_t window;
+    float softcap;
+} cases[] = {
+    {4, 4, 8, 8, false, 0, 0},    {6, 2, 24, 24, false, 0, 0},    {4, 1, 64, 64, false, 0, 0},
+    {4, 2, 16, 16, false, 1, 0},  {4, 2, 16, 16, false, 15, 0},   {4, 2, 16, 16, false, 16, 0},
+    {4, 2, 16, 16, false, 17, 0}, {4, 2, 16, 16, false, 40, 5},   {4, 2, 16, 16, false, 1000, 0},
+    {3, 3, 10, 10, false, 0, 3},  {4, 1, 24, 16, true, 0, 0},     {40, 1, 24, 16, true, 0, 0},
+    {40, 1, 8, 8, false, 20, 0},  {40, 1, 24, 16, true, 9, 2.5f},
+};
+#define N_CASES (sizeof cases / sizeof cases[0])
+
+struct room {
+    struct apr_attn_shape shape;
+    struct apr_cache cache;
+    float *q;     /* [N_POS, n_heads, k_dim] */
+    float *k, *v; /* [N_POS, n_heads_kv, dim] as written */
+    float *out;   /* [N_POS, n_heads, v_dim] */
+    double *want;
+};
+
+static float noise(uint64_t *seed)
+{
+    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
+    return (float)(*seed >> 40) / (float)(1 << 23) - 1.0f;
+}
+
+static float *floats(struct apr_arena *arena, size_t n, uint64_t *seed)
+{
+    float *x = apr_arena_get(arena, n * sizeof *x);
+    for (size_t i = 0; i < n; i++) x[i] = 2 * noise(seed);
+    return x;
+}
+
+static void store(struct apr_cache *c, enum apr_cache_part part, uint32_t i_head, size_t pos, const float *x,
+                  size_t n)
+{
+    uint8_t *page = apr_cache_page(c, part, LAYER, i_head, pos / APR_PAGE_POS);
+    size_t off = pos % APR_PAGE_POS * n;
+    for (size_t i = 0; i < n; i++) {
+        uint16_t h = apr_f32_to_f16(x[i]);
+        if (c->is_f32)
+            memcpy(page + (off + i) * sizeof *x, &x[i], sizeof *x);
+        else
+            memcpy(page + (off + i) * sizeof h, &h, sizeof h);
+    }
+}
+
+static void fill(struct room *r, size_t i_case, bool is_f32, struct apr_arena *arena)
+{
+    struct apr_attn_shape *s = &r->shape;
+    struct apr_err e = {0};
+    uint64_t seed = i_case + 1;
+    struct apr_config cfg = {.n_layers = 2,
+                             .n_heads = cases[i_case].n_heads,
+                             .n_heads_kv = cases[i_case].n_heads_kv,
+                             .head_dim = cases[i_case].k_dim,
+                             .attn_softcap = (double)cases[i_case].softcap};
+    if (cases[i_case].v_in_k) {
+        cfg.mla.kv_rank = cases[i_case].v_dim;
+        cfg.mla.n_rope = cases[i_case].k_dim - cases[i_case].v_dim;
+    }
+    *s = apr_attn_shape_of(&cfg);
+    assert_int_equal(s->k_dim, cases[i_case].k_dim);
+    assert_int_equal(s->v_dim, cases[i_case].v_dim);
+    assert_int_equal(apr_cache_init(&r->cache, &cfg, is_f32, N_POS, &e), APR_OK);
+    assert_int_equal(apr_cache_reserve(&r->cache, N_POS, &e), APR_OK);
+    r->q = floats(arena, N_POS * s->n_heads * s->k_dim, &seed);
+    r->k = floats(arena, N_POS * s->n_heads_kv * s->k_dim, &seed);
+    r->v = floats(arena, N_POS * s->n_heads_kv * s->v_dim, &seed);
+    r->out = floats(arena, N_POS * s->n_heads * s->v_dim, &seed);
+    r->want = apr_arena_get(arena, N_POS * s->n_heads * s->v_dim * sizeof *r->want);
+    for (size_t p = 0; p < N_POS; p++)
+        for (uint32_t h = 0; h < s->n_heads_kv; h++) {
+            float *v = r->v + (p * s->n_heads_kv + h) * s->v_dim;
+            const float *k = r->k + (p * s->n_heads_kv + h) * s->k_dim;
+            if (s->v_in_k) memcpy(v, k, s->v_dim * sizeof *v);
+            store(&r->cache, APR_CACHE_K, h, p, k, s->k_dim);
+            if (!s->v_in_k) store(&r->cache, APR_CACHE_V, h, p, v, s->v_dim);
+        }
+}
+
+static void reference(struct room *r, size_t window)
+{
+    const struct apr_attn_shape *s = &r->shape;
+    uint32_t n_group = s->n_heads / s->n_heads_kv;
+    double p[N_POS];
+    for (size_t t = 0; t < N_POS; t++)
+        for (uint32_t h = 0; h < s->n_heads; h++) {
+            const float *q = r->q + (t * s->n_heads + h) * s->k_dim;
+            size_t first = window && t + 1 > window ? t + 1 - window : 0;
+            double max = -INFINITY, sum = 0;
+            for (size_t i = first; i <= t; i++) {
+                const float *k = r->k + (i * s->n_heads_kv + h / n_group) * s->k_dim;
+                p[i] = 0;
+                for (uint32_t d = 0; d < s->k_dim; d++) p[i] += (double)q[d] * (double)k[d];
+                p[i] *= (double)s->scale;
+                if (s->softcap > 0) p[i] = (double)s->softcap * tanh(p[i] / (double)s->softcap);
+                max = fmax(max, p[i]);
+            }
+            for (size_t i = first; i <= t; i++) sum += p[i] = exp(p[i] - max);
+            for (uint32_t d = 0; d < s->v_dim; d++) {
+                double y = 0;
+                for (size_t i = first; i <= t; i++)
+                    y += p[i] / sum * (double)r->v[(i * s->n_heads_kv + h / n_group) * s->v_dim + d];
+                r->want[(t * s->n_heads + h) * s->v_dim + d] = y;
+            }
+        }
+}
+
+/* All tokens, n_chunk at a time. */
+static void run(struct room *r, size_t window, unsigned n_threads, size_t n_chunk)
+{
+    struct apr_pool *pool = apr_pool_open(n_threads);
+    const struct apr_kern *kern;
+    struct apr_err e = {0};
+    struct apr_arena arena;
+    apr_arena_init(&arena);
+    assert_int_equal(apr_kern_pick(&kern, &e), APR_OK);
+    struct apr_compute c = {.kern = kern, .pool = pool};
+    struct apr_attn_room room = {.arena = &arena};
+    for (size_t t = 0; t < N_POS; t += n_chunk) {
+        size_t n = N_POS - t < n_chunk ? N_POS - t : n_chunk;
+        const struct apr_attn_span span = {t, n, window};
+        assert_int_equal(apr_attention_room(&room, &c, &r->shape, t + n, &e), APR_OK);
+        apr_attention(&room, &c, &r->shape, &r->cache, LAYER, &span,
+                      r->q + t * r->shape.n_heads * r->shape.k_dim,
+                      r->out + t * r->shape.n_heads * r->shape.v_dim);
+    }
+    apr_arena_free(&arena);
+    apr_pool_close(pool);
+}
+
+static void equals_plain_loops(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 2 * N_CASES; i++) {
+        struct room r;
+        struct apr_arena arena;
+        bool is_f32 = i % 2 == 0;
+        double worst = 0;
+        apr_arena_init(&arena);
+        fill(&r, i / 2, is_f32, &arena);
+        reference(&r, cases[i / 2].window);
+        run(&r, cases[i / 2].window, 2, N_POS);
+        for (size_t k = 0; k < N_POS * r.shape.n_heads * r.shape.v_dim; k++)
+            worst = fmax(worst, fabs((double)r.out[k] - r.want[k]));
+        /* F16 keys of up to 2 are off by 2^-11 of their size, sums of k_dim products by more */
+        if (worst > (is_f32 ? 1e-5 : 2e-2))
+            fail_msg("case %zu, %s: %g", i / 2, is_f32 ? "f32" : "f16", worst);
+        apr_cache_free(&r.cache);
+        apr_arena_free(&arena);
+    }
+}
+
+static void bits_do_not_depend_on_the_split(void **state)
+{
+    (void)state;
+    static const struct {
+        unsigned n_threads;
+        size_t n_chunk;
+    } how[] = {{1, 1}, {2, 1}, {1, 7}, {3, 8}, {2, 16}, {2, 29}, {5, N_POS}};
+    for (size_t i = 0; i < 2 * N_CASES; i++) {
+        struct room r;
+        struct apr_arena arena;
+        apr_arena_init(&arena);
+        fill(&r, i / 2, i % 2 == 0, &arena);
+        size_t n_bytes = N_POS * r.shape.n_heads * r.shape.v_dim * sizeof *r.out;
+        run(&r, cases[i / 2].window, 1, N_POS);
+        float *want = apr_arena_get(&arena, n_bytes);
+        memcpy(want, r.out, n_bytes);
+        for (size_t j = 0; j < sizeof how / sizeof how[0]; j++) {
+            memset(r.out, 0xff, n_bytes);
+            run(&r, cases[i / 2].window, how[j].n_threads, how[j].n_chunk);
+            if (memcmp(want, r.out, n_bytes) != 0) fail_msg("case %zu, way %zu", i / 2, j);
+        }
+        apr_cache_free(&r.cache);
+        apr_arena_free(&arena);
+    }
+}
+
+/* What a token does not see may be anything: infinities after it and before its window leave no trace. */
+static void the_unseen_does_not_matter(void **state)
+{
+    (void)state;
+    struct room r;
+    struct apr_arena arena;
+    const size_t i_case = 4, window = 15, t = 40; /* sees 26 .. 40 */
+    apr_arena_init(&arena);
+    fill(&r, i_case, true, &arena);
+    run(&r, window, 1, N_POS);
+    size_t n = (size_t)r.shape.n_heads * r.shape.v_dim;
+    float *want = apr_arena_get(&arena, n * sizeof *want), bad[16];
+    memcpy(want, r.out + t * n, n * sizeof *want);
+    for (size_t d = 0; d < 16; d++) bad[d] = d % 2 ? INFINITY : NAN;
+    for (size_t p = 0; p < N_POS; p++)
+        for (uint32_t h = 0; h < r.shape.n_heads_kv && (p < 26 || p > 40); h++) {
+            store(&r.cache, APR_CACHE_K, h, p, bad, 16);
+            store(&r.cache, APR_CACHE_V, h, p, bad, 16);
+        }
+    run(&r, window, 2, 16);
+    assert_memory_equal(want, r.out + t * n, n * sizeof *want);
+    apr_cache_free(&r.cache);
+    apr_arena_free(&arena);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(equals_plain_loops),
+        cmocka_unit_test(bits_do_not_depend_on_the_split),
+        cmocka_unit_test(the_unseen_does_not_matter),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
