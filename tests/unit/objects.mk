@@ -17,6 +17,8 @@ UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_che
 UNIT_OBJ_test_pull_names := $(patsubst %,$(O)/tools/apr-pull/%.o,names select source http_parts)
 UNIT_OBJ_test_tok_keys := $(O)/tools/apr-export/tok_keys.o
 UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
+UNIT_OBJ_test_audio    := $(call infer_obj,audio_wav audio_resample audio_mel)
+UNIT_OBJ_test_asr      := $(call infer_obj,asr asr_rules asr_text) $(sampler_obj)
 
 $(foreach t,test_cache test_attention test_rope test_linear test_sample test_sampler test_forward test_fixtures test_generate test_chat test_chat_forge test_merge test_pull_names test_tok_keys,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
 $(O)/unit/test_pull_names: LIBS += -lcurl
