@@ -40,11 +40,12 @@ struct entry {
     char name[];
 };
 
-/* Removes a folder of plain files. Only async-signal-safe calls. */
-static void remove_folder(const char *path)
+static bool remove_entry(int fd, const char *name, int depth);
+
+/* Removes what a folder holds; closes fd. Only async-signal-safe calls. */
+static void remove_content(int fd, int depth)
 {
     _Alignas(struct entry) char buf[4096];
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     for (int pass = 0; fd >= 0 && pass < 64; pass++) { /* entries may be skipped while others vanish */
         long n, n_removed = 0;
         if (lseek(fd, 0, SEEK_SET) != 0) break;
@@ -53,12 +54,27 @@ static void remove_folder(const char *path)
                 const struct entry *d = (const void *)(buf + at);
                 at += d->n_bytes;
                 if (strcmp(d->name, ".") != 0 && strcmp(d->name, "..") != 0)
-                    n_removed += unlinkat(fd, d->name, 0) == 0;
+                    n_removed += remove_entry(fd, d->name, depth);
             }
         }
         if (n_removed == 0) break;
     }
     if (fd >= 0) close(fd);
+}
+
+/* A file, or a folder of files. */
+static bool remove_entry(int fd, const char *name, int depth)
+{
+    if (unlinkat(fd, name, 0) == 0) return true;
+    if (depth == 0) return false;
+    remove_content(openat(fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), depth - 1);
+    return unlinkat(fd, name, AT_REMOVEDIR) == 0;
+}
+
+/* Removes a folder of files and of folders of files. */
+static void remove_folder(const char *path)
+{
+    remove_content(open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW), 1);
     rmdir(path);
 }
 
@@ -81,6 +97,24 @@ static bool is_model_file(const char *name)
     return false;
 }
 
+/* "1_Pooling": a folder of a module, with files of a model and nothing else. */
+static bool is_module_folder(const char *dir, const char *name)
+{
+    const struct dirent *entry;
+    char path[PATH_MAX];
+    bool good = true;
+    int n = snprintf(path, sizeof path, "%s/%s", dir, name);
+    size_t n_digits = strspn(name, "0123456789");
+    if (!n_digits || name[n_digits] != '_' || n <= 0 || (size_t)n >= sizeof path) return false;
+    DIR *d = opendir(path);
+    if (!d) return false;
+    while (good && (entry = readdir(d)) != NULL)
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0)
+            good = is_model_file(entry->d_name) && entry->d_type != DT_DIR;
+    closedir(d);
+    return good;
+}
+
 static enum apr_code check_target(const struct apr_dir *d, struct apr_err *e)
 {
     struct stat st;
@@ -97,7 +131,8 @@ static enum apr_code check_target(const struct apr_dir *d, struct apr_err *e)
         if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0) continue;
         if (!d->force)
             code = apr_fail(e, APR_EUSAGE, "%s: exists already; --force replaces it", d->name);
-        else if (!is_model_file(entry->d_name) || entry->d_type == DT_DIR)
+        else if (entry->d_type == DT_DIR ? !is_module_folder(d->target, entry->d_name)
+                                         : !is_model_file(entry->d_name))
             code = apr_fail(e, APR_EUSAGE, "%s: holds %s, which is no file of a model; it is not replaced",
                             d->name, apr_escape(shown, sizeof shown, entry->d_name, strlen(entry->d_name)));
     }

@@ -44,6 +44,7 @@ void apr_model_close(struct apr_model *m)
     json_decref(m->hf_generation);
     json_decref(m->hf_tok_config);
     json_decref(m->hf_card);
+    json_decref(m->hf_sentence);
     json_decref(m->st_metadata);
     json_decref(m->apr_meta);
     json_decref(m->trailer);

@@ -370,3 +370,10 @@ enum apr_code apr_out_close(struct apr_out *o, struct apr_err *e)
     apr_arena_free(&arena);
     return rc;
 }
+
+void apr_out_discard(struct apr_out *o)
+{
+    if (!o) return;
+    struct apr_arena arena = o->arena;
+    apr_arena_free(&arena);
+}

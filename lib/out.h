@@ -34,6 +34,7 @@ void apr_out_bytes(struct apr_out *o, const char *key,
                    uint64_t n_bytes); /* text: "4.2 MiB"; JSON: the number */
 /* A line that only the text back end shows (a verdict, a hint). */
 void apr_out_text(struct apr_out *o, const char *format, ...) APR_PRINTF(2, 3);
+void apr_out_discard(struct apr_out *o); /* frees without writing; NULL is fine */
 APR_MUST_USE enum apr_code apr_out_close(struct apr_out *o, struct apr_err *e); /* writes everything, frees */
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "../json.h"
 #include "../log.h"
+#include "sentence.h"
 
 #define MAX_VOCAB (1u << 22)
 
@@ -170,6 +171,7 @@ static enum apr_code derive_config(struct apr_model *m, struct apr_err *e)
 enum apr_code apr_derive_config(struct apr_model *m, struct apr_err *e)
 {
     enum apr_code code = derive_config(m, e);
+    if (code == APR_OK) code = apr_sentence_derive(m, e);
     if (code != APR_ELOAD || !m->is_look) return code;
     m->unsupported = apr_arena_strdup(&m->arena, e->text);
     m->family = NULL;

@@ -18,6 +18,7 @@
 #include "derive.h"
 #include "origin.h"
 #include "safetensors.h"
+#include "sentence.h"
 #include "table.h"
 
 #define CONFIG_MAX_BYTES (16u << 20)
@@ -65,6 +66,7 @@ static enum apr_code load_documents(struct apr_model *m, const char *dir, struct
 {
     TRY(load_document(m, dir, "config.json", &m->hf_config, e));
     TRY(load_document(m, dir, "generation_config.json", &m->hf_generation, e));
+    TRY(apr_sentence_load(m, dir, e));
     if (exists(dir, "README.md")) m->hf_card = apr_hf_card_read(join(m, dir, "README.md"));
     return APR_OK;
 }

@@ -4,6 +4,7 @@
 
 #include "authorship.h"
 #include "buf.h"
+#include "fmt/sentence.h"
 #include "json.h"
 #include "metadata.h"
 #include "tok_keys.h"
@@ -36,6 +37,7 @@ static enum apr_code from_documents(const struct apr_model *m, const struct apr_
     const struct authorship_size size = count_params(plan);
     authorship_keys(m, &size, kvs);
     m->family->to_gguf(&m->config, m->hf_config, file_type, kvs);
+    apr_sentence_to_gguf(m, kvs);
     apr_kvs_u32(kvs, "general.quantization_version", QUANTIZATION_VERSION);
     return tok_keys(m, kvs, e);
 }
@@ -64,6 +66,7 @@ enum apr_code gguf_keys(const struct apr_model *m, const struct apr_plan *plan, 
 {
     if (m->has_kvs && !m->hf_config) {
         copy_keys(m, kvs);
+        apr_sentence_to_gguf(m, kvs);
         apr_kvs_u32(kvs, "general.file_type", file_type);
         apr_kvs_u32(kvs, "general.quantization_version", QUANTIZATION_VERSION);
     } else {

@@ -1,7 +1,12 @@
 #include "hf_docs.h"
 
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
+#include "fmt/sentence.h"
 #include "json.h"
 #include "log.h"
 #include "templates.h"
@@ -285,6 +290,26 @@ static enum apr_code write_tokenizer(const struct apr_model *m, const char *dir,
     return code;
 }
 
+/* Documents of sentence-transformers, some in folders of their own. */
+static enum apr_code write_sentence(const struct apr_model *m, const char *dir, struct apr_err *e)
+{
+    const char *name;
+    json_t *doc;
+    json_object_foreach(m->hf_sentence, name, doc)
+    {
+        const char *slash = strchr(name, '/');
+        char path[PATH_MAX];
+        if (!apr_sentence_is_document(name))
+            return apr_fail(e, APR_EFORMAT, "%s: metadata: apr.hf.sentence_transformers: unknown file name",
+                            m->path);
+        int n = slash ? snprintf(path, sizeof path, "%s/%.*s", dir, (int)(slash - name), name) : 0;
+        if (slash && (n <= 0 || (size_t)n >= sizeof path || (mkdir(path, 0777) != 0 && errno != EEXIST)))
+            return apr_fail(e, APR_EIO, "%s/%s: cannot create its folder: %m", dir, name);
+        TRY(put_json(dir, name, doc, e));
+    }
+    return APR_OK;
+}
+
 enum apr_code hf_docs_write(const struct apr_model *m, const struct apr_plan *plan, const char *dir,
                             struct apr_err *e)
 {
@@ -296,5 +321,6 @@ enum apr_code hf_docs_write(const struct apr_model *m, const struct apr_plan *pl
     if (code == APR_OK && generation) code = put_json(dir, "generation_config.json", generation, e);
     json_decref(generation);
     if (code == APR_OK) code = write_tokenizer(m, dir, e);
+    if (code == APR_OK) code = write_sentence(m, dir, e);
     return code == APR_OK ? write_card(m, dir, e) : code;
 }

@@ -12,5 +12,6 @@ extern const struct apr_verb verb_bench;
 extern const struct apr_verb verb_tokenize;
 extern const struct apr_verb verb_template;
 extern const struct apr_verb verb_imatrix;
+extern const struct apr_verb verb_embed;
 
 #endif
