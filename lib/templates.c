@@ -6,6 +6,7 @@
 #include <string.h>
 
 #define KEY       "tokenizer.chat_template"
+#define PREFIX    KEY "."
 #define KEY_NAMES "tokenizer.chat_templates"
 
 /* As a part of a GGUF key. */
@@ -106,12 +107,11 @@ json_t *apr_templates_to_json(const struct apr_vocab *v)
 enum apr_code apr_templates_from_kvs(struct apr_vocab *v, struct apr_arena *arena, const struct apr_kvs *kvs,
                                      const char *file, struct apr_err *e)
 {
-    static const char prefix[] = KEY ".";
     TRY(apr_kv_get_str(kvs, KEY, &v->chat_template, file, e));
     for (size_t i = 0; i < kvs->n; i++) {
         const struct apr_kv *kv = &kvs->at[i];
-        if (kv->type != APR_KV_STR || strncmp(kv->key.p, prefix, sizeof prefix - 1) != 0) continue;
-        const char *name = kv->key.p + sizeof prefix - 1;
+        if (kv->type != APR_KV_STR || strncmp(kv->key.p, PREFIX, sizeof PREFIX - 1) != 0) continue;
+        const char *name = kv->key.p + sizeof PREFIX - 1;
         if (strcmp(name, "default") == 0 && v->chat_template) continue;
         TRY(apr_templates_add(v, arena, name, kv->v.s.p, kv->v.s.n_bytes, file, e));
     }
@@ -120,15 +120,15 @@ enum apr_code apr_templates_from_kvs(struct apr_vocab *v, struct apr_arena *aren
 
 void apr_templates_to_kvs(const struct apr_vocab *v, struct apr_kvs *kvs)
 {
-    char key[sizeof KEY + APR_MAX_TEMPLATE_NAME + 2], names[APR_MAX_TEMPLATES][APR_MAX_TEMPLATE_NAME + 1];
-    struct apr_str list[APR_MAX_TEMPLATES];
+    char keys[APR_MAX_TEMPLATES][sizeof PREFIX + APR_MAX_TEMPLATE_NAME];
+    struct apr_str names[APR_MAX_TEMPLATES];
     for (uint32_t i = 0; i < v->n_templates; i++) {
-        key_part(v->templates[i].name, names[i]);
-        list[i] = (struct apr_str){.p = names[i], .n_bytes = strlen(names[i])};
-        (void)snprintf(key, sizeof key, KEY ".%s", names[i]);
-        apr_kvs_str(kvs, key, v->templates[i].text);
+        memcpy(keys[i], PREFIX, sizeof PREFIX);
+        const char *name = key_part(v->templates[i].name, keys[i] + sizeof PREFIX - 1);
+        names[i] = (struct apr_str){.p = name, .n_bytes = strlen(name)};
+        apr_kvs_str(kvs, keys[i], v->templates[i].text);
     }
-    if (v->n_templates > 0) apr_kvs_array(kvs, KEY_NAMES, APR_KV_STR, v->n_templates, list);
+    if (v->n_templates > 0) apr_kvs_array(kvs, KEY_NAMES, APR_KV_STR, v->n_templates, names);
     apr_kvs_str(kvs, KEY, v->chat_template);
 }
 
