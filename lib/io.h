@@ -104,7 +104,7 @@ void apr_sink_crc_begin(struct apr_sink *s);        /* before the first write */
 uint32_t apr_sink_crc(const struct apr_sink *s);    /* CRC-32 of every byte since then */
 bool apr_sink_failed(const struct apr_sink *s);     /* stop early; the text comes from finish */
 /* Fails with 7 unless the file system of path, or of the file that standard output is, has n bytes free. No
- * effect on pipes and devices. */
+ * effect on pipes and devices; of a compressed output only the most it can need is known, and not refused. */
 APR_MUST_USE enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, struct apr_err *e);
 /* Flush, fsync, rename, fsync of the directory; reports the sticky error. Frees s in either case. */
 APR_MUST_USE enum apr_code apr_sink_finish(struct apr_sink *s, struct apr_err *e);

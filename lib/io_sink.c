@@ -39,8 +39,9 @@ struct apr_sink {
     char *temp;             /* NULL while the temporary has no name */
     const char *base;       /* last part of target */
     bool force;
-    struct apr_buf *mem;       /* borrowed */
-    uint64_t pos, n_stored;    /* of the content; of the file */
+    struct apr_buf *mem;    /* borrowed */
+    uint64_t pos, n_stored; /* of the content; of the file */
+    enum apr_pack pack;
     struct apr_packer *packer; /* owned; NULL: stored as it comes */
     uint64_t off_plain;        /* where the compressed stream begins */
     uint64_t n_needed;         /* what apr_sink_need was told, for the message of a disk that fills up */
@@ -246,8 +247,8 @@ static void stick(struct apr_sink *s, uint64_t off)
     char more[96] = "";
     int why = errno;
     if ((why == ENOSPC || why == EDQUOT) && s->n_needed && space_of(s, &n_free))
-        snprintf(more, sizeof more, "; needs %" PRIu64 " bytes in all, %" PRIu64 " are free now", s->n_needed,
-                 n_free);
+        snprintf(more, sizeof more, "; needs %s%" PRIu64 " bytes in all, %" PRIu64 " are free now",
+                 s->packer ? "at most " : "", s->n_needed, n_free);
     s->code = apr_fail(&s->why, APR_EIO, "%s: byte %" PRIu64 ": cannot write: %s%s", s->name, off,
                        strerror(why), more);
 }
@@ -310,6 +311,7 @@ static void store(void *sink, const void *p, size_t n)
 void apr_sink_pack(struct apr_sink *s, enum apr_pack kind, uint64_t off_plain, struct apr_pool *pool)
 {
     if (kind == APR_PACK_NONE) return;
+    s->pack = kind;
     s->packer = apr_packer_open(kind, pool, store, s);
     s->off_plain = off_plain;
 }
@@ -364,9 +366,8 @@ bool apr_sink_failed(const struct apr_sink *s)
 enum apr_code apr_sink_need(struct apr_sink *s, uint64_t n_bytes, struct apr_err *e)
 {
     uint64_t n_free;
-    /* How much a compressed output needs is known when it is written. */
-    if (s->packer) return APR_OK;
-    s->n_needed = n_bytes;
+    s->n_needed = s->packer ? apr_pack_bound(s->pack, n_bytes) : n_bytes;
+    if (s->packer) return APR_OK; /* how much less it needs is known when it is written */
     if (!space_of(s, &n_free) || n_bytes <= n_free) return APR_OK;
     return apr_fail(e, APR_EIO, "%s: needs %" PRIu64 " bytes, its file system has %" PRIu64 " free", s->name,
                     n_bytes, n_free);

@@ -35,6 +35,8 @@ APR_MUST_USE enum apr_code apr_packer_add(struct apr_packer *p, const void *data
                                           struct apr_err *e);
 APR_MUST_USE enum apr_code apr_packer_end(struct apr_packer *p, struct apr_err *e);
 void apr_packer_close(struct apr_packer *p); /* NULL is fine */
+/* The most that n bytes of content can take: what does not shrink is stored as it is, with its framing. */
+uint64_t apr_pack_bound(enum apr_pack kind, uint64_t n);
 
 /* ---- reading in sequence ---- */
 

@@ -54,6 +54,19 @@ static void set_u32(uint8_t *at, uint32_t v)
     for (unsigned i = 0; i < 4; i++) at[i] = (uint8_t)(v >> 8 * i);
 }
 
+static size_t block_bound(enum apr_pack kind, size_t n)
+{
+    return kind == APR_PACK_LZ4 ? n + 2 * APR_LZ4_WORD : ZSTD_compressBound(n) + APR_SEEK_ENTRY;
+}
+
+uint64_t apr_pack_bound(enum apr_pack kind, uint64_t n)
+{
+    size_t n_last = (size_t)(n % APR_PACK_BLOCK_BYTES), n_ends = APR_LZ4_HEAD + 8 + APR_SEEK_FOOT;
+    if (kind == APR_PACK_NONE) return n;
+    return n / APR_PACK_BLOCK_BYTES * block_bound(kind, APR_PACK_BLOCK_BYTES) +
+           (n_last ? block_bound(kind, n_last) : 0) + n_ends;
+}
+
 struct apr_packer *apr_packer_open(enum apr_pack kind, struct apr_pool *pool, apr_pack_put_fn *put, void *ctx)
 {
     struct apr_arena arena;

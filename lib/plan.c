@@ -249,6 +249,7 @@ enum apr_code apr_plan_report(const struct apr_plan *p, const struct apr_fmt *fm
     apr_out_u64(o, "n_tensors", p->n_tensors);
     apr_out_bytes(o, "source_bytes", n_in);
     apr_out_bytes(o, "output_bytes", n_total);
+    if (p->pack != APR_PACK_NONE) apr_out_bytes(o, "stored_bytes_at_most", apr_pack_bound(p->pack, n_total));
     apr_out_bytes(o, "peak_memory_bytes", n_peak_bytes);
     return APR_OK;
 }

@@ -253,6 +253,36 @@ static void hostile_tables(void **state)
     }
 }
 
+/* Bytes without any pattern, which nothing can shrink: the bound holds, and LZ4 reaches it. */
+static void bound(void **state)
+{
+    static const size_t sizes[] = {0, 1, 100, APR_PACK_BLOCK_BYTES, MAX_BYTES};
+    uint64_t x = 88172645463325252U;
+    uint8_t *saved = malloc(MAX_BYTES);
+    (void)state;
+    assert_non_null(saved);
+    memcpy(saved, data, MAX_BYTES);
+    for (size_t i = 0; i < MAX_BYTES; i++) {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+        data[i] = (uint8_t)(x >> 32);
+    }
+    for (size_t k = 0; k < 2; k++) {
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            struct apr_buf out;
+            apr_buf_init(&out, 4 * MAX_BYTES);
+            pack(kinds[k], 2, sizes[i], 70001, &out);
+            assert_in_range(out.n_bytes, sizes[i], apr_pack_bound(kinds[k], sizes[i]));
+            assert_true(apr_pack_bound(kinds[k], sizes[i]) <= out.n_bytes + sizes[i] / 128 + 256);
+            apr_buf_free(&out);
+        }
+    }
+    assert_int_equal(apr_pack_bound(APR_PACK_NONE, 77), 77);
+    memcpy(data, saved, MAX_BYTES);
+    free(saved);
+}
+
 static void names(void **state)
 {
     enum apr_pack kind;
@@ -267,7 +297,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trips), cmocka_unit_test(level_19),       cmocka_unit_test(foreign_forms),
-        cmocka_unit_test(damage),      cmocka_unit_test(hostile_tables), cmocka_unit_test(names),
+        cmocka_unit_test(damage),      cmocka_unit_test(hostile_tables), cmocka_unit_test(bound),
+        cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, make_data, free_data);
 }
