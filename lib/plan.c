@@ -33,11 +33,17 @@ static enum apr_code rows(const struct apr_model *m, const struct apr_plan_how *
 
 /* GGUF names of all rows, for the mix and for GGUF itself. Without a family names stay, if nothing needs
  * them. */
-static enum apr_code gguf_names(const struct apr_model *m, const struct apr_plan *p, struct apr_mix_tensor *t,
-                                struct apr_arena *a, struct apr_err *e)
+static enum apr_code gguf_names(const struct apr_model *m, const struct apr_plan_how *how,
+                                const struct apr_plan *p, struct apr_mix_tensor *t, struct apr_arena *a,
+                                struct apr_err *e)
 {
+    uint32_t layer;
     for (uint64_t i = 0; i < p->n_tensors; i++) {
         t[i].gguf_name = m->family ? apr_reform_gguf_name(m, p->tensors[i].name, a) : NULL;
+        /* a recipe alone takes a tensor that GGUF has no name for by its own */
+        if (!t[i].gguf_name && !how->fmt->gguf_rules && m->family &&
+            apr_family_rule_hf(m->family, p->tensors[i].name, &layer))
+            t[i].gguf_name = p->tensors[i].name;
         if (!t[i].gguf_name)
             return apr_fail(e, APR_ECONTRACT, "%s: tensor %s has no GGUF name in family %s", m->path,
                             p->tensors[i].name, m->family ? m->family->name : "(unknown)");
@@ -115,7 +121,7 @@ static enum apr_code types(const struct apr_model *m, struct apr_plan_how *how, 
     if (!how->recipe && !how->fmt->gguf_rules) return APR_OK;
     struct apr_mix_tensor *t;
     TRY(apr_arena_try(a, &t, (size_t)p->n_tensors, sizeof *t, "the type plan", e));
-    TRY(gguf_names(m, p, t, a, e));
+    TRY(gguf_names(m, how, p, t, a, e));
     if (how->recipe) {
         struct apr_mix_model mm = {.gguf_arch = m->family->gguf_arch,
                                    .n_layers = m->config.n_layers,

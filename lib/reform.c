@@ -197,6 +197,23 @@ static enum apr_code minus_one(const struct job *j, struct apr_err *e)
     return by_value(j, minus, e);
 }
 
+/* ---- positions ---------------------------------------------------------------------------------------- */
+
+/* GGUF's first row is the first token's. */
+static enum apr_code cut_rows(const struct job *j, struct apr_err *e)
+{
+    const uint64_t n_cut = j->m->config.position0;
+    struct apr_view *v;
+    if (n_cut == 0) return add(j, j->t, e);
+    if (!has_rows(j->t) || j->t->n_dims != 2 || j->t->dims[0] <= n_cut)
+        return refuse(j, "its first rows cannot be left out as it is stored; convert it to F16 first", e);
+    struct apr_tensor *t = derived(j, &v);
+    v->off = j->t->n_bytes / j->t->dims[0] * n_cut;
+    t->dims[0] -= n_cut;
+    t->n_bytes -= v->off;
+    return add(j, t, e);
+}
+
 /* ---- latent attention --------------------------------------------------------------------------------- */
 
 #define MAX_BLOCK 256
@@ -436,7 +453,7 @@ static const struct {
     [APR_CHANGE_NONE] = {same, same},           [APR_CHANGE_PAIRS_Q] = {pairs_q, unpair_q},
     [APR_CHANGE_PAIRS_K] = {pairs_k, unpair_k}, [APR_CHANGE_PLUS_ONE] = {plus_one, minus_one},
     [APR_CHANGE_SPLIT_KV] = {split_kv, same},   [APR_CHANGE_JOIN_KV] = {same, join_kv},
-    [APR_CHANGE_DROP] = {same, drop},
+    [APR_CHANGE_DROP] = {same, drop},           [APR_CHANGE_CUT_ROWS] = {cut_rows, same},
 };
 
 static change_fn *change_of(const struct job *j)
@@ -453,6 +470,8 @@ enum apr_code apr_reform(const struct apr_model *m, enum apr_target to, struct a
                          struct apr_tensors *out, struct apr_err *e)
 {
     struct job j = {.m = m, .to = m->family ? to : APR_TO_APR, .a = a, .out = out};
+    uint64_t n_left = 0;
+    const char *left = NULL;
     *out = (struct apr_tensors){.n = 0};
     if (j.to == APR_TO_GGUF && m->config.form == APR_FORM_HF) TRY(add_tables(&j, e));
     for (uint64_t i = 0; i < m->n_tensors; i++) {
@@ -460,9 +479,17 @@ enum apr_code apr_reform(const struct apr_model *m, enum apr_target to, struct a
         j.t = &m->tensors[i];
         j.form = NULL;
         r = j.to == APR_TO_APR ? NULL : apr_family_rule_hf(m->family, j.t->name, &j.layer);
+        if (r && !r->gguf && j.to == APR_TO_GGUF) { /* a head that GGUF has no place for */
+            left = j.t->name;
+            n_left++;
+            continue;
+        }
         if (r) j.form = apr_family_form(m->family, r->role);
         TRY(change_of(&j)(&j, e));
     }
+    if (n_left)
+        apr_note("%s: GGUF has no place for %" PRIu64 " tensors of heads, such as %s; left out", m->path,
+                 n_left, left);
     return APR_OK;
 }
 

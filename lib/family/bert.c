@@ -62,6 +62,7 @@ static const struct apr_tensor_rule rules[] = {
     {APR_ROLE_NONE, "classifier.bias", NULL, {APR_DIM_LABELS}, APR_OPTIONAL},
 };
 /* clang-format on */
+static const struct apr_tensor_form forms[] = {{.role = APR_ROLE_POSITIONS, .change = APR_CHANGE_CUT_ROWS}};
 static const char *const prefixes[][2] = {{"", "bert."}, {"roberta.", "bert."}, {NULL, NULL}};
 /* As the first TensorFlow checkpoints named them. */
 static const char *const suffixes[][2] = {{".gamma", ".weight"}, {".beta", ".bias"}, {NULL, NULL}};
@@ -204,6 +205,8 @@ const struct apr_family apr_family_bert = {
     .hf_model_types = hf_model_types,
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
+    .forms = forms,
+    .n_forms = sizeof forms / sizeof forms[0],
     .prefixes = prefixes,
     .suffixes = suffixes,
     .dropped = dropped,
