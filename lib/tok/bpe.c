@@ -160,12 +160,18 @@ static enum apr_code bpe_encode(const struct apr_tok *t, struct apr_tok_work *w,
     TRY(apr_pretok_run(&t->pre, &w->pre, p, n, e));
     for (size_t i = 0; i < w->pre.n; i++) {
         const uint8_t *word = w->pre.text + w->pre.at[i].off;
-        size_t n_word = w->pre.at[i].n_bytes;
+        size_t n_word = w->pre.at[i].n_bytes, n_before = ids->n;
+        struct apr_memo_slot *slot;
+        if (apr_memo_find(&w->memo, word, n_word, &slot)) {
+            TRY(apr_ids_push_all(ids, slot->ids, slot->n, e));
+            continue;
+        }
         int32_t whole = b->ignore_merges ? apr_lookup_get(&b->by_bytes, (const char *)word, n_word) : -1;
         if (whole >= 0)
             TRY(apr_ids_push(ids, whole, e));
         else
             TRY(encode_word(b, w, word, n_word, ids, e));
+        if (slot) apr_memo_put(slot, ids->at + n_before, ids->n - n_before);
     }
     return APR_OK;
 }

@@ -18,22 +18,28 @@ void apr_ids_free(struct apr_ids *ids)
     *ids = (struct apr_ids){0};
 }
 
+static enum apr_code grow(struct apr_ids *ids, size_t n, struct apr_err *e)
+{
+    struct apr_buf b = as_buf(ids);
+    uint8_t *room;
+    TRY(apr_buf_reserve(&b, n * sizeof *ids->at, &room, e));
+    ids->at = (int32_t *)(void *)b.data;
+    ids->cap = b.cap_bytes;
+    return APR_OK;
+}
+
 enum apr_code apr_ids_push_all(struct apr_ids *ids, const int32_t *at, size_t n, struct apr_err *e)
 {
-    for (size_t i = 0; i < n; i++) TRY(apr_ids_push(ids, at[i], e));
+    if ((ids->n + n) * sizeof *at >= ids->cap) TRY(grow(ids, n, e));
+    for (size_t i = 0; i < n; i++) ids->at[ids->n + i] = at[i];
+    ids->n += n;
     return APR_OK;
 }
 
 enum apr_code apr_ids_push(struct apr_ids *ids, int32_t id, struct apr_err *e)
 {
     /* cap is apr_buf's, in bytes, one of which is its final NUL. */
-    if ((ids->n + 1) * sizeof *ids->at >= ids->cap) {
-        struct apr_buf b = as_buf(ids);
-        uint8_t *room;
-        TRY(apr_buf_reserve(&b, sizeof *ids->at, &room, e));
-        ids->at = (int32_t *)(void *)b.data;
-        ids->cap = b.cap_bytes;
-    }
+    if ((ids->n + 1) * sizeof *ids->at >= ids->cap) TRY(grow(ids, 1, e));
     ids->at[ids->n++] = id;
     return APR_OK;
 }

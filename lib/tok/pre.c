@@ -3,17 +3,18 @@
 
 #include <string.h>
 
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define SPACES       "|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define PUNCTUATION  "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*"
-#define WORD         "[^\\r\\n\\p{L}\\p{N}]?\\p{L}+"
+#include "words.h"
+
+#define CONTRACTIONS APR_PATTERN_CONTRACTIONS
+#define SPACES       APR_PATTERN_SPACES
+#define PUNCTUATION  APR_PATTERN_PUNCTUATION
+#define WORD         APR_PATTERN_WORD
 #define UPPER        "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
 #define LOWER        "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 
-/* What ByteLevel with use_regex does. */
-#define GPT2   "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-#define QWEN2  CONTRACTIONS "|" WORD "|\\p{N}" PUNCTUATION SPACES
-#define LLAMA3 CONTRACTIONS "|" WORD "|\\p{N}{1,3}" PUNCTUATION SPACES
+#define GPT2   APR_PATTERN_GPT2
+#define QWEN2  APR_PATTERN_QWEN2
+#define LLAMA3 APR_PATTERN_LLAMA3
 #define QWEN35                                                                                               \
     CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*" SPACES
 #define GPT4O                                                                                                \

@@ -15,6 +15,8 @@ enum apr_code apr_pretok_open(struct apr_pretok *pt, const struct apr_pre_step *
     for (size_t i = 0; i < n_steps; i++) {
         pt->steps[i] = steps[i];
         if (!steps[i].pattern) continue;
+        if (steps[i].how == APR_SPLIT_ISOLATED && !steps[i].invert && !steps[i].literal)
+            pt->words[i] = apr_words_of(steps[i].pattern);
         enum apr_code code =
             apr_regex_open(&pt->regex[i], steps[i].pattern, steps[i].literal, steps[i].trusted, file, e);
         if (code == APR_OK) continue;
@@ -207,6 +209,31 @@ static enum apr_code cut_thousands(struct apr_pretok_work *w, const struct apr_b
     return APR_OK;
 }
 
+/* Words that follow one another without gaps. */
+static enum apr_code cut_words(apr_words_fn *end_of, struct apr_pretok_work *w, const struct apr_buf *in,
+                               struct apr_buf *out, struct apr_err *e)
+{
+    enum { N_AT_ONCE = 1024 };
+    const struct apr_span *spans = (const struct apr_span *)(const void *)in->data;
+    out->n_bytes = 0;
+    for (size_t i = 0; i < in->n_bytes / sizeof *spans; i++) {
+        const uint8_t *p = w->text + spans[i].off;
+        for (size_t at = 0; at < spans[i].n_bytes;) {
+            uint8_t *room;
+            size_t k = 0;
+            TRY(apr_buf_reserve(out, N_AT_ONCE * sizeof(struct apr_span), &room, e));
+            struct apr_span *put_at = (struct apr_span *)(void *)room;
+            for (; k < N_AT_ONCE && at < spans[i].n_bytes; k++) {
+                size_t end = end_of(p, spans[i].n_bytes, at);
+                put_at[k] = (struct apr_span){spans[i].off + (uint32_t)at, (uint32_t)(end - at)};
+                at = end;
+            }
+            apr_buf_commit(out, k * sizeof(struct apr_span));
+        }
+    }
+    return APR_OK;
+}
+
 static void swap(struct apr_buf **a, struct apr_buf **b)
 {
     struct apr_buf *t = *a;
@@ -226,7 +253,9 @@ static enum apr_code run_steps(const struct apr_pretok *pt, struct apr_pretok_wo
             swap(in, &out);
         }
         if (!step->pattern) continue;
-        if (step->thousands)
+        if (pt->words[i])
+            TRY(cut_words(pt->words[i], w, *in, out, e));
+        else if (step->thousands)
             TRY(cut_thousands(w, *in, out, e));
         else
             TRY(split(step, pt->regex[i], w, *in, out, parts, e));

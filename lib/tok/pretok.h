@@ -10,6 +10,7 @@
 
 #include "../arena.h"
 #include "regex.h"
+#include "words.h"
 
 enum apr_split_how { /* what becomes of a match: tokenizers' SplitDelimiterBehavior */
                      APR_SPLIT_ISOLATED,
@@ -45,6 +46,7 @@ struct apr_pre_step {
 struct apr_pretok {
     struct apr_pre_step steps[APR_PRE_MAX_STEPS];
     struct apr_regex *regex[APR_PRE_MAX_STEPS]; /* owned */
+    apr_words_fn *words[APR_PRE_MAX_STEPS];     /* the pattern written out, or NULL */
     size_t n_steps;
 };
 

@@ -58,10 +58,20 @@ static enum apr_code print_text(const struct apr_buf *text, const struct apr_ctx
     return apr_out_close(o, e);
 }
 
+/* Millions of ids come from one file: printf takes longer over them than the tokenizer. */
+static void put_id(int32_t id, bool blank)
+{
+    char text[12], *at = text + sizeof text;
+    do *--at = (char)('0' + id % 10);
+    while ((id /= 10) > 0);
+    if (blank) *--at = ' ';
+    fwrite_unlocked(at, 1, (size_t)(text + sizeof text - at), stdout);
+}
+
 static enum apr_code print_ids(const struct apr_ids *ids, const struct apr_ctx *ctx, struct apr_err *e)
 {
     if (!ctx->g->json) {
-        for (size_t i = 0; i < ids->n; i++) printf(i ? " %" PRId32 : "%" PRId32, ids->at[i]);
+        for (size_t i = 0; i < ids->n; i++) put_id(ids->at[i], i > 0);
         putchar('\n');
         return APR_OK;
     }
