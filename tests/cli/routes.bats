@@ -192,6 +192,22 @@ same_json() { cmp <(jq -S "${3:-.}" "$1") <(jq -S "${3:-.}" "$2"); }
     [ "$status" -eq 5 ]
 }
 
+@test "provenance: the models of a merge may have files of the same name" {
+    tests/tools/small-model "$T/a" 1
+    tests/tools/small-model "$T/b" 2
+    apr merge "$T/a" "$T/b" --hash-sources -q -o "$T/m.apr"
+    run apr validate "$T/m.apr" --sources "$T/a" --sources "$T/b" --json
+    [ "$status" -eq 0 ]
+    [ "$(jq -c '[.sources[] | .status] | group_by(.) | map([.[0], length])' <<<"$output")" = '[["proven",4]]' ]
+    apr validate "$T/m.apr" --sources "$T/b" --sources "$T/a" -q
+    run apr validate "$T/m.apr" --sources "$T/a" -q
+    [ "$status" -eq 5 ]
+    rm "$T"/a/*-00001-*.safetensors "$T"/b/*-00001-*.safetensors
+    run apr validate "$T/m.apr" --sources "$T/a" --sources "$T/b" -q
+    [ "$status" -eq 3 ]
+    [[ $output == *"nor in the other folders"* ]]
+}
+
 @test "provenance: a chain is shown, and goes on through a GGUF" {
     apr import "$MODEL" --hash-sources -q -o "$T/a.apr"
     apr export "$T/a.apr" --format gguf --quantize q8_0 -q -o "$T/a.gguf"

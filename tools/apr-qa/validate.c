@@ -14,7 +14,7 @@
 struct validate_args {
     bool quality, strict;
     uint64_t min_score, n_threads;
-    const char *sources;
+    struct apr_strs sources;
 };
 
 static const struct apr_opt opts[] = {
@@ -22,7 +22,8 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct validate_args, strict, "strict", 0, NULL, "warnings fail too"),
     APR_OPT(struct validate_args, min_score, "min-score", 0, "N", "fail below N % of the applicable points"),
     APR_OPT(struct validate_args, sources, "sources", 0, "DIR",
-            "prove by hashing that the model was made from the files in DIR"),
+            "prove by hashing that the model was made from the files in DIR (repeatable: of a merge, every "
+            "model's)"),
     APR_OPT(struct validate_args, n_threads, "threads", 'j', "N", "threads (0: all processors)"),
 };
 
@@ -179,7 +180,7 @@ static enum apr_code report(const struct facts *f, const struct validate_args *a
     apr_out_str(o, "family", f->model->family ? f->model->family->name : NULL);
     apr_out_str(o, "integrity", integrity[f->integrity]);
     if (f->integrity == INTEGRITY_BAD) apr_out_str(o, "integrity_error", f->integrity_error.text);
-    if (a->sources) sources_show(sources, o);
+    if (a->sources.n > 0) sources_show(sources, o);
     show_tensors(f, json, o);
     show_violations(f, json, o);
     if (a->quality || json) show_by_rule(f, json, o);
@@ -245,7 +246,7 @@ static enum apr_code validate(const struct validate_args *a, struct apr_ctx *ctx
     r = apr_arena_get(ctx->arena, N_POINTS * sizeof *r);
     rubric_run(f, r);
     rubric_score(r, 1, N_POINTS, &score);
-    if (a->sources) TRY(sources_check(f->model, a->sources, ctx->arena, &sources, e));
+    if (a->sources.n > 0) TRY(sources_check(f->model, &a->sources, ctx->arena, &sources, e));
     code = judge(f, a, r, &score, e);
     if (code == APR_OK) code = sources_judge(&sources, f->model->path, e);
     if (ctx->g->quiet && !ctx->g->json) return code;
@@ -288,6 +289,7 @@ const struct apr_verb verb_validate = {
                "Examples:\n"
                "    apr validate model.apr\n"
                "    apr validate model.apr --sources DIR\n"
+               "    apr validate merged.apr --sources A --sources B\n"
                "    apr validate DIR --json | jq '.violations'\n"
                "    apr validate model.gguf --min-score 95 --strict",
 };
