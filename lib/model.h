@@ -82,6 +82,7 @@ struct apr_model {
     json_t *hf_generation; /* generation_config.json */
     json_t *hf_tok_config; /* tokenizer_config.json, chat_template taken out into vocab */
     json_t *hf_card;       /* YAML front matter of README.md as JSON */
+    const char *hf_prefix; /* how the checkpoint's names begin where the family's begin otherwise; or NULL */
     json_t *hf_sentence;   /* {file name: document} of a sentence-transformers folder */
     json_t *st_metadata;   /* __metadata__ of the first SafeTensors file */
     json_t *apr_meta;      /* .apr: the metadata object as read, without tokenizer.vocabulary and .merges */

@@ -184,11 +184,25 @@ static enum apr_code check_types(const struct apr_model *m, const struct apr_pla
     return APR_OK;
 }
 
+/* A checkpoint gets back the spelling of the names that it had. */
+static void checkpoint_names(const struct apr_model *m, const struct apr_plan_how *how, struct apr_arena *a,
+                             struct apr_plan *p)
+{
+    const char *const(*row)[2] = m->family && m->hf_prefix ? m->family->prefixes : NULL;
+    while (row && (*row)[1] && strcmp((*row)[0], m->hf_prefix) != 0) row++;
+    if (how->fmt->target != APR_TO_CHECKPOINT || !row || !(*row)[1]) return;
+    const size_t n = strlen((*row)[1]);
+    for (uint64_t i = 0; i < p->n_tensors; i++)
+        if (strncmp(p->tensors[i].name, (*row)[1], n) == 0)
+            p->tensors[i].name = apr_arena_printf(a, "%s%s", (*row)[0], p->tensors[i].name + n);
+}
+
 enum apr_code apr_plan_make(const struct apr_model *m, struct apr_plan_how *how, struct apr_arena *a,
                             struct apr_plan *p, struct apr_err *e)
 {
     TRY(rows(m, how, a, p, e));
     TRY(types(m, how, a, p, e));
+    checkpoint_names(m, how, a, p);
     TRY(repack(m, how, p, e));
     TRY(check_types(m, how, p, e));
     for (uint64_t i = 0; i < p->n_tensors; i++) {

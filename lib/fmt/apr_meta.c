@@ -148,6 +148,7 @@ static void put_documents(const struct apr_model *m, json_t *apr)
     if (m->hf_generation) put(hf, "generation_config", json_deep_copy(m->hf_generation));
     if (m->hf_tok_config) put(hf, "tokenizer_config", json_deep_copy(m->hf_tok_config));
     if (m->hf_card) put(hf, "card", json_deep_copy(m->hf_card));
+    if (m->hf_prefix) put(hf, "prefix", json_string(m->hf_prefix));
     if (m->hf_sentence) put(hf, "sentence_transformers", json_deep_copy(m->hf_sentence));
     if (json_object_size(hf))
         put(apr, "hf", hf);

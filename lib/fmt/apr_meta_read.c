@@ -35,6 +35,7 @@ static enum apr_code read_documents(struct apr_model *m, const json_t *apr, cons
     TRY(take_object(hf, "generation_config", &m->hf_generation, file, e));
     TRY(take_object(hf, "tokenizer_config", &m->hf_tok_config, file, e));
     TRY(take_object(hf, "card", &m->hf_card, file, e));
+    m->hf_prefix = text_of(m, json_object_get(hf, "prefix"));
     TRY(take_object(hf, "sentence_transformers", &m->hf_sentence, file, e));
     return take_object(m->apr_meta, "source_metadata", &m->st_metadata, file, e);
 }

@@ -40,7 +40,9 @@ static void rename_tensors(struct apr_model *m)
             const size_t n = strlen(f->prefixes[k][0]);
             if (strncmp(t->name, f->prefixes[k][0], n) != 0) continue;
             const char *meant = apr_arena_printf(&m->arena, "%s%s", f->prefixes[k][1], t->name + n);
-            if (is_known(f, meant)) t->name = meant;
+            if (!is_known(f, meant)) continue;
+            t->name = meant;
+            m->hf_prefix = f->prefixes[k][0];
         }
     }
 }
