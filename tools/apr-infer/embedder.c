@@ -52,6 +52,19 @@ static enum apr_code choose_prompt(struct apr_embedder *x, const struct apr_embe
     return code;
 }
 
+/* Room for one batch of hidden states. A generator of text runs its texts one after the other. */
+static enum apr_code open_model(struct apr_embedder *x, const struct apr_embed_opts *o, struct apr_err *e)
+{
+    const struct apr_session *s = x->s;
+    if (s->kind == APR_RUNS_ENCODER) {
+        TRY(apr_encoder_open(&x->encoder, &s->checked, s->kern, s->pool, o->exact, x->n_batch, e));
+        x->n_max = x->encoder.n_max;
+        return APR_OK;
+    }
+    x->n_max = s->n_ctx;
+    return APR_OK;
+}
+
 static enum apr_code open_parts(struct apr_embedder *x, const struct apr_embed_opts *o, struct apr_err *e)
 {
     const struct apr_session *s = x->s;
@@ -61,13 +74,12 @@ static enum apr_code open_parts(struct apr_embedder *x, const struct apr_embed_o
     TRY(choose_pooling(x, o, e));
     TRY(choose_prompt(x, o, tok, e));
     TRY(apr_tok_encode(tok, "", 0, APR_TOK_ADD_SPECIAL, &x->ends, e));
-    TRY(apr_encoder_open(&x->encoder, &s->checked, s->kern, s->pool, o->exact, x->n_batch, e));
-    x->n_max = x->encoder.n_max;
+    TRY(open_model(x, o, e));
     if (c->n_max_embed && c->n_max_embed < x->n_max) x->n_max = c->n_max_embed;
     if (x->n_max <= x->ends.n)
         return apr_fail(e, APR_ELOAD, "%s: %zu tokens a text leave no room for a text", s->model->path,
                         x->n_max);
-    if (x->n_batch < x->n_max) x->n_batch = x->n_max;
+    if (s->kind == APR_RUNS_ENCODER && x->n_batch < x->n_max) x->n_batch = x->n_max;
     TRY(apr_arena_try(&x->arena, &x->seqs, x->n_batch, sizeof *x->seqs, "texts", e));
     TRY(apr_arena_try(&x->arena, &x->rows, x->n_batch, sizeof *x->rows, "texts", e));
     return apr_arena_try(&x->arena, &x->vector, x->n_dims, sizeof *x->vector, "a vector", e);
@@ -125,25 +137,65 @@ static enum apr_code encode(struct apr_embedder *x, const char *text, size_t n_b
     return apr_fail(e, APR_EUSAGE, "text %zu has no tokens", x->n_texts);
 }
 
-static enum apr_code hand_out(struct apr_embedder *x, size_t i, size_t i_text, struct apr_err *e)
+/* rows: hidden states of text seq, [seq->n, n_dims] */
+static enum apr_code hand_out(struct apr_embedder *x, const struct apr_embed_seq *seq, const float *rows,
+                              size_t i_text, struct apr_err *e)
 {
-    const struct apr_embed_seq *seq = &x->seqs[i];
     size_t n_skip = x->n_skip < seq->n ? x->n_skip : seq->n - 1;
-    const float *rows = x->encoder.hidden + (x->rows[i].row0 + n_skip) * x->n_dims;
-    apr_pool_rows(x->pooling, rows, seq->n - n_skip, x->n_dims, x->vector);
+    apr_pool_rows(x->pooling, rows + n_skip * x->n_dims, seq->n - n_skip, x->n_dims, x->vector);
     if (x->normalize) apr_normalize(x->vector, x->n_dims);
     const struct apr_embedding v = {.i = i_text, .v = x->vector, .n_toks = seq->n, .is_cut = seq->is_cut};
     return x->take(x->ctx, &v, e);
 }
 
-enum apr_code apr_embedder_flush(struct apr_embedder *x, struct apr_err *e)
+static enum apr_code run_encoder(struct apr_embedder *x, size_t i_text, struct apr_err *e)
 {
-    const size_t i_first = x->n_texts - x->n_seqs;
-    if (!x->n_seqs) return APR_OK;
     for (size_t i = 0; i < x->n_seqs; i++)
         x->rows[i] = (struct apr_seq){.ids = x->ids.at + x->seqs[i].i_first, .n = x->seqs[i].n};
     TRY(apr_encoder_run(&x->encoder, x->rows, x->n_seqs, e));
-    for (size_t i = 0; i < x->n_seqs; i++) TRY(hand_out(x, i, i_first + i, e));
+    for (size_t i = 0; i < x->n_seqs; i++)
+        TRY(hand_out(x, &x->seqs[i], x->encoder.hidden + x->rows[i].row0 * x->n_dims, i_text + i, e));
+    return APR_OK;
+}
+
+/* One text through the decoder, chunk by chunk; hidden: [seq->n, n_dims]. */
+static enum apr_code run_decoder(struct apr_embedder *x, const struct apr_embed_seq *seq, float *hidden,
+                                 struct apr_err *e)
+{
+    struct apr_forward *f = &x->s->fwd;
+    apr_cache_truncate(&x->s->cache, 0);
+    for (size_t i = 0; i < seq->n; i += f->n_toks) {
+        const size_t n = seq->n - i < f->n_batch ? seq->n - i : f->n_batch;
+        TRY(apr_forward_chunk(f, &x->s->cache, x->ids.at + seq->i_first + i, n, e));
+        apr_forward_hidden(f, 0, n, hidden + i * x->n_dims);
+    }
+    size_t bad = apr_stack_bad_row(hidden, seq->n, x->n_dims);
+    if (bad < seq->n)
+        return apr_fail(e, APR_EINFER, "the hidden state of token %zu contains NaN or Inf", bad);
+    return APR_OK;
+}
+
+static enum apr_code run_decoders(struct apr_embedder *x, size_t i_text, struct apr_err *e)
+{
+    for (size_t i = 0; i < x->n_seqs; i++) {
+        struct apr_arena own;
+        float *hidden;
+        apr_arena_init(&own);
+        enum apr_code code =
+            apr_arena_try(&own, &hidden, x->seqs[i].n, x->n_dims * sizeof *hidden, "hidden states", e);
+        if (code == APR_OK) code = run_decoder(x, &x->seqs[i], hidden, e);
+        if (code == APR_OK) code = hand_out(x, &x->seqs[i], hidden, i_text + i, e);
+        apr_arena_free(&own);
+        TRY(code);
+    }
+    return APR_OK;
+}
+
+enum apr_code apr_embedder_flush(struct apr_embedder *x, struct apr_err *e)
+{
+    const size_t i_text = x->n_texts - x->n_seqs;
+    if (!x->n_seqs) return APR_OK;
+    TRY(x->s->kind == APR_RUNS_ENCODER ? run_encoder(x, i_text, e) : run_decoders(x, i_text, e));
     x->n_seqs = 0;
     x->ids.n = 0;
     return APR_OK;
@@ -151,7 +203,7 @@ enum apr_code apr_embedder_flush(struct apr_embedder *x, struct apr_err *e)
 
 static enum apr_code collect(struct apr_embedder *x, struct apr_embed_seq seq, struct apr_err *e)
 {
-    if (x->n_seqs == x->n_batch || seq.i_first + seq.n > x->n_batch) {
+    if (x->n_seqs && (x->n_seqs == x->n_batch || seq.i_first + seq.n > x->n_batch)) {
         /* the batch is full without this text, which then begins the next one */
         x->ids.n = seq.i_first;
         TRY(apr_embedder_flush(x, e));

@@ -335,6 +335,12 @@ enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_r
     return APR_OK;
 }
 
+void apr_forward_hidden(const struct apr_forward *f, size_t i_tok, size_t n_rows, float *hidden)
+{
+    const size_t n = f->w.cfg->n_hidden;
+    for (size_t i = 0; i < n_rows; i++) norm(f, &f->w.final_norm, f->x + (i_tok + i) * n, hidden + i * n);
+}
+
 enum apr_code apr_forward_all_logits(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids,
                                      size_t n,
                                      enum apr_code (*take)(void *ctx, size_t i_tok, size_t n_rows,

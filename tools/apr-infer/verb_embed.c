@@ -36,7 +36,7 @@ static void init(void *args_)
 {
     struct embed_args *a = args_;
     apr_engine_defaults(&a->engine);
-    a->engine.runs = APR_RUNS_ENCODER;
+    a->engine.runs = APR_RUNS_TEXT | APR_RUNS_ENCODER;
 }
 
 /* ---- texts -------------------------------------------------------------------------------------------- */
