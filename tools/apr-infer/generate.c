@@ -91,6 +91,14 @@ static bool is_full(const struct loop *l)
     return l->s->cache.n_pos == n_ctx || (l->g->opts.guide && l->other_cache.n_pos == n_ctx);
 }
 
+/* Tokens that may still be chosen: the last one needs no position. */
+static size_t n_left(const struct loop *l)
+{
+    size_t n_pos = l->s->cache.n_pos, n_max = l->g->opts.n_max - l->g->ids.n;
+    if (l->g->opts.guide && l->other_cache.n_pos > n_pos) n_pos = l->other_cache.n_pos;
+    return n_max < l->s->n_ctx - n_pos + 1 ? n_max : l->s->n_ctx - n_pos + 1;
+}
+
 static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, int64_t ns_start,
                                  struct apr_err *e)
 {
@@ -100,6 +108,7 @@ static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, in
     bool stopped = false; /* by a stop string */
     while (g->ids.n < g->opts.n_max) {
         int32_t id;
+        if (sampler->limit) sampler->limit->n_left = n_left(l);
         TRY(apr_sampler_next(sampler, l->logits, &id, e));
         TRY(apr_sampler_accept(sampler, id, e));
         TRY(apr_ids_push(&g->ids, id, e));
@@ -110,7 +119,7 @@ static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, in
         }
         if (s->tok) TRY(apr_tok_piece(s->tok, id, false, &l->piece, e));
         TRY(pass_text(l, false, &stopped, e));
-        if (stopped) {
+        if (stopped || (sampler->limit && apr_matcher_is_over(sampler->limit->matcher))) {
             g->finish = "stop";
             break;
         }
@@ -124,7 +133,11 @@ static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, in
     int64_t ns_end = apr_now_ns();
     if (ns_first) g->decode_s = (double)(ns_end - ns_first) * 1e-9;
     g->prompt_s = (double)((ns_first ? ns_first : ns_end) - ns_start) * 1e-9;
-    return stopped ? APR_OK : pass_text(l, true, &stopped, e);
+    if (!stopped) TRY(pass_text(l, true, &stopped, e));
+    if (sampler->limit && !strcmp(g->finish, "length") && !apr_matcher_accepts(sampler->limit->matcher))
+        return apr_fail(e, APR_EINFER, "%zu tokens ended the text before the grammar was satisfied",
+                        g->ids.n);
+    return APR_OK;
 }
 
 static enum apr_code run_loop(struct loop *l, struct apr_sampler *sampler, const int32_t *ids, size_t n_ids,

@@ -19,6 +19,8 @@ struct run_args {
     struct apr_sample_opts sample;
     double cfg_scale; /* NaN = not given */
     const char *negative;
+    const char *grammar, *schema;   /* files */
+    struct apr_grammar *constraint; /* owned; what is in them */
     struct apr_speech_opts speech;
 };
 
@@ -27,7 +29,7 @@ static const struct apr_opt opts[] = {
             "the prompt; with sound: words that were said before it"),
     APR_OPT(struct run_args, input, "input", 'i', "FILE", "read the prompt from FILE; - is standard input"),
     APR_OPT(struct run_args, n_max, "max-tokens", 'n', "N",
-            "generate at most N tokens; -1: to the context's end (default 32; of a window of sound: all)"),
+            "generate at most N tokens; -1: to the context's end (default 32; all with a grammar or sound)"),
     APR_OPT(struct run_args, system, "system", 's', "TEXT", "system message of the chat template"),
     APR_OPT(struct run_args, template_name, "template-name", 0, "NAME",
             "use the model's chat template of that name (tool_use, rag)"),
@@ -43,6 +45,9 @@ static const struct apr_opt opts[] = {
             "guide away from --negative-prompt: other + S * (logits - other) (1: off)"),
     APR_OPT(struct run_args, negative, "negative-prompt", 0, "TEXT",
             "what --cfg-scale takes instead of the prompt (default: nothing)"),
+    APR_OPT(struct run_args, grammar, "grammar", 0, "FILE", "the text must match the GBNF grammar in FILE"),
+    APR_OPT(struct run_args, schema, "json-schema", 0, "FILE",
+            "the text must be JSON that the schema in FILE accepts"),
     APR_OPT(struct run_args, model_sampling, "model-sampling", 0, NULL,
             "start from the model's own sampling values"),
     APR_OPT(struct run_args, stops, "stop", 0, "TEXT", "end before TEXT (repeatable)"),
@@ -88,6 +93,8 @@ static enum apr_code check_args(const struct run_args *a, bool *json, struct apr
         return apr_fail(e, APR_EUSAGE, "--negative-prompt does nothing without --cfg-scale");
     if (!isnan(a->cfg_scale) && (a->cfg_scale < 0 || a->cfg_scale > 100))
         return apr_fail(e, APR_EUSAGE, "--cfg-scale: found %g, expected 0 to 100", a->cfg_scale);
+    if (a->grammar && a->schema)
+        return apr_fail(e, APR_EUSAGE, "--grammar and --json-schema exclude each other");
     if (a->n_max != NOT_GIVEN && (a->n_max < -1 || a->n_max == 0))
         return apr_fail(e, APR_EUSAGE, "--max-tokens: found %" PRId64 ", expected 1 or more, or -1",
                         a->n_max);
@@ -208,6 +215,21 @@ static enum apr_code init_sampler(const struct run_args *a, const struct apr_ctx
     return apr_sampler_init(sampler, &o, &site, ctx->arena, e);
 }
 
+/* With a grammar the sampler is limited to it. */
+static enum apr_code init_limit(const struct run_args *a, const struct apr_ctx *ctx,
+                                const struct apr_session *s, struct apr_sampler *sampler,
+                                struct apr_limit *limit, struct apr_err *e)
+{
+    const struct apr_tok *tok;
+    const struct apr_model *m = s->model;
+    if (!a->constraint) return APR_OK;
+    TRY(apr_session_tok(s, &tok, e));
+    TRY(apr_limit_open(limit, a->constraint, tok, &m->vocab, m->config.n_vocab, &m->generation, ctx->arena,
+                       e));
+    sampler->limit = limit;
+    return APR_OK;
+}
+
 static enum apr_code generate(const struct run_args *a, struct apr_session *s, struct apr_sampler *sampler,
                               const struct apr_buf *text, struct apr_gen *g, bool json, struct apr_err *e)
 {
@@ -252,6 +274,8 @@ static const char *text_option(const struct run_args *a)
            : a->sample.samplers     ? "samplers"
            : a->sample.logit_bias.n ? "logit-bias"
            : !isnan(a->cfg_scale)   ? "cfg-scale"
+           : a->grammar             ? "grammar"
+           : a->schema              ? "json-schema"
                                     : NULL;
 }
 
@@ -295,12 +319,17 @@ static enum apr_code with_text(const struct run_args *a, const struct apr_ctx *c
 {
     int64_t ns_start = apr_now_ns();
     struct apr_gen g;
-    struct apr_sampler sampler;
-    size_t n_max = a->n_max == NOT_GIVEN ? N_MAX_DEFAULT : a->n_max < 0 ? SIZE_MAX : (size_t)a->n_max;
+    struct apr_sampler sampler = {0};
+    struct apr_limit limit = {0};
+    size_t n_max = a->n_max > 0                              ? (size_t)a->n_max
+                   : a->n_max == NOT_GIVEN && !a->constraint ? N_MAX_DEFAULT
+                                                             : SIZE_MAX;
     TRY(check_text(a, ctx, s, json, e));
     apr_gen_init(&g, &(struct apr_gen_opts){.n_max = n_max, .stops = &a->stops});
     enum apr_code code = init_sampler(a, ctx, s, &sampler, e);
+    if (code == APR_OK) code = init_limit(a, ctx, s, &sampler, &limit, e);
     if (code == APR_OK) code = generate(a, s, &sampler, text, &g, json, e);
+    apr_limit_close(&limit);
     double start_s = s->load_s + (double)(apr_now_ns() - ns_start) * 1e-9 - g.prompt_s - g.decode_s;
     if (code == APR_OK && json) code = report_json(s, &g, &sampler, start_s, e);
     if (code == APR_OK && a->benchmark) code = benchmark(s, &g, start_s, e);
@@ -319,19 +348,27 @@ static enum apr_code with_model(const struct run_args *a, const struct apr_ctx *
     return code;
 }
 
-/* The prompt comes first: a missing one should not cost the loading of a model. */
+static enum apr_code load_constraint(struct run_args *a, struct apr_err *e)
+{
+    if (a->grammar) return apr_grammar_load(&a->constraint, a->grammar, APR_GRAMMAR_GBNF, e);
+    return a->schema ? apr_grammar_load(&a->constraint, a->schema, APR_GRAMMAR_SCHEMA, e) : APR_OK;
+}
+
+/* Prompt and grammar come first: a missing one should not cost the loading of a model. */
 static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
 {
-    const struct run_args *a = args_;
+    struct run_args *a = args_;
     bool json = ctx->g->json;
     struct apr_sample_opts o;
     TRY(check_args(a, &json, e));
     TRY(apr_sample_resolve(&a->sample, NULL, &o, e));
     struct apr_buf text;
     apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
-    enum apr_code code = read_prompt(a, ctx, &text, e);
+    enum apr_code code = load_constraint(a, e);
+    if (code == APR_OK) code = read_prompt(a, ctx, &text, e);
     if (code == APR_OK) code = with_model(a, ctx, &text, json, e);
     apr_buf_free(&text);
+    apr_grammar_free(a->constraint);
     return code;
 }
 
@@ -355,7 +392,16 @@ static const char details[] =
     "greedy too; temperature 0 applies no penalty. The same seed gives the same text on any machine and "
     "thread count.\n"
     "\n"
+    "--grammar takes llama.cpp's GBNF, --json-schema a JSON Schema: types, properties, items, lengths, "
+    "bounds, patterns,\n"
+    "enum, anyOf, oneOf, allOf, $ref, formats date, time, date-time, uuid and ipv4; a keyword that cannot be "
+    "kept is\n"
+    "refused with its path. The text ends properly within --max-tokens if a byte a token is enough for that; "
+    "otherwise\n"
+    "the status is 8.\n"
+    "\n"
     "  apr run model.apr \"What is 2+2?\"\n"
+    "  apr run model.apr --json-schema person.json 'Describe Alice.' | jq .name\n"
     "  apr run model.gguf --raw -n 64 --stop 'def ' 'def fib(n):'\n"
     "  git diff | apr run model.apr -i - --system 'Describe this change.' -n 200\n"
     "\n"

@@ -51,13 +51,15 @@ enum apr_code apr_sampler_accept(struct apr_sampler *s, int32_t id, struct apr_e
 }
 
 /* The logits of this token with what stands outside the chain. */
-static enum apr_code begin(struct apr_sampler *s, const float *logits, size_t *i_max, struct apr_err *e)
+static enum apr_code begin(struct apr_sampler *s, const float *logits, bool masked, struct apr_err *e)
 {
+    size_t i_max;
     apr_cands_begin(&s->c, logits);
     for (size_t i = 0; i < s->n_bias; i++) s->c.logits[s->bias[i].id] += s->bias[i].v;
-    float max = s->site.kern->max(s->c.logits, s->site.n_vocab, i_max);
+    if (masked) TRY(apr_limit_mask(s->limit, s->c.logits, e));
+    float max = s->site.kern->max(s->c.logits, s->site.n_vocab, &i_max);
     if (isnan(max)) return apr_fail(e, APR_EINFER, "a logit is NaN");
-    if (max > FLT_MAX) return apr_fail(e, APR_EINFER, "logit %zu is infinite", *i_max);
+    if (max > FLT_MAX) return apr_fail(e, APR_EINFER, "logit %zu is infinite", i_max);
     if (max < -FLT_MAX) return apr_fail(e, APR_EINFER, "no token is left to choose from");
     return APR_OK;
 }
@@ -86,24 +88,41 @@ static size_t draw(const struct apr_sampler *s, enum apr_rng_use use)
 
 enum apr_code apr_sampler_chain(struct apr_sampler *s, const float *logits, struct apr_err *e)
 {
-    size_t i_max;
-    TRY(begin(s, logits, &i_max, e));
+    TRY(begin(s, logits, false, e));
     run_chain(s);
+    return APR_OK;
+}
+
+/* *p: the probability among the candidates that the chain left. */
+static enum apr_code choose(struct apr_sampler *s, const float *logits, bool masked, int32_t *id, double *p,
+                            struct apr_err *e)
+{
+    TRY(begin(s, logits, masked, e));
+    if (s->opts.temperature <= 0) {
+        size_t i_max;
+        s->site.kern->max(s->c.logits, s->site.n_vocab, &i_max);
+        *id = (int32_t)i_max;
+        *p = 1;
+        return APR_OK;
+    }
+    run_chain(s);
+    const struct apr_cand *c = &s->c.at[draw(s, masked ? APR_RNG_REDRAW : APR_RNG_DRAW)];
+    *id = c->id;
+    *p = c->p;
     return APR_OK;
 }
 
 enum apr_code apr_sampler_next(struct apr_sampler *s, const float *logits, int32_t *id, struct apr_err *e)
 {
-    size_t i_max;
+    double p;
     apr_rng_step(&s->rng);
-    TRY(begin(s, logits, &i_max, e));
-    *id = (int32_t)i_max;
-    if (s->opts.temperature <= 0) return APR_OK;
-    run_chain(s);
-    const struct apr_cand *c = &s->c.at[draw(s, APR_RNG_DRAW)];
-    *id = c->id;
+    TRY(choose(s, logits, false, id, &p, e));
+    if (s->limit) {
+        if (!apr_limit_allows(s->limit, *id)) TRY(choose(s, logits, true, id, &p, e));
+        TRY(apr_limit_take(s->limit, *id, e));
+    }
     for (size_t i = 0; i < s->n_steps; i++)
-        if (s->steps[i]->drawn) s->steps[i]->drawn(s, c->p);
+        if (s->steps[i]->drawn) s->steps[i]->drawn(s, p);
     return APR_OK;
 }
 

@@ -17,6 +17,7 @@
 
 #include "cands.h"
 #include "history.h"
+#include "limit.h"
 #include "opts.h"
 #include "out.h"
 #include "rng.h"
@@ -47,7 +48,8 @@ struct apr_sampler {
     size_t n_steps;
     const struct apr_bias *bias;
     size_t n_bias;
-    double mu; /* mirostat: the largest surprise that remains, in bits */
+    struct apr_limit *limit; /* borrowed; NULL: any token may come */
+    double mu;               /* mirostat: the largest surprise that remains, in bits */
 };
 
 APR_MUST_USE enum apr_code apr_sampler_init(struct apr_sampler *s, const struct apr_sample_opts *o,
@@ -55,7 +57,7 @@ APR_MUST_USE enum apr_code apr_sampler_init(struct apr_sampler *s, const struct 
                                             struct apr_err *e);
 /* A token of the prompt, or the one chosen, now belongs to the text. */
 APR_MUST_USE enum apr_code apr_sampler_accept(struct apr_sampler *s, int32_t id, struct apr_err *e);
-/* NaN or +inf among the logits, or no token left: APR_EINFER. */
+/* NaN or +inf among the logits, or no token left: APR_EINFER. The grammar has taken the token then. */
 APR_MUST_USE enum apr_code apr_sampler_next(struct apr_sampler *s, const float *logits, int32_t *id,
                                             struct apr_err *e);
 /* The candidates that survive the chain, in s->c.at[0 .. s->c.n) with their probabilities. */
