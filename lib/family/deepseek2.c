@@ -6,6 +6,7 @@
 
 #include "../json.h"
 #include "decoder.h"
+#include "hf_write.h"
 #include "keys.h"
 #include "moe.h"
 #include "rope.h"
@@ -176,8 +177,13 @@ static void key_places(const struct apr_keys *k)
 /* A tenth of mscale_all_dim: llama.cpp's spelling. */
 static void key_log_multiplier(const struct apr_keys *k)
 {
-    if (k->c->rope.mscale_all_dim > 0)
-        apr_keys_f32(k, "rope.scaling.yarn_log_multiplier", 0.1 * k->c->rope.mscale_all_dim);
+    const struct apr_rope *r = &k->c->rope;
+    if (!(r->mscale_all_dim > 0)) return;
+    apr_keys_f32(k, "rope.scaling.yarn_log_multiplier", 0.1 * r->mscale_all_dim);
+    if (r->mscale > 0 && fabs(r->mscale - r->mscale_all_dim) > 0 &&
+        r->factor > 1) /* readers take them for equal */
+        apr_keys_f32(k, "rope.scaling.attn_factor",
+                     (0.1 * r->mscale * log(r->factor) + 1) / (0.1 * r->mscale_all_dim * log(r->factor) + 1));
 }
 
 static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
@@ -188,7 +194,11 @@ static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, 
     if (c->mla.kv_rank == 0)
         return apr_fail(e, APR_EFORMAT, "%s: deepseek2.attention.kv_lora_rank: missing", file);
     TRY(apr_real_from_gguf(&decoder, kvs, "rope.scaling.yarn_log_multiplier", &log_multiplier, file, e));
-    c->rope.mscale = c->rope.mscale_all_dim = log_multiplier / 0.1;
+    if (log_multiplier > 0) { /* then attn_factor stands alone */
+        c->rope.mscale = c->rope.mscale_all_dim = log_multiplier / 0.1;
+        c->rope.attn_factor = 0;
+        TRY(apr_real_from_gguf(&decoder, kvs, "rope.scaling.attn_factor", &c->rope.attn_factor, file, e));
+    }
     set_scale(c);
     return apr_rope_check(&c->rope, file, e);
 }
@@ -223,6 +233,18 @@ static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_
                   .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_decoder_to_hf(&decoder, &moe, c, config);
+    json_object_set_new(config, "q_lora_rank", c->mla.q_rank ? json_integer(c->mla.q_rank) : json_null());
+    apr_hf_put_uint(config, "kv_lora_rank", c->mla.kv_rank);
+    apr_hf_put_uint(config, "qk_nope_head_dim", c->mla.n_nope);
+    apr_hf_put_uint(config, "qk_rope_head_dim", c->mla.n_rope);
+    apr_hf_put_uint(config, "v_head_dim", c->mla.n_value);
+    json_object_set_new(config, "topk_method",
+                        json_string(c->moe.n_groups > 1 ? "group_limited_greedy" : "greedy"));
+}
+
 const struct apr_family apr_family_deepseek2 = {
     .name = "deepseek2",
     .gguf_arch = "deepseek2",
@@ -236,5 +258,6 @@ const struct apr_family apr_family_deepseek2 = {
     .from_hf = from_hf,
     .from_gguf = from_gguf,
     .to_gguf = to_gguf,
+    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -233,6 +233,9 @@ struct apr_family {
     /* <arch>.* keys and general.file_type, in the order of llama.cpp's converter (gguf-export facts, 3). */
     void (*to_gguf)(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
                     struct apr_kvs *kvs);
+    /* NULL, or: fills a new config.json, but for architectures, model_type and what is the tokenizer's.
+     * from_hf must read the same config from it. */
+    void (*to_hf)(const struct apr_config *c, json_t *config);
     /* NULL, or keys that stand before general.type. */
     void (*to_gguf_first)(const struct apr_config *c, struct apr_kvs *kvs);
     /* NULL, or: of the families with this gguf_arch, is it the one that the keys tell? */

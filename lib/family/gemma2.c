@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "decoder.h"
+#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -127,6 +128,14 @@ static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_
                   .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_decoder_to_hf(&decoder, NULL, c, config);
+    apr_hf_put_real(config, "query_pre_attn_scalar", 1 / (c->attn_scale * c->attn_scale));
+    apr_hf_put_real_or_null(config, "attn_logit_softcapping", c->attn_softcap);
+    apr_hf_put_real_or_null(config, "final_logit_softcapping", c->logit_softcap);
+}
+
 const struct apr_family apr_family_gemma2 = {
     .name = "gemma2",
     .gguf_arch = "gemma2",
@@ -141,5 +150,6 @@ const struct apr_family apr_family_gemma2 = {
     .gguf_tok = &gguf_tok,
     .from_gguf = from_gguf,
     .to_gguf = to_gguf,
+    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -3,6 +3,7 @@
 
 #include "../json.h"
 #include "decoder.h"
+#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -113,6 +114,12 @@ static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_
                   .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_decoder_to_hf(&decoder, NULL, c, config);
+    if (c->attn_scale > 0) json_object_set_new(config, "scale_attn_weights", json_false());
+}
+
 const struct apr_family apr_family_gpt2 = {
     .name = "gpt2",
     .gguf_arch = "gpt2",
@@ -128,5 +135,6 @@ const struct apr_family apr_family_gpt2 = {
     .from_hf = from_hf,
     .from_gguf = from_gguf,
     .to_gguf = to_gguf,
+    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "decoder.h"
+#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -78,6 +79,15 @@ static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_
                   .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_decoder_to_hf(&decoder, NULL, c, config);
+    apr_hf_put_real(config, "embedding_multiplier", c->embed_scale);
+    apr_hf_put_real(config, "residual_multiplier", c->residual_scale);
+    apr_hf_put_real(config, "attention_multiplier", c->attn_scale);
+    apr_hf_put_real(config, "logits_scaling", 1 / c->logit_scale);
+}
+
 const struct apr_family apr_family_granite = {
     .name = "granite",
     .gguf_arch = "granite",
@@ -91,5 +101,6 @@ const struct apr_family apr_family_granite = {
     .from_hf = from_hf,
     .from_gguf = from_gguf,
     .to_gguf = to_gguf,
+    .to_hf = to_hf,
     .rope_type = 2,
 };

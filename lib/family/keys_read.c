@@ -156,6 +156,7 @@ static enum apr_code read_scaling(const struct reader *r, struct apr_err *e)
 {
     struct apr_rope *rope = &r->c->rope;
     const char *type = "none";
+    double relative = 0;
     char name[128];
     TRY(apr_kv_get_str(r->kvs, apr_key_name(r->d->gguf_arch, "rope.scaling.type", name, sizeof name), &type,
                        r->file, e));
@@ -163,9 +164,11 @@ static enum apr_code read_scaling(const struct reader *r, struct apr_err *e)
     if (rope->n_ctx_orig == 0 && (rope->scaling == APR_ROPE_LONG || strcmp(type, "none") != 0))
         rope->n_ctx_orig = r->c->n_ctx_train;
     TRY(real(r, "rope.scaling.factor", &rope->factor, e));
-    TRY(real(r, "rope.scaling.attn_factor", &rope->attn_factor, e));
-    if (rope->scaling == APR_ROPE_LONG) /* told by the tensors with its factors */
+    TRY(real(r, "rope.scaling.attn_factor", &relative, e)); /* yarn: of what its formula gives */
+    if (rope->scaling == APR_ROPE_LONG) {                   /* told by the tensors with its factors */
         rope->factor = (double)r->c->n_ctx_train / rope->n_ctx_orig;
+        rope->attn_factor = relative;
+    }
     if (strcmp(type, "none") == 0 || strcmp(type, "longrope") == 0) return APR_OK;
     if (strcmp(type, "linear") == 0) {
         rope->scaling = APR_ROPE_LINEAR;
@@ -178,6 +181,8 @@ static enum apr_code read_scaling(const struct reader *r, struct apr_err *e)
     rope->beta_fast = 32;
     rope->beta_slow = 1;
     TRY(real(r, "rope.scaling.yarn_attn_factor", &rope->attn_factor, e));
+    if (relative > 0 && !(rope->attn_factor > 0) && rope->factor > 1)
+        rope->attn_factor = relative * (0.1 * log(rope->factor) + 1);
     TRY(real(r, "rope.scaling.yarn_beta_fast", &rope->beta_fast, e));
     return real(r, "rope.scaling.yarn_beta_slow", &rope->beta_slow, e);
 }
@@ -224,7 +229,10 @@ static enum apr_code read_moe(const struct reader *r, struct apr_err *e)
     uint32_t n_dense = 0, gating = 1;
     char name[128];
     TRY(get(r, "expert_count", MAX_EXPERTS, &m->n_experts, e));
-    if (m->n_experts == 0) return APR_OK;
+    if (m->n_experts == 0) {
+        memset(m->dense, 0, sizeof m->dense);
+        return APR_OK;
+    }
     TRY(need(r, "expert_used_count", m->n_experts, &m->n_used, e));
     TRY(read_moe_sizes(r, e));
     m->scale = 1;
@@ -288,7 +296,8 @@ static enum apr_code read_attention(const struct reader *r, struct apr_err *e)
 
 /* ---- externals ---------------------------------------------------------------------------------------- */
 
-/* What the tensors tell is kept: the number of tokens, a tied head, biases, the tables of longrope. */
+/* What the tensors tell is kept: the number of tokens, a tied head, biases, the tables of longrope, dense
+ * layers. */
 static void start(const struct apr_decoder *d, struct apr_config *c)
 {
     struct apr_config told = *c;
@@ -301,6 +310,7 @@ static void start(const struct apr_decoder *d, struct apr_config *c)
     c->mlp_bias = d->mlp_bias_key ? told.mlp_bias : d->mlp_bias;
     c->head_bias = d->head_bias;
     c->rope.scaling = told.rope.scaling;
+    memcpy(c->moe.dense, told.moe.dense, sizeof c->moe.dense);
     c->norm = d->norm;
     c->activation = d->activation;
     c->is_gated = d->is_gated;

@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -64,6 +65,11 @@ static bool claims(const struct apr_kvs *kvs)
            v > 0 && !apr_kvs_find(kvs, "llama.expert_count");
 }
 
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_decoder_to_hf(&decoder, NULL, c, config);
+}
+
 const struct apr_family apr_family_mistral = {
     .name = "mistral",
     .gguf_arch = "llama",
@@ -79,5 +85,6 @@ const struct apr_family apr_family_mistral = {
     .claims = claims,
     .from_gguf = from_gguf,
     .to_gguf = to_gguf,
+    .to_hf = to_hf,
     .rope_type = 2,
 };

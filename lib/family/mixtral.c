@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "hf_write.h"
 #include "keys.h"
 #include "moe.h"
 #include "rules.h"
@@ -92,6 +93,11 @@ static bool claims(const struct apr_kvs *kvs)
     return apr_kv_get_u64(kvs, "llama.expert_count", 0, UINT32_MAX, &v, "", &ignored) == APR_OK && v > 0;
 }
 
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_decoder_to_hf(&decoder, &moe, c, config);
+}
+
 const struct apr_family apr_family_mixtral = {
     .name = "mixtral",
     .gguf_arch = "llama",
@@ -107,5 +113,6 @@ const struct apr_family apr_family_mixtral = {
     .claims = claims,
     .from_gguf = from_gguf,
     .to_gguf = to_gguf,
+    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -5,6 +5,7 @@
 
 #include "../json.h"
 #include "decoder.h"
+#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -107,6 +108,13 @@ static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_
                   .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_decoder_to_hf(&decoder, NULL, c, config);
+    apr_hf_put_uint(config, "original_max_position_embeddings",
+                    c->rope.n_ctx_orig ? c->rope.n_ctx_orig : c->n_ctx_train);
+}
+
 const struct apr_family apr_family_phi3 = {
     .name = "phi3",
     .gguf_arch = "phi3",
@@ -121,6 +129,7 @@ const struct apr_family apr_family_phi3 = {
     .gguf_tok = &gguf_tok,
     .from_gguf = from_gguf,
     .to_gguf = to_gguf,
+    .to_hf = to_hf,
     .to_gguf_first = to_gguf_first,
     .rope_type = 2,
 };

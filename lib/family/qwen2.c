@@ -2,6 +2,7 @@
 #include "table.h"
 
 #include "decoder.h"
+#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -46,6 +47,11 @@ static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_
                   .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
 }
 
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_decoder_to_hf(&decoder, NULL, c, config);
+}
+
 const struct apr_family apr_family_qwen2 = {
     .name = "qwen2",
     .gguf_arch = "qwen2",
@@ -57,5 +63,6 @@ const struct apr_family apr_family_qwen2 = {
     .from_hf = from_hf,
     .from_gguf = from_gguf,
     .to_gguf = to_gguf,
+    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -75,6 +75,8 @@ static void told_by_tensors(struct apr_model *m)
     c->o_bias = apr_model_role(m, APR_ROLE_O_BIAS, 0) != NULL;
     c->mlp_bias = apr_model_role(m, APR_ROLE_DOWN_BIAS, 0) != NULL;
     if (apr_model_role(m, APR_ROLE_ROPE_LONG, 0)) c->rope.scaling = APR_ROPE_LONG;
+    for (uint32_t i = 0; i < APR_MAX_LAYERS; i++)
+        if (apr_model_role(m, APR_ROLE_UP, i)) c->moe.dense[i / 64] |= (uint64_t)1 << (i % 64);
 }
 
 static enum apr_code config_from_gguf(struct apr_model *m, struct apr_err *e)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "authorship.h"
+#include "family/differ.h"
 #include "buf.h"
 #include "fmt/sentence.h"
 #include "json.h"
@@ -26,6 +27,23 @@ static struct authorship_size count_params(const struct apr_plan *plan)
     return size;
 }
 
+/* The keys must mean what the config means: the family's own reading of them is compared. What tensors tell,
+ * and the scalings that are tensors there, is taken as it is. */
+static enum apr_code check_keys(const struct apr_model *m, const struct apr_kvs *kvs, struct apr_err *e)
+{
+    struct apr_config want = m->config, got = m->config;
+    const char *what;
+    if (m->config.is_encoder || !m->family->from_gguf) return APR_OK;
+    if (want.rope.scaling == APR_ROPE_LLAMA3 || want.rope.scaling == APR_ROPE_DYNAMIC) {
+        got.rope.scaling = want.rope.scaling = APR_ROPE_PLAIN;
+    }
+    TRY(m->family->from_gguf(kvs, &got, m->path, e));
+    what = apr_config_differs(&want, &got);
+    if (!what) return APR_OK;
+    return apr_fail(e, APR_ECONTRACT, "%s: GGUF of family %s cannot tell this model's %s", m->path,
+                    m->family->name, what);
+}
+
 static enum apr_code from_documents(const struct apr_model *m, const struct apr_plan *plan,
                                     uint32_t file_type, struct apr_kvs *kvs, struct apr_err *e)
 {
@@ -38,6 +56,7 @@ static enum apr_code from_documents(const struct apr_model *m, const struct apr_
     authorship_keys(m, &size, kvs);
     m->family->to_gguf(&m->config, m->hf_config, file_type, kvs);
     apr_sentence_to_gguf(m, kvs);
+    TRY(check_keys(m, kvs, e));
     apr_kvs_u32(kvs, "general.quantization_version", QUANTIZATION_VERSION);
     return tok_keys(m, kvs, e);
 }

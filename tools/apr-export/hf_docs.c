@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "family/differ.h"
 #include "fmt/sentence.h"
 #include "json.h"
 #include "log.h"
@@ -113,44 +114,42 @@ static void put_id(json_t *obj, const char *key, int64_t id)
     if (id != APR_ID_NONE) json_object_set_new(obj, key, json_integer(id));
 }
 
-/* Names of transformers' configuration classes of decoders. */
 static json_t *config_of_keys(const struct apr_model *m)
 {
-    const struct apr_config *c = &m->config;
     json_t *j = json_object(), *archs = json_array();
     json_array_append_new(archs, json_string(m->family->hf_architectures[0]));
     json_object_set_new(j, "architectures", archs);
     put_id(j, "bos_token_id", m->vocab.bos_id);
     put_id(j, "eos_token_id", m->vocab.eos_id);
-    json_object_set_new(j, "hidden_act", json_string("silu"));
-    put_uint(j, "hidden_size", c->n_hidden);
-    put_uint(j, "intermediate_size", c->n_inter);
-    put_uint(j, "max_position_embeddings", c->n_ctx_train);
     json_object_set_new(j, "model_type", json_string(m->family->hf_model_types[0]));
-    put_uint(j, "num_attention_heads", c->n_heads);
-    put_uint(j, "num_hidden_layers", c->n_layers);
-    put_uint(j, "num_key_value_heads", c->n_heads_kv);
-    if ((uint64_t)c->head_dim * c->n_heads != c->n_hidden) put_uint(j, "head_dim", c->head_dim);
-    json_object_set_new(j, "rms_norm_eps", json_real(c->norm_eps));
-    json_object_set_new(j, "rope_theta", json_real(c->rope_theta));
-    json_object_set_new(j, "tie_word_embeddings", json_boolean(c->tied));
-    put_uint(j, "vocab_size", c->n_vocab);
+    m->family->to_hf(&m->config, j);
     return j;
+}
+
+/* Tables of rotary positions that GGUF holds as tensors have a place in config.json only by their rule. */
+static const char *table_of(const struct apr_model *m)
+{
+    static const enum apr_role roles[] = {APR_ROLE_ROPE_FREQS, APR_ROLE_ROPE_LONG, APR_ROLE_ROPE_SHORT};
+    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
+        const struct apr_tensor *t = apr_model_role(m, roles[i], 0);
+        if (t) return t->name;
+    }
+    return NULL;
 }
 
 /* The rebuilt document must mean what the keys meant: the family's own reading of it is compared. */
 static enum apr_code check_config(const struct apr_model *m, const json_t *config, struct apr_err *e)
 {
-    struct apr_config back = {0};
-    const struct apr_config *c = &m->config;
+    struct apr_config back;
+    const char *what = table_of(m);
+    if (what)
+        return apr_fail(e, APR_ELOAD, "%s: config.json: the rule behind tensor %s is not known", m->path,
+                        what);
     TRY(m->family->from_hf(config, &back, "config.json", e));
-    if (back.n_layers == c->n_layers && back.n_hidden == c->n_hidden && back.n_heads == c->n_heads &&
-        back.n_heads_kv == c->n_heads_kv && back.head_dim == c->head_dim && back.n_inter == c->n_inter &&
-        back.n_vocab == c->n_vocab && back.n_ctx_train == c->n_ctx_train &&
-        back.rope_theta == c->rope_theta && back.norm_eps == c->norm_eps && back.tied == c->tied)
-        return APR_OK;
-    return apr_fail(e, APR_ELOAD, "%s: config.json: the keys of family %s cannot be told in it", m->path,
-                    m->family->name);
+    what = apr_config_differs(&m->config, &back);
+    if (!what) return APR_OK;
+    return apr_fail(e, APR_ELOAD, "%s: config.json: %s of a model of family %s cannot be told in it", m->path,
+                    what, m->family->name);
 }
 
 static enum apr_code make_config(const struct apr_model *m, const struct apr_plan *plan, json_t **out,
@@ -159,8 +158,8 @@ static enum apr_code make_config(const struct apr_model *m, const struct apr_pla
     const char *dtype = dtype_of(plan);
     json_t *j = m->hf_config ? json_deep_copy(m->hf_config) : NULL;
     bool untied = false;
-    if (!j && !m->family)
-        return apr_fail(e, APR_ELOAD, "%s: config.json: the model's family is not known", m->path);
+    if (!j && (!m->family || !m->family->to_hf))
+        return apr_fail(e, APR_ELOAD, "%s: config.json: cannot be made for this model's family", m->path);
     if (!j) {
         j = config_of_keys(m);
         enum apr_code code = check_config(m, j, e);
