@@ -135,7 +135,6 @@ APR_INLINE void tile(const struct strip32 k, const uint8_t *strip, size_t n_bloc
         }
         const size_t n_bytes = k.words_bytes + (k.has_m ? 2 : 1) * APR_HALVES_BYTES;
         for (size_t i = 0; i < n_blocks; i++, b += n_bytes) {
-            if (n_toks <= 2) apr_strip_prefetch(b, 0, n_bytes);
 #pragma GCC unroll 2
             for (int h = 0; h < n_halves; h++) block_step(k, b, r0 + 8 * (size_t)h, act, n_toks, acc[h]);
 #pragma GCC unroll 6

@@ -256,7 +256,7 @@ APR_INLINE void groups(const struct kstrip k, const uint8_t *words, const struct
 APR_INLINE void block_step(const struct kstrip k, const uint8_t *b, const struct apr_act256 *const *act,
                            int n_toks, __m512 *acc)
 {
-    const size_t n_halves = k.has_min ? 2 : 1, n_bytes = k.words_bytes + n_halves * APR_HALVES_BYTES;
+    const size_t n_halves = k.has_min ? 2 : 1;
     const int n_groups = n_toks <= 2 ? k.n_shared : 1;
     const uint8_t *words = b + apr_strip_off_words(b, n_halves);
     const uint8_t *d_dmin = b + apr_strip_off_halves(b, k.words_bytes);
@@ -265,8 +265,6 @@ APR_INLINE void block_step(const struct kstrip k, const uint8_t *b, const struct
     begin_block(k, words, d_dmin, scales, act, n_toks, sum, acc);
 #pragma GCC unroll 8
     for (int g = 0; g < 8; g += n_groups) {
-        size_t from = n_bytes / 8 * (size_t)g, to = n_bytes / 8 * (size_t)(g + n_groups);
-        if (n_toks <= 2) apr_strip_prefetch(b, from, to);
         groups(k, words, scales, g, n_groups, act, n_toks, sum);
     }
     __m512 d = halves(d_dmin);

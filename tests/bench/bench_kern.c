@@ -1,7 +1,7 @@
 /* Speed of every kernel of every table: GB/s of weights at one token, GMAC/s for more, and the vector
  * slots. Times are of the CPU, since the machine may be shared; prints a line per kernel and never judges.
  *
- *     bench_kern [TABLE [TYPE]]     best of several short runs, one thread
+ *     bench_kern [TABLE [TYPE | vectors]]     best of several short runs, one thread
  */
 #include <math.h>
 #include <stdio.h>
@@ -226,7 +226,7 @@ int main(int argc, char **argv)
             if (!s.kern->matmul[q->type].fast || q->type == APR_NATIVE_Q8) continue;
             bench_type(&s, q);
         }
-        if (argc <= 2) bench_vectors(&s);
+        if (argc <= 2 || strcmp(argv[2], "vectors") == 0) bench_vectors(&s);
     }
     free(s.weights);
     free(s.x);
