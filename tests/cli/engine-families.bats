@@ -29,10 +29,10 @@ logits() {
     apr logits "$model" --ids "$ids" -o "$T/$out.f32" --force -q "$@"
 }
 
-# GOT WANT LIMIT WHAT: the largest difference over the rms
+# GOT WANT LIMIT WHAT [OPTION...]: the largest difference over the rms
 near() {
     local d
-    d=$("$REF" compare "$T/$1.f32" "$T/$2.f32")
+    d=$("$REF" compare "$T/$1.f32" "$T/$2.f32" "${@:5}")
     echo "$4: $d (at most $3)"
     at_most "$d" "$3"
 }
@@ -174,6 +174,22 @@ same_bits() {
             esac
             near one exact 0.1 "$f $q, activations of 8 bits"
         done
+    done
+}
+
+@test "quantized experts: reference mode computes the model of the dequantized values" {
+    need_numpy
+    "$REF" make qwen3_moe-256 "$T/m"
+    for q in f16 q4_0 q5_1 q8_0 q2_k q4_k_m q6_k int8 int4; do
+        apr import "$T/m" -o "$T/q.apr" --force -q --quantize "$q"
+        apr convert "$T/q.apr" -o "$T/f32.apr" --force -q --quantize f32 --requantize
+        rm -rf "$T/st"
+        apr export st "$T/f32.apr" -o "$T/st" -q
+        "$REF" logits "$T/st" "$IDS" "$T/want.f32"
+        logits "$T/q.apr" exact "$IDS" --exact -c 64
+        near exact want 2e-5 "$q"
+        same_bits "$T/q.apr" "$IDS" -c 64
+        near one exact 0.2 "$q, default mode" --median 320
     done
 }
 
