@@ -34,7 +34,7 @@ static const struct field fields[] = {
     FIELD(n_layers, "num_hidden_layers", "n_layer", MAX_LAYERS, true),
     FIELD(n_ctx_train, "max_position_embeddings", "n_positions", MAX_CTX, false),
     FIELD(n_hidden, "hidden_size", "n_embd", MAX_HIDDEN, true),
-    FIELD(n_inter, "intermediate_size", "n_inter", MAX_INTER, true),
+    FIELD(n_inter, "intermediate_size", "n_inner", MAX_INTER, true),
     FIELD(n_heads, "num_attention_heads", "n_head", MAX_HEADS, true),
     FIELD(n_heads_kv, "num_key_value_heads", "num_key_value_heads", MAX_HEADS, false),
     FIELD(n_vocab, "vocab_size", "vocab_size", MAX_VOCAB, true),

@@ -10,6 +10,7 @@
 #include "fmt/sentence.h"
 #include "json.h"
 #include "log.h"
+#include "rope_tables.h"
 #include "templates.h"
 
 #define MAX_INDENT (2 * APR_JSON_MAX_DEPTH)
@@ -114,7 +115,7 @@ static void put_id(json_t *obj, const char *key, int64_t id)
     if (id != APR_ID_NONE) json_object_set_new(obj, key, json_integer(id));
 }
 
-static json_t *config_of_keys(const struct apr_model *m)
+static json_t *config_of_keys(const struct apr_model *m, const struct apr_config *c)
 {
     json_t *j = json_object(), *archs = json_array();
     json_array_append_new(archs, json_string(m->family->hf_architectures[0]));
@@ -122,54 +123,46 @@ static json_t *config_of_keys(const struct apr_model *m)
     put_id(j, "bos_token_id", m->vocab.bos_id);
     put_id(j, "eos_token_id", m->vocab.eos_id);
     json_object_set_new(j, "model_type", json_string(m->family->hf_model_types[0]));
-    m->family->to_hf(&m->config, j);
+    m->family->to_hf(c, j);
     return j;
 }
 
-/* Tables of rotary positions that GGUF holds as tensors have a place in config.json only by their rule. */
-static const char *table_of(const struct apr_model *m)
-{
-    static const enum apr_role roles[] = {APR_ROLE_ROPE_FREQS, APR_ROLE_ROPE_LONG, APR_ROLE_ROPE_SHORT};
-    for (size_t i = 0; i < sizeof roles / sizeof roles[0]; i++) {
-        const struct apr_tensor *t = apr_model_role(m, roles[i], 0);
-        if (t) return t->name;
-    }
-    return NULL;
-}
-
 /* The rebuilt document must mean what the keys meant: the family's own reading of it is compared. */
-static enum apr_code check_config(const struct apr_model *m, const json_t *config, struct apr_err *e)
+static enum apr_code check_config(const struct apr_model *m, const struct apr_config *want,
+                                  const json_t *config, struct apr_err *e)
 {
     struct apr_config back;
-    const char *what = table_of(m);
-    if (what)
-        return apr_fail(e, APR_ELOAD, "%s: config.json: the rule behind tensor %s is not known", m->path,
-                        what);
     TRY(m->family->from_hf(config, &back, "config.json", e));
-    what = apr_config_differs(&m->config, &back);
+    const char *what = apr_config_differs(want, &back);
     if (!what) return APR_OK;
     return apr_fail(e, APR_ELOAD, "%s: config.json: %s of a model of family %s cannot be told in it", m->path,
                     what, m->family->name);
 }
 
-static enum apr_code make_config(const struct apr_model *m, const struct apr_plan *plan, json_t **out,
+static enum apr_code rebuild_config(struct apr_model *m, json_t **out, struct apr_err *e)
+{
+    struct apr_config c = m->config;
+    if (!m->family || !m->family->to_hf)
+        return apr_fail(e, APR_ELOAD, "%s: config.json: cannot be made for this model's family", m->path);
+    TRY(rope_from_tables(m, &c, e));
+    json_t *j = config_of_keys(m, &c);
+    enum apr_code code = check_config(m, &c, j, e);
+    if (code == APR_OK)
+        apr_note(
+            "config.json: rebuilt from the model's hyper-parameters; settings for training are not known");
+    else
+        json_decref(j);
+    *out = j;
+    return code;
+}
+
+static enum apr_code make_config(struct apr_model *m, const struct apr_plan *plan, json_t **out,
                                  struct apr_err *e)
 {
     const char *dtype = dtype_of(plan);
     json_t *j = m->hf_config ? json_deep_copy(m->hf_config) : NULL;
     bool untied = false;
-    if (!j && (!m->family || !m->family->to_hf))
-        return apr_fail(e, APR_ELOAD, "%s: config.json: cannot be made for this model's family", m->path);
-    if (!j) {
-        j = config_of_keys(m);
-        enum apr_code code = check_config(m, j, e);
-        if (code != APR_OK) {
-            json_decref(j);
-            return code;
-        }
-        apr_note(
-            "config.json: rebuilt from the model's hyper-parameters; settings for training are not known");
-    }
+    if (!j) TRY(rebuild_config(m, &j, e));
     if (dtype)
         json_object_set_new(j, json_object_get(j, "dtype") ? "dtype" : "torch_dtype", json_string(dtype));
     for (uint64_t i = 0; i < plan->n_tensors; i++)
@@ -309,7 +302,7 @@ static enum apr_code write_sentence(const struct apr_model *m, const char *dir, 
     return APR_OK;
 }
 
-enum apr_code hf_docs_write(const struct apr_model *m, const struct apr_plan *plan, const char *dir,
+enum apr_code hf_docs_write(struct apr_model *m, const struct apr_plan *plan, const char *dir,
                             struct apr_err *e)
 {
     json_t *config, *generation;

@@ -11,8 +11,8 @@
 
 #include "fmt/fmt.h"
 
-APR_MUST_USE enum apr_code hf_docs_write(const struct apr_model *m, const struct apr_plan *plan,
-                                         const char *dir, struct apr_err *e);
+APR_MUST_USE enum apr_code hf_docs_write(struct apr_model *m, const struct apr_plan *plan, const char *dir,
+                                         struct apr_err *e);
 /* Text as one file of the folder. */
 APR_MUST_USE enum apr_code hf_docs_put(const char *dir, const char *name, const struct apr_buf *text,
                                        struct apr_err *e);

@@ -48,11 +48,18 @@ static void compare_count(struct report *r, const char *what, uint64_t a, uint64
     if (a != b) differ(r, "%s is %" PRIu64 ", expected %" PRIu64, what, b, a);
 }
 
+static const char *form_name(enum apr_form form)
+{
+    return form == APR_FORM_GGUF ? "GGUF's" : "Hugging Face's";
+}
+
 static void compare_config(const struct apr_model *a, const struct apr_model *b, struct report *r)
 {
     const struct apr_config *x = &a->config, *y = &b->config;
     if (!a->family || !b->family) return; /* weights alone say nothing but names and shapes */
     if (a->family != b->family) differ(r, "family %s, expected %s", b->family->name, a->family->name);
+    if (x->form != y->form && a->family->n_forms)
+        differ(r, "values in %s form, expected %s form", form_name(y->form), form_name(x->form));
     compare_count(r, "number of heads", x->n_heads, y->n_heads);
     compare_count(r, "number of KV heads", x->n_heads_kv, y->n_heads_kv);
     compare_count(r, "head dimension", x->head_dim, y->head_dim);
