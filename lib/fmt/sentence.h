@@ -23,7 +23,8 @@ const char *apr_sentence_unknown(const struct apr_model *m);
 /* Name of a pooling, "mean"; by name: APR_POOL_NONE when unknown. */
 const char *apr_pooling_name(enum apr_pooling p);
 enum apr_pooling apr_pooling_named(const char *name);
-/* The prompt of that name, or the default one (NULL), which stands before a text; NULL where there is none. */
+/* The prompt of that name, or the default one (NULL), which stands before a text; NULL where there is none.
+ */
 const char *apr_sentence_prompt(const struct apr_model *m, const char *name);
 /* Do the prompt's tokens take part in the pooling? */
 bool apr_sentence_pools_prompt(const struct apr_model *m);

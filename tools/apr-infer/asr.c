@@ -302,7 +302,7 @@ static enum apr_code choose_language(struct state *st, struct apr_err *e)
     struct apr_asr *a = st->a;
     const struct apr_asr_tokens *t = a->tokens;
     const char *want = a->opts.language;
-    const struct apr_asr_lang *lang = want ? apr_asr_lang(t, want) : NULL;
+    const struct apr_asr_lang *lang = want ? apr_asr_lang(t, want) : t->lang;
     if (want && !lang && !(t->n_langs == 0 && strcmp(want, "en") == 0))
         return apr_fail(e, APR_EUSAGE,
                         "--language: the model knows %zu languages, \"%.32s\" is none of them%s", t->n_langs,

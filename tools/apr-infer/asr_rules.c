@@ -57,7 +57,7 @@ static enum apr_code take_ids(const struct apr_asr_tokens *t, const json_t *v, c
 static bool is_lang(const struct apr_str *s)
 {
     if (s->n_bytes < 6 || s->n_bytes > 7 || memcmp(s->p, "<|", 2) != 0 ||
-        memcmp(s->p + s->n_bytes - 2, "|>", 2))
+        memcmp(s->p + s->n_bytes - 2, "|>", 2) != 0)
         return false;
     for (size_t i = 2; i < s->n_bytes - 2; i++)
         if (s->p[i] < 'a' || s->p[i] > 'z') return false;
@@ -123,6 +123,25 @@ static enum apr_code read_tasks(struct apr_asr_tokens *t, const struct apr_model
                    e);
 }
 
+/* forced_decoder_ids: [[1, language or null], [2, task], ...], what a fine-tuned model is meant for. */
+static enum apr_code read_forced(struct apr_asr_tokens *t, const struct apr_model *m, struct apr_err *e)
+{
+    const json_t *list = setting(m, "forced_decoder_ids");
+    if (!list) return APR_OK;
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const json_t *id = json_array_get(json_array_get(list, i), 1);
+        int32_t forced = -1;
+        if (json_array_size(json_array_get(list, i)) != 2)
+            return apr_fail(e, APR_EFORMAT, DOC ": $.forced_decoder_ids[%zu]: expected [position, token id]",
+                            i);
+        TRY(take_id(t, json_is_null(id) ? NULL : id, "forced_decoder_ids", &forced, e));
+        for (size_t k = 0; k < t->n_langs; k++)
+            if (t->langs[k].id == forced) t->lang = &t->langs[k];
+        if (forced >= 0 && forced == t->translate) t->is_translator = true;
+    }
+    return APR_OK;
+}
+
 enum apr_code apr_asr_tokens_read(struct apr_asr_tokens *t, const struct apr_model *m,
                                   struct apr_arena *arena, struct apr_err *e)
 {
@@ -142,6 +161,7 @@ enum apr_code apr_asr_tokens_read(struct apr_asr_tokens *t, const struct apr_mod
     TRY(take_id(t, json_is_array(end) ? json_array_get(end, 0) : end, "eos_token_id", &t->end, e));
     TRY(read_tasks(t, m, e));
     TRY(read_langs(t, m, arena, e));
+    TRY(read_forced(t, m, e));
     TRY(take_ids(t, setting(m, "suppress_tokens"), "suppress_tokens", arena, &t->never, &t->n_never, e));
     TRY(take_ids(t, setting(m, "begin_suppress_tokens"), "begin_suppress_tokens", arena, &t->not_first,
                  &t->n_not_first, e));

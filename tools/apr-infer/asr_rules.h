@@ -28,8 +28,10 @@ struct apr_asr_tokens {
     int32_t start, end;            /* of a transcript; end: the first id that is no text */
     int32_t transcribe, translate; /* -1 where the model has none, as all below */
     int32_t no_timestamps, no_speech, previous, solo;
-    int32_t time0;     /* "<|0.00|>"; the ids from here to the end are times */
-    int32_t max_first; /* the first timestamp is at most time0 + max_first */
+    int32_t time0;                   /* "<|0.00|>"; the ids from here to the end are times */
+    int32_t max_first;               /* the first timestamp is at most time0 + max_first */
+    bool is_translator;              /* forced_decoder_ids says so: the task where none is asked for */
+    const struct apr_asr_lang *lang; /* and the language, where it names one; else NULL */
     struct apr_asr_lang *langs;
     size_t n_langs;       /* 0: one language only */
     const int32_t *never; /* ids that are never said */

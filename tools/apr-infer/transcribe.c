@@ -72,7 +72,7 @@ static void progress(void *ctx, size_t n_frames)
 static enum apr_code options(const struct apr_speech_opts *o, const struct apr_transcribe *t,
                              const struct apr_asr_tokens *tokens, struct apr_asr_opts *to, struct apr_err *e)
 {
-    const char *task = o->task ? o->task : "transcribe";
+    const char *task = o->task ? o->task : tokens->is_translator ? "translate" : "transcribe";
     apr_asr_defaults(to);
     if (strcmp(task, "transcribe") != 0 && strcmp(task, "translate") != 0)
         return apr_fail(e, APR_EUSAGE, "--task: found \"%.40s\", expected transcribe or translate", task);
@@ -136,7 +136,7 @@ static enum apr_code decode_all(struct work *w, const struct apr_speech_opts *o,
     enum apr_code code = apr_asr_run(&asr, t->sound.frames, t->sound.n_frames, w->s->kern, e);
     apr_progress_end(&w->progress);
     TRY(code);
-    if (asr.language && !o->language)
+    if (asr.language && !o->language && !tokens.lang)
         apr_note("language: %s (probability %.2f)", asr.language, asr.language_p);
     return apr_asr_write_end(&w->writer, &asr, t->sound.seconds, e);
 }

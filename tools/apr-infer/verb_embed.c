@@ -198,27 +198,29 @@ static enum apr_code all_texts(const struct embed_args *a, struct apr_embedder *
 static enum apr_code with_embedder(const struct embed_args *a, const struct apr_ctx *ctx,
                                    struct apr_embedder *x, struct texts *t, struct apr_err *e)
 {
-    struct sinks s = {.a = a, .n_dims = x->n_dims};
+    struct sinks *s = apr_arena_get(ctx->arena, sizeof *s);
+    s->a = a;
+    s->n_dims = x->n_dims;
     x->take = take;
-    x->ctx = &s;
-    TRY(apr_arena_try(ctx->arena, &s.first, x->n_dims, sizeof *s.first, "a vector", e));
-    if (a->output) TRY(apr_sink_open(&s.sink, a->output, a->force, e));
+    x->ctx = s;
+    TRY(apr_arena_try(ctx->arena, &s->first, x->n_dims, sizeof *s->first, "a vector", e));
+    if (a->output) TRY(apr_sink_open(&s->sink, a->output, a->force, e));
     if (ctx->g->json) {
-        s.out = apr_out_open(stdout, true, "apr.embed/1");
-        head(s.out, x);
-        if (!s.sink) apr_out_arr(s.out, a->similarity ? "similarities" : "data");
+        s->out = apr_out_open(stdout, true, "apr.embed/1");
+        head(s->out, x);
+        if (!s->sink) apr_out_arr(s->out, a->similarity ? "similarities" : "data");
     }
     enum apr_code code = all_texts(a, x, t, e);
-    if (s.sink && code != APR_OK && !apr_sink_failed(s.sink))
-        apr_sink_abort(s.sink);
-    else if (s.sink)
-        code = apr_sink_finish(s.sink, e);
-    if (s.out && code == APR_OK)
-        code = tail(s.out, &s, e);
+    if (s->sink && code != APR_OK && !apr_sink_failed(s->sink))
+        apr_sink_abort(s->sink);
+    else if (s->sink)
+        code = apr_sink_finish(s->sink, e);
+    if (s->out && code == APR_OK)
+        code = tail(s->out, s, e);
     else
-        apr_out_discard(s.out);
-    if (code == APR_OK && s.n_cut)
-        apr_note("%zu of %zu texts were longer than %zu tokens and were cut", s.n_cut, s.n_done, x->n_max);
+        apr_out_discard(s->out);
+    if (code == APR_OK && s->n_cut)
+        apr_note("%zu of %zu texts were longer than %zu tokens and were cut", s->n_cut, s->n_done, x->n_max);
     return code;
 }
 
