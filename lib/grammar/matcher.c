@@ -143,7 +143,7 @@ size_t apr_matcher_mask(struct apr_matcher *m, size_t n_left, uint64_t *bits)
         return c->n;
     }
     size_t n = walk(m, most, bits, &nearest, &farthest);
-    if (n || nearest == APR_GRAMMAR_INFINITE) return n;
+    if (n || nearest == APR_GRAMMAR_INFINITE || apr_matcher_accepts(m)) return n;
     return walk(m, nearest, bits, &nearest, &farthest);
 }
 

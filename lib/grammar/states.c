@@ -106,7 +106,7 @@ static int by_place(const void *a_, const void *b_)
 static void thin_out(struct apr_states *s)
 {
     if (s->n_found <= MAX_AT_ONCE) return;
-    uint32_t lo = 0, hi = APR_GRAMMAR_INFINITE;
+    uint32_t lo = 0, hi = APR_GRAMMAR_INFINITE - 1;
     while (lo < hi) { /* the largest bar with at most MAX_AT_ONCE places under it */
         uint32_t mid = lo + (hi - lo + 1) / 2, n = 0;
         for (uint32_t i = 0; i < s->n_found; i++) n += least_of(s, s->found[i]) < mid;
