@@ -46,6 +46,11 @@ static inline bool v8_any(m8 mask)
     return _mm256_movemask_ps((__m256)mask) != 0;
 }
 
+static inline v8 v8_lookup(v8 table, m8 index)
+{
+    return _mm256_permutevar8x32_ps(table, (__m256i)index);
+}
+
 /* Pairs of rows are interleaved within the 128-bit halves, then pairs of pairs, then the halves change
  * places.
  */

@@ -51,6 +51,13 @@ static inline bool v8_any(m8 mask)
     return any != 0;
 }
 
+static inline v8 v8_lookup(v8 table, m8 index)
+{
+    v8 found;
+    for (int j = 0; j < APR_FIT_LANES; j++) found[j] = table[index[j] & 7];
+    return found;
+}
+
 static inline void v8_transpose(v8 *r)
 {
     for (int i = 0; i < APR_FIT_LANES; i++) {

@@ -1,8 +1,9 @@
 /* The body of the fits, included once by a file for each instruction set, which defines v8, m8 and the
  * functions v8_select, v8_max, v8_min, v8_sqrt, v8_fma, v8_round (to the nearest integer, ties to even, for
- * |a| < 2^22), v8_any (is a lane of a mask set?) and v8_transpose, FIT_NAME and FIT_TEXT. Only additions,
- * multiplications, fused multiply-adds, divisions and square roots of single precision are used, each rounded
- * on its own: every instruction set computes the same bits.
+ * |a| < 2^22), v8_any (is a lane of a mask set?), v8_lookup (entries by the low three bits of an index) and
+ * v8_transpose, FIT_NAME and FIT_TEXT. Only additions, multiplications, fused multiply-adds, divisions and
+ * square roots of single precision are used, each rounded on its own: every instruction set computes the same
+ * bits.
  *
  * Weighted least squares for given levels l: with sums S = w, L = w l, LL = w l^2, X = w x, XL = w x l the
  * model x = a l + b has a = (S XL - X L) / D, b = (LL X - L XL) / D, D = S LL - L^2, and the squared error is
@@ -306,18 +307,30 @@ FIT_INLINE struct levels levels_of(const struct apr_fit_spec *spec, bool is_unev
     return (struct levels){is_uneven, is_uneven ? 127 : 0.5F * (float)spec->n_levels};
 }
 
-/* How many of the 15 middles between apr_iq4_values lie below y (its index), and the value there. */
+/* The middle between level k of apr_iq4_values and the next. */
+static inline float middle(int k)
+{
+    return 0.5F * ((float)apr_iq4_values[k] + (float)apr_iq4_values[k + 1]);
+}
+
+/* How many of the 15 middles lie below y (its index), and the value there: a search by halves, whose answers
+ * are bits 3 to 0 of the index, and minus 1 as masks. */
 FIT_INLINE v8 uneven_level(v8 y, v8 *value)
 {
-    v8 index = v8_of(0);
-    *value = v8_of(apr_iq4_values[0]);
-    for (int k = 0; k < 15; k++) {
-        float low = apr_iq4_values[k], high = apr_iq4_values[k + 1];
-        m8 above = y > v8_of(0.5F * (low + high));
-        index += v8_select(above, v8_of(1), v8_of(0));
-        *value += v8_select(above, v8_of(high - low), v8_of(0));
+    v8 odd = {middle(1), middle(5), middle(9), middle(13), 0, 0, 0, 0};
+    v8 even = {middle(0), middle(2), middle(4), middle(6), middle(8), middle(10), middle(12), middle(14)};
+    v8 low, high;
+    FIT_UNROLL
+    for (int k = 0; k < APR_FIT_LANES; k++) {
+        low[k] = apr_iq4_values[k];
+        high[k] = apr_iq4_values[k + APR_FIT_LANES];
     }
-    return index;
+    m8 in_high = y > middle(7), bit_2 = y > v8_select(in_high, v8_of(middle(11)), v8_of(middle(3)));
+    m8 index = (in_high & 2) - bit_2;
+    index = index + index - (y > v8_lookup(odd, index));
+    index = index + index - (y > v8_lookup(even, index));
+    *value = v8_select(in_high, v8_lookup(high, index), v8_lookup(low, index));
+    return __builtin_convertvector(index, v8);
 }
 
 FIT_INLINE v8 rounded(struct levels k, v8 x, v8 inv)
