@@ -36,8 +36,7 @@ struct apr_src {
     uint64_t n_hashed;
     enum apr_code sha_code; /* sticky; of an add */
     struct apr_err sha_why;
-    bool sha_defers;
-    bool sha_patient; /* bytes that are left out are read for the hash, however many */
+    bool sha_defers, sha_patient; /* patient: what is left out is read for the hash, however much */
     /* A compressed rest of the file: */
     enum apr_pack pack;
     uint64_t off_pack;         /* where it begins, in file and content */
@@ -246,8 +245,7 @@ static enum apr_code sha_gap(struct apr_src *s, uint64_t off, struct apr_err *e)
     if (s->sha && s->n_hashed < off && (!s->seekable || (off - s->n_hashed > GAP_BYTES && !s->sha_patient)))
         sha_stop(s);
     while (s->sha && s->n_hashed < off) {
-        uint64_t n_left = off - s->n_hashed;
-        size_t n = n_left < sizeof piece ? (size_t)n_left : sizeof piece;
+        size_t n = off - s->n_hashed < sizeof piece ? (size_t)(off - s->n_hashed) : sizeof piece;
         TRY(pread_fd(s, s->n_hashed, piece, n, "bytes to hash", e));
         apr_sha256_add(s->sha, piece, n);
         s->n_hashed += n;

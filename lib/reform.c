@@ -55,6 +55,11 @@ static enum apr_code drop(const struct job *j, struct apr_err *e)
     return APR_OK;
 }
 
+static enum apr_code drop_if_tied(const struct job *j, struct apr_err *e)
+{
+    return j->m->config.tied ? drop(j, e) : same(j, e);
+}
+
 /* A copy of the tensor that is a view of it. */
 static struct apr_tensor *derived(const struct job *j, struct apr_view **view)
 {
@@ -453,7 +458,8 @@ static const struct {
     [APR_CHANGE_NONE] = {same, same},           [APR_CHANGE_PAIRS_Q] = {pairs_q, unpair_q},
     [APR_CHANGE_PAIRS_K] = {pairs_k, unpair_k}, [APR_CHANGE_PLUS_ONE] = {plus_one, minus_one},
     [APR_CHANGE_SPLIT_KV] = {split_kv, same},   [APR_CHANGE_JOIN_KV] = {same, join_kv},
-    [APR_CHANGE_DROP] = {same, drop},           [APR_CHANGE_CUT_ROWS] = {cut_rows, same},
+    [APR_CHANGE_DROP] = {same, drop},           [APR_CHANGE_TIED] = {drop_if_tied, same},
+    [APR_CHANGE_CUT_ROWS] = {cut_rows, same},
 };
 
 static change_fn *change_of(const struct job *j)

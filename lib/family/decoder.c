@@ -108,6 +108,8 @@ static enum apr_code read_fields(const struct apr_decoder *d, const json_t *conf
         const char *key = d->old_names ? fields[i].old_hf : fields[i].hf;
         uint32_t *at = field_at(c, &fields[i]);
         uint64_t v = *at;
+        if (d->old_names)
+            TRY(apr_json_u64(config, fields[i].hf, 1, fields[i].max, &v, file, e)); /* also known */
         TRY(apr_json_u64(config, key, 1, fields[i].max, &v, file, e));
         if (v == 0 && d->old_names && at == &c->n_inter) v = 4 * (uint64_t)c->n_hidden; /* gpt2's default */
         if (v == 0 && fields[i].is_required)

@@ -194,6 +194,7 @@ enum apr_change {
     APR_CHANGE_SPLIT_KV, /* kv_b becomes k_b (transposed) and v_b */
     APR_CHANGE_JOIN_KV,  /* of k_b, which with v_b is kv_b in a checkpoint */
     APR_CHANGE_DROP,     /* of what checkpoints do not have */
+    APR_CHANGE_TIED, /* of a head that is stored although it is the embedding: readers of GGUF want none */
     APR_CHANGE_CUT_ROWS, /* of positions: the rows before the first token's are left out */
     APR_N_CHANGES
 };

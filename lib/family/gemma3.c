@@ -39,6 +39,7 @@ static const struct apr_tensor_rule rules[] = {
     APR_RULES_GATED(APR_REQUIRED),
 };
 static const struct apr_tensor_form forms[] = {
+    {.role = APR_ROLE_LM_HEAD, .change = APR_CHANGE_TIED},
     {.role = APR_ROLE_FINAL_NORM, .change = APR_CHANGE_PLUS_ONE},
     {.role = APR_ROLE_ATTN_NORM, .change = APR_CHANGE_PLUS_ONE},
     {.role = APR_ROLE_POST_ATTN_NORM, .change = APR_CHANGE_PLUS_ONE},
