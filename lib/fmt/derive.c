@@ -159,6 +159,12 @@ static enum apr_code config_from_flat(struct apr_model *m, struct apr_err *e)
     code = m->family->from_hf(config, &m->config, file_of(m), e);
     json_decref(config);
     if (apr_model_role(m, APR_ROLE_Q_BIAS, 0)) m->config.qkv_bias = true;
+    if (code == APR_EFORMAT &&
+        m->is_look) { /* flat keys cannot tell every family; looking is still allowed */
+        m->unsupported = apr_arena_strdup(&m->arena, e->text);
+        m->family = NULL;
+        return APR_OK;
+    }
     return code;
 }
 

@@ -37,10 +37,11 @@ static uint64_t by_rules(const struct apr_family *f, const struct apr_config *c)
     uint64_t n = 0;
     for (size_t i = 0; i < f->n_rules; i++) {
         const struct apr_tensor_rule *r = &f->rules[i];
-        uint64_t n_elems = 1;
-        if (r->need == APR_OPTIONAL || (r->need == APR_UNLESS_TIED && c->tied)) continue;
+        const uint32_t n_layers = apr_family_n_layers(r, c);
+        uint64_t n_elems = 1, n_there = 0;
         for (size_t k = 0; k < 3 && r->dims[k] != APR_DIM_NONE; k++) n_elems *= apr_family_dim(c, r->dims[k]);
-        n += n_elems * (strstr(r->hf, "{n}") ? c->n_layers : 1);
+        for (uint32_t layer = 0; layer < n_layers; layer++) n_there += apr_family_requires(r, c, layer);
+        n += n_elems * n_there;
     }
     return n;
 }
