@@ -89,27 +89,33 @@ static size_t walk(struct apr_matcher *m, uint32_t most, uint64_t *bits, uint32_
                    uint32_t *farthest)
 {
     const struct apr_trie *t = m->trie;
+    const struct apr_automaton *a = m->s.a;
+    const uint32_t *trans = m->s.trans;
     size_t n_set = 0;
     *nearest = APR_GRAMMAR_INFINITE;
     *farthest = 0;
     memset(bits, 0, (t->n_vocab + 63) / 64 * sizeof *bits);
     m->path[0] = m->state;
     for (uint32_t i = 0; i < t->n_nodes;) {
-        uint32_t state = apr_states_next(&m->s, m->path[t->depth[i] - 1], t->byte[i]);
+        /* Nearly all transitions are known after a few thousand nodes: the look-up is the cost of a walk. */
+        uint32_t before = m->path[t->depth[i] - 1];
+        uint32_t known = trans[(size_t)before * a->n_classes + a->class_of[t->byte[i]]];
+        uint32_t state = known ? known - 1 : apr_states_next(&m->s, before, t->byte[i]);
         if (state == APR_DEAD) {
             i = t->skip[i];
             continue;
         }
         m->path[t->depth[i]] = state;
+        uint32_t k = t->first_tok[i], end = t->first_tok[++i];
+        if (k == end) continue;
         uint32_t least = m->s.states[state].least;
-        for (uint32_t k = t->first_tok[i]; k < t->first_tok[i + 1]; k++) {
+        for (; k < end; k++) {
             if (least < *nearest) *nearest = least;
             if (least > *farthest) *farthest = least;
             if (least > most) continue;
             bits[t->ids[k] / 64] |= UINT64_C(1) << (t->ids[k] % 64);
             n_set++;
         }
-        i++;
     }
     return n_set;
 }
