@@ -20,7 +20,7 @@ static void visit(struct graph *g, uint32_t i_rule, uint32_t start)
     g->seen[start] = i_rule + 1;
     while (n) {
         const struct apr_node *node = &g->a->nodes[g->todo[--n]];
-        uint32_t next[2];
+        uint32_t next[2] = {0, 0};
         unsigned n_next = 0;
         if (node->kind == APR_NODE_SPLIT || (node->kind == APR_NODE_CALL && !g->a->least[node->arg]))
             next[n_next++] = node->next;

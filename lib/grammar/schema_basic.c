@@ -9,9 +9,9 @@
 
 static const struct apr_expr *one_of(struct apr_sch *s, const char *chars)
 {
-    struct apr_range at[32];
-    size_t n = 0;
-    for (; chars[n] && n < 32; n++) at[n] = (struct apr_range){(uint8_t)chars[n], (uint8_t)chars[n]};
+    struct apr_range at[16];
+    size_t n = strnlen(chars, sizeof at / sizeof *at);
+    for (size_t i = 0; i < n; i++) at[i] = (struct apr_range){(uint8_t)chars[i], (uint8_t)chars[i]};
     return apr_ex_class(s->r, at, n, false);
 }
 

@@ -163,9 +163,13 @@ static void merge_properties(json_t *out, const json_t *a, const json_t *b)
     if (pa || pb) {
         json_t *all = json_object();
         json_object_foreach((json_t *)(uintptr_t)pa, name, v)
+        {
             json_object_set_new(all, name, property_under(v, b, name));
-        json_object_foreach((json_t *)(uintptr_t)pb, name, v) if (!json_object_get(all, name))
-            json_object_set_new(all, name, property_under(v, a, name));
+        }
+        json_object_foreach((json_t *)(uintptr_t)pb, name, v)
+        {
+            if (!json_object_get(all, name)) json_object_set_new(all, name, property_under(v, a, name));
+        }
         json_object_set_new(out, "properties", all);
     }
     if (xa && xb) json_object_set_new(out, "additionalProperties", all_of(xa, xb));

@@ -15,7 +15,7 @@ static void apply(struct apr_sampler *s)
     apr_cands_probs(c);
     double h = apr_cands_entropy(c), max = (double)apr_cands_max(c), z = 0, sum = 0;
     for (size_t i = 0; i < c->n; i++) z += exp((double)c->at[i].logit - max);
-    double log_z = log(z);
+    double log_z = log(fmax(z, 1)); /* the likeliest alone gives 1 */
     for (size_t i = 0; i < c->n; i++)
         c->at[i].p = fabs(log_z + max - (double)c->at[i].logit - h); /* |-ln p - H| */
     for (size_t i = 0, k = 64; i < c->n; k *= 8) {
