@@ -94,9 +94,9 @@ kills() { # SEED N COMMAND...
 @test "SIGKILL before and after every write, sync, link, rename and open" {
     need_shim
     for when in KILL KILL-AFTER; do
-        for call in write fsync linkat rename open; do scan $call $when 4 7 "${import[@]}"; done
+        for call in write fsync linkat rename open; do scan $call $when 3 7 "${import[@]}"; done
         export SHIM_NO_TMPFILE=1
-        for call in write fsync rename open; do scan $call $when 4 7 "${import[@]}"; done
+        for call in write fsync rename open; do scan $call $when 3 7 "${import[@]}"; done
         unset SHIM_NO_TMPFILE
     done
 }
@@ -105,7 +105,7 @@ kills() { # SEED N COMMAND...
     need_shim
     for when in KILL KILL-AFTER; do
         for call in write fsync linkat rename renameat2; do
-            scan $call $when 4 7 apr-export export --format safetensors "$M/a.apr" -q
+            scan $call $when 3 7 apr-export export --format safetensors "$M/a.apr" -q
         done
     done
 }
