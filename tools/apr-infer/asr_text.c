@@ -90,7 +90,7 @@ static enum apr_code keep(struct apr_asr_writer *w, const struct apr_asr_segment
     (void)b;
     TRY(apr_arena_try(&w->arena, &k, 1, sizeof *k, "the transcript", e));
     TRY(apr_arena_try(&w->arena, &ids, s->n_ids, sizeof *ids, "the transcript", e));
-    memcpy(ids, s->ids, s->n_ids * sizeof *ids);
+    if (s->n_ids) memcpy(ids, s->ids, s->n_ids * sizeof *ids);
     k->s = *s;
     k->s.ids = ids;
     k->s.text = apr_arena_strndup(&w->arena, s->text, s->n_text);
