@@ -32,6 +32,9 @@ apr_avx2_panel_fn apr_avx2_panel_q2_k, apr_avx2_panel_q3_k, apr_avx2_panel_q4_k,
 apr_avx2_panel_fn apr_avx2_panel_q6_k;
 apr_avx2_panel_fn apr_avx2_panel_q4_0, apr_avx2_panel_q4_1, apr_avx2_panel_q5_0, apr_avx2_panel_q5_1;
 apr_avx2_panel_fn apr_avx2_panel_q8_0;
+/* w is strips */
+apr_avx2_panel_fn apr_avx2_strip_panel_q2_k, apr_avx2_strip_panel_q3_k, apr_avx2_strip_panel_q4_k;
+apr_avx2_panel_fn apr_avx2_strip_panel_q5_k, apr_avx2_strip_panel_q6_k;
 
 /* avx2_block32.c */
 apr_matmul_fn apr_avx2_fast_q4_0, apr_avx2_fast_q4_1, apr_avx2_fast_q5_0, apr_avx2_fast_q5_1;

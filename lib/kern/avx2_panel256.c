@@ -4,12 +4,12 @@
  * 8 rows: one broadcast of 4 activations then serves 8 rows, and no sum across lanes is needed. Pairs are
  * summed in int16 as long as they fit (n_steps), then multiplied with the scale of their sub-block. A tile
  * is 16 rows x 4 tokens; the float chains of kern.h have one lane per row and rest in scratch between
- * panels, so the bits are those of avx2_block256.c. */
+ * panels, so the bits are those of avx2_block256.c. Strips (strips.h) are in the panel's order already. */
 #include "avx2.h"
 
 #include <string.h>
 
-#include "avx2_k.h"
+#include "avx2_kstrip.h"
 
 #define N_HALVES 2   /* of 8 rows */
 #define N_BLOCKS 4   /* of a panel */
@@ -66,6 +66,29 @@ APR_INLINE void pack(const struct ktype k, const uint8_t *const *block, struct h
     if (k.has_min) _mm256_storeu_ps(h->dmin, apr_avx2_halves(block, k.off_dmin, 1));
 }
 
+/* b: the block of a strip; rows r0 .. r0 + 7 of it */
+APR_INLINE void unpack(const struct kstrip k, const uint8_t *b, size_t r0, struct half *h)
+{
+    const uint8_t *words = b + apr_strip_off_words(b, k.has_min ? 2 : 1);
+    const uint8_t *d_dmin = b + apr_strip_off_halves(b, k.words_bytes) + 2 * r0;
+    const struct bytes scales = k.scales(words, r0), mins = k.has_min ? k.mins(words, r0) : scales;
+    const int n_same = 16 / k.n_subs; /* sub-blocks of 16 that have one scale */
+#pragma GCC unroll 64
+    for (int c = 0; c < 64; c++) apr_store(h->q[c], k.quad(words, r0, c / 8, c % 8));
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) {
+        int s = i / n_same;
+        apr_store(h->scale[i], pair_of(scales.at[s / 4], s % 4, s % 4));
+    }
+#pragma GCC unroll 8
+    for (int p = 0; p < 8; p++) {
+        int low = 2 * p / n_same, high = (2 * p + 1) / n_same;
+        apr_store(h->pair[p], pair_of(mins.at[low / 4], low % 4, high % 4));
+    }
+    _mm256_storeu_ps(h->d, _mm256_cvtph_ps(apr_load128(d_dmin)));
+    if (k.has_min) _mm256_storeu_ps(h->dmin, _mm256_cvtph_ps(apr_load128(d_dmin + APR_HALVES_BYTES)));
+}
+
 /* One block of 16 rows times one block of N_TOKS tokens, onto acc. */
 APR_INLINE void tile(const struct ktype k, const struct half *h, const struct apr_act256 *const *act,
                      struct sums *const *acc)
@@ -118,14 +141,20 @@ APR_INLINE void tile(const struct ktype k, const struct half *h, const struct ap
     }
 }
 
-/* n_blocks blocks from i_block on of 16 rows, times n_toks tokens; next: the row behind them */
-APR_INLINE void panel(const struct ktype k, const uint8_t *const *rows, const uint8_t *next, size_t i_block,
-                      size_t n_blocks, const uint8_t *x, size_t x_row_bytes, size_t n_toks, struct panel *s)
+/* n_blocks blocks from i_block on of 16 rows, times n_toks tokens; ks: rows[0] is their strip; next: what
+ * follows them in memory */
+APR_INLINE void panel(const struct ktype k, const struct kstrip *ks, const uint8_t *const *rows,
+                      const uint8_t *next, size_t i_block, size_t n_blocks, const uint8_t *x,
+                      size_t x_row_bytes, size_t n_toks, struct panel *s)
 {
     for (size_t b = 0; b < n_blocks; b++) {
         for (int j = 0; j < N_HALVES; j++) {
             const uint8_t *block[8];
             apr_avx2_prefetch(next, (16 * (i_block + b) + 8 * (size_t)j) * k.block_bytes, 8 * k.block_bytes);
+            if (ks) {
+                unpack(*ks, rows[0] + 16 * (i_block + b) * k.block_bytes, 8 * (size_t)j, &s->block[b][j]);
+                continue;
+            }
             for (int r = 0; r < 8; r++) block[r] = rows[8 * j + r] + (i_block + b) * k.block_bytes;
             pack(k, block, &s->block[b][j]);
         }
@@ -146,7 +175,8 @@ APR_INLINE void panel(const struct ktype k, const uint8_t *const *rows, const ui
     }
 }
 
-APR_INLINE void panels(const struct ktype k, const struct apr_avx2_tiles *a, size_t n_toks)
+APR_INLINE void panels(const struct ktype k, const struct kstrip *ks, const struct apr_avx2_tiles *a,
+                       size_t n_toks)
 {
     struct panel *s = a->scratch;
     for (size_t r = 0; r < a->n_rows; r += 16) {
@@ -158,7 +188,7 @@ APR_INLINE void panels(const struct ktype k, const struct apr_avx2_tiles *a, siz
             memset(s->acc, 0, n_group * sizeof s->acc[0]);
             for (size_t i = 0; i < a->n_blocks; i += N_BLOCKS) {
                 size_t n_blocks = a->n_blocks - i < N_BLOCKS ? a->n_blocks - i : N_BLOCKS;
-                panel(k, rows, rows[0] + 16 * a->w_row_bytes, i, n_blocks, a->x + t * a->x_row_bytes,
+                panel(k, ks, rows, rows[0] + 16 * a->w_row_bytes, i, n_blocks, a->x + t * a->x_row_bytes,
                       a->x_row_bytes, n_group, s);
             }
             for (size_t i = 0; i < n_group; i++) {
@@ -171,7 +201,11 @@ APR_INLINE void panels(const struct ktype k, const struct apr_avx2_tiles *a, siz
 #define PANEL(lower)                                                                                         \
     void apr_avx2_panel_##lower(const struct apr_avx2_tiles *a, size_t n_toks)                               \
     {                                                                                                        \
-        panels(k_##lower, a, n_toks);                                                                        \
+        panels(k_##lower, NULL, a, n_toks);                                                                  \
+    }                                                                                                        \
+    void apr_avx2_strip_panel_##lower(const struct apr_avx2_tiles *a, size_t n_toks)                         \
+    {                                                                                                        \
+        panels(k_##lower, &strip_##lower, a, n_toks);                                                        \
     }
 
 PANEL(q2_k)

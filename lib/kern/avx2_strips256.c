@@ -6,165 +6,8 @@
  * from the first block to the last. A tile is 16 rows x 1 or 2 tokens, or 8 rows x 4 or 6. */
 #include "avx2.h"
 
+#include "avx2_kstrip.h"
 #include "avx2_strips.h"
-
-/* Four vectors of bytes, a word per row: byte j of at[i] belongs to sub-block 4 i + j. */
-struct bytes {
-    __m256i at[4];
-};
-/* Columns 32 g + 4 i .. + 3 of the rows from r0 on; g and i are constants after inlining. */
-typedef __m256i quad_fn(const void *block, size_t r0, int g, int i);
-typedef struct bytes bytes_fn(const void *block, size_t r0);
-struct kstrip {
-    size_t words_bytes;
-    quad_fn *quad;
-    bytes_fn *scales, *mins;
-    int offset_log2; /* the value is q - 2^offset_log2; 0: no offset */
-    int n_subs;      /* sub-blocks: 8 of 32 or 16 of 16 columns */
-    int n_steps;     /* so many sums of 2 * q_max * 127 fit in int16 */
-    bool has_min;
-};
-
-/* Bits shift .. of every byte, shift negative to the left; mask: the bits after shifting. */
-APR_INLINE __m256i bits(__m256i v, int shift, int mask)
-{
-    __m256i moved = shift > 0 ? _mm256_srli_epi16(v, shift) : shift < 0 ? _mm256_slli_epi16(v, -shift) : v;
-    return _mm256_and_si256(moved, _mm256_set1_epi8((char)mask));
-}
-
-APR_INLINE __m256i quad_q2_k(const void *block, size_t r0, int g, int i)
-{
-    const struct apr_strip_q2_k *b = block;
-    return bits(apr_load(b->qs[g / 4 * 8 + i] + r0), g % 4 * 2, 3);
-}
-
-APR_INLINE struct bytes scales_q2_k(const void *block, size_t r0)
-{
-    const struct apr_strip_q2_k *b = block;
-    struct bytes s;
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) s.at[i] = bits(apr_load(b->scales[i] + r0), 0, 15);
-    return s;
-}
-
-APR_INLINE struct bytes mins_q2_k(const void *block, size_t r0)
-{
-    const struct apr_strip_q2_k *b = block;
-    struct bytes s;
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) s.at[i] = bits(apr_load(b->scales[i] + r0), 4, 15);
-    return s;
-}
-
-APR_INLINE __m256i quad_q3_k(const void *block, size_t r0, int g, int i)
-{
-    const struct apr_strip_q3_k *b = block;
-    return _mm256_or_si256(bits(apr_load(b->qs[g / 4 * 8 + i] + r0), g % 4 * 2, 3),
-                           bits(apr_load(b->hmask[i] + r0), g - 2, 4));
-}
-
-APR_INLINE struct bytes scales_q3_k(const void *block, size_t r0)
-{
-    const struct apr_strip_q3_k *b = block;
-    __m256i l0 = apr_load(b->scales[0] + r0), l1 = apr_load(b->scales[1] + r0),
-            h = apr_load(b->scales[2] + r0);
-    __m256i low[4] = {bits(l0, 0, 15), bits(l1, 0, 15), bits(l0, 4, 15), bits(l1, 4, 15)};
-    struct bytes s;
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++)
-        s.at[i] = _mm256_sub_epi8(_mm256_or_si256(low[i], bits(h, 2 * i - 4, 0x30)), _mm256_set1_epi8(32));
-    return s;
-}
-
-APR_INLINE __m256i quad_q4_k(const void *block, size_t r0, int g, int i)
-{
-    const struct apr_strip_q4_k *b = block;
-    return bits(apr_load(b->qs[g / 2 * 8 + i] + r0), g % 2 * 4, 15);
-}
-
-/* The 12 packed bytes of Q4_K and Q5_K, a word per row: apr_q4_k_scale_min for 8 rows. */
-APR_INLINE struct bytes scales_45(const apr_words *w, size_t r0)
-{
-    __m256i a = apr_load(w[0] + r0), c = apr_load(w[2] + r0);
-    return (struct bytes){{bits(a, 0, 63), _mm256_or_si256(bits(c, 0, 15), bits(a, 2, 0x30))}};
-}
-
-APR_INLINE struct bytes mins_45(const apr_words *w, size_t r0)
-{
-    __m256i b = apr_load(w[1] + r0), c = apr_load(w[2] + r0);
-    return (struct bytes){{bits(b, 0, 63), _mm256_or_si256(bits(c, 4, 15), bits(b, 2, 0x30))}};
-}
-
-APR_INLINE struct bytes scales_q4_k(const void *block, size_t r0)
-{
-    return scales_45(((const struct apr_strip_q4_k *)block)->scales, r0);
-}
-
-APR_INLINE struct bytes mins_q4_k(const void *block, size_t r0)
-{
-    return mins_45(((const struct apr_strip_q4_k *)block)->scales, r0);
-}
-
-APR_INLINE __m256i quad_q5_k(const void *block, size_t r0, int g, int i)
-{
-    const struct apr_strip_q5_k *b = block;
-    return _mm256_or_si256(bits(apr_load(b->qs[g / 2 * 8 + i] + r0), g % 2 * 4, 15),
-                           bits(apr_load(b->qh[i] + r0), g - 4, 16));
-}
-
-APR_INLINE struct bytes scales_q5_k(const void *block, size_t r0)
-{
-    return scales_45(((const struct apr_strip_q5_k *)block)->scales, r0);
-}
-
-APR_INLINE struct bytes mins_q5_k(const void *block, size_t r0)
-{
-    return mins_45(((const struct apr_strip_q5_k *)block)->scales, r0);
-}
-
-APR_INLINE __m256i quad_q6_k(const void *block, size_t r0, int g, int i)
-{
-    const struct apr_strip_q6_k *b = block;
-    int step = g / 4 * 8 + i;
-    return _mm256_or_si256(bits(apr_load(b->step[step].ql[g % 2] + r0), g % 4 / 2 * 4, 15),
-                           bits(apr_load(b->step[step].qh + r0), g % 4 * 2 - 4, 0x30));
-}
-
-APR_INLINE struct bytes scales_q6_k(const void *block, size_t r0)
-{
-    const struct apr_strip_q6_k *b = block;
-    struct bytes s;
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) s.at[i] = apr_load(b->scales[i] + r0);
-    return s;
-}
-
-#define KSTRIP(lower, offset_log2_, has_min_, n_subs_, n_steps_, mins_)                                      \
-    static const struct kstrip k_##lower = {                                                                 \
-        .words_bytes = sizeof(struct apr_strip_##lower),                                                     \
-        .quad = quad_##lower,                                                                                \
-        .scales = scales_##lower,                                                                            \
-        .mins = (mins_),                                                                                     \
-        .offset_log2 = (offset_log2_),                                                                       \
-        .n_subs = (n_subs_),                                                                                 \
-        .n_steps = (n_steps_),                                                                               \
-        .has_min = (has_min_),                                                                               \
-    };
-KSTRIP(q2_k, 0, true, 16, 4, mins_q2_k)
-KSTRIP(q3_k, 2, false, 16, 4, NULL)
-KSTRIP(q4_k, 0, true, 8, 8, mins_q4_k)
-KSTRIP(q5_k, 0, true, 8, 4, mins_q5_k)
-KSTRIP(q6_k, 5, false, 16, 2, NULL)
-#undef KSTRIP
-
-/* Sub-blocks low and high, bytes of one dword, as a pair of signed words per row. */
-APR_INLINE __m256i pair_of(__m256i v, int low, int high)
-{
-    const int order = (int)(0x00800080U | (unsigned)low << 8 | (unsigned)high << 24);
-    const __m256i base =
-        _mm256_setr_epi32(0, 0x04000400, 0x08000800, 0x0c000c00, 0, 0x04000400, 0x08000800, 0x0c000c00);
-    return _mm256_srai_epi16(_mm256_shuffle_epi8(v, _mm256_or_si256(_mm256_set1_epi32(order), base)), 8);
-}
 
 /* sum over sub-blocks of v * (sum of activations), for every token */
 APR_INLINE void by_sums(const struct kstrip k, const struct bytes v, const struct apr_act256 *const *act,
@@ -268,8 +111,27 @@ APR_INLINE void tile(const struct kstrip k, const uint8_t *strip, size_t n_block
     }
 }
 
-APR_STRIP_TYPE(q2_k, APR_QKK)
-APR_STRIP_TYPE(q3_k, APR_QKK)
-APR_STRIP_TYPE(q4_k, APR_QKK)
-APR_STRIP_TYPE(q5_k, APR_QKK)
-APR_STRIP_TYPE(q6_k, APR_QKK)
+/* From so many tokens on, a panel that is unpacked once is faster. */
+#define TOKS_PANEL 12
+
+#define KSTRIP(lower)                                                                                        \
+    APR_STRIP_TILES(lower)                                                                                   \
+    void apr_avx2_strips_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,            \
+                                 const void *x, size_t x_row_bytes, size_t n_toks, float *y,                 \
+                                 size_t y_stride, void *scratch)                                             \
+    {                                                                                                        \
+        struct apr_avx2_tiles a = {w,           w_row_bytes, n_rows,   n_cols / APR_QKK, x,                  \
+                                   x_row_bytes, y,           y_stride, scratch};                             \
+        if (n_toks >= TOKS_PANEL) {                                                                          \
+            apr_avx2_strip_panel_##lower(&a, n_toks);                                                        \
+            return;                                                                                          \
+        }                                                                                                    \
+        apr_strip_walk(lower##_tiles, w, w_row_bytes, n_rows, n_cols / APR_QKK, x, x_row_bytes, n_toks, y,   \
+                       y_stride);                                                                            \
+    }
+
+KSTRIP(q2_k)
+KSTRIP(q3_k)
+KSTRIP(q4_k)
+KSTRIP(q5_k)
+KSTRIP(q6_k)

@@ -56,7 +56,7 @@ APR_INLINE __m256i quad_q8_0(const void *block, size_t r0, int i)
 }
 
 #define STRIP32(lower, offset_log2_, n_steps_, has_m_, is_signed_)                                           \
-    static const struct strip32 k_##lower = {                                                                \
+    static const struct strip32 strip_##lower = {                                                            \
         .words_bytes = sizeof(struct apr_strip_##lower),                                                     \
         .quad = quad_##lower,                                                                                \
         .offset_log2 = (offset_log2_),                                                                       \
@@ -149,8 +149,19 @@ APR_INLINE void tile(const struct strip32 k, const uint8_t *strip, size_t n_bloc
     }
 }
 
-APR_STRIP_TYPE(q4_0, APR_QK)
-APR_STRIP_TYPE(q4_1, APR_QK)
-APR_STRIP_TYPE(q5_0, APR_QK)
-APR_STRIP_TYPE(q5_1, APR_QK)
-APR_STRIP_TYPE(q8_0, APR_QK)
+#define STRIP32(lower)                                                                                       \
+    APR_STRIP_TILES(lower)                                                                                   \
+    void apr_avx2_strips_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,            \
+                                 const void *x, size_t x_row_bytes, size_t n_toks, float *y,                 \
+                                 size_t y_stride, void *scratch)                                             \
+    {                                                                                                        \
+        (void)scratch;                                                                                       \
+        apr_strip_walk(lower##_tiles, w, w_row_bytes, n_rows, n_cols / APR_QK, x, x_row_bytes, n_toks, y,    \
+                       y_stride);                                                                            \
+    }
+
+STRIP32(q4_0)
+STRIP32(q4_1)
+STRIP32(q5_0)
+STRIP32(q5_1)
+STRIP32(q8_0)
