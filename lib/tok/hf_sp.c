@@ -6,12 +6,10 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "../json.h"
-#include "charsmap.h"
 #include "hf.h"
 #include "lookup.h"
 #include "pretok.h"
-#include "sp_model.h"
+#include "sp_doc.h"
 
 static enum apr_code load(struct apr_hf_job *j, struct apr_sp_model *sp, bool *found)
 {
@@ -31,91 +29,6 @@ static enum apr_code load(struct apr_hf_job *j, struct apr_sp_model *sp, bool *f
 }
 
 /* ---- alone ---- */
-
-static json_t *added_tokens(const struct apr_sp_model *sp)
-{
-    json_t *list = json_array();
-    for (uint32_t i = 0; i < sp->n_pieces; i++) {
-        int32_t type = sp->types[i];
-        if (type != APR_TOK_UNKNOWN && type != APR_TOK_CONTROL && type != APR_TOK_USER) continue;
-        json_array_append_new(list, json_pack("{s:I, s:s%, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i,
-                                              "content", sp->pieces[i].p, sp->pieces[i].n_bytes,
-                                              "single_word", 0, "lstrip", 0, "rstrip", 0, "normalized", 0,
-                                              "special", type != APR_TOK_USER));
-    }
-    return list;
-}
-
-static json_t *replace(const char *kind, const char *from, const char *to)
-{
-    return json_pack("{s:s, s:{s:s}, s:s}", "type", "Replace", "pattern", kind, from, "content", to);
-}
-
-static json_t *normalizer(struct apr_hf_job *j, const struct apr_sp_model *sp)
-{
-    json_t *list = json_array();
-    if (sp->n_charsmap_bytes > 0) {
-        const char *map = apr_base64_put(sp->charsmap, sp->n_charsmap_bytes, j->arena);
-        json_array_append_new(list,
-                              json_pack("{s:s, s:s}", "type", "Precompiled", "precompiled_charsmap", map));
-    }
-    if (sp->remove_extra_spaces) {
-        json_array_append_new(
-            list, json_pack("{s:s, s:b, s:b}", "type", "Strip", "strip_left", 1, "strip_right", 1));
-        json_array_append_new(list, replace("Regex", " {2,}", " "));
-    }
-    if (sp->type == APR_SP_BPE && sp->dummy_prefix)
-        json_array_append_new(list, json_pack("{s:s, s:s}", "type", "Prepend", "prepend", APR_BAR));
-    if (sp->type == APR_SP_BPE) json_array_append_new(list, replace("String", " ", APR_BAR));
-    if (json_array_size(list) > 0) return json_pack("{s:s, s:o}", "type", "Sequence", "normalizers", list);
-    json_decref(list);
-    return json_null();
-}
-
-static json_t *metaspace(const struct apr_sp_model *sp)
-{
-    return json_pack("{s:s, s:s, s:s, s:b}", "type", "Metaspace", "replacement", APR_BAR, "prepend_scheme",
-                     sp->dummy_prefix ? "always" : "never", "split", sp->split_by_space);
-}
-
-static json_t *decoder(const struct apr_sp_model *sp)
-{
-    if (sp->type == APR_SP_UNIGRAM) return metaspace(sp);
-    json_t *list = json_pack("[o, {s:s}, {s:s}]", replace("String", APR_BAR, " "), "type", "ByteFallback",
-                             "type", "Fuse");
-    if (sp->dummy_prefix)
-        json_array_append_new(
-            list, json_pack("{s:s, s:s, s:i, s:i}", "type", "Strip", "content", " ", "start", 1, "stop", 0));
-    return json_pack("{s:s, s:o}", "type", "Sequence", "decoders", list);
-}
-
-/* A Unigram model of the T5 kind ends a text with its end token; BPE's is told by tokenizer_config.json. */
-static json_t *post_processor(const struct apr_sp_model *sp)
-{
-    if (sp->type != APR_SP_UNIGRAM || sp->eos_id < 0) return json_null();
-    const char *eos = sp->pieces[sp->eos_id].p;
-    return json_pack(
-        "{s:s, s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}], s:[{s:{s:s, s:i}}, {s:{s:s, s:i}}, {s:{s:s, s:i}}, "
-        "{s:{s:s, s:i}}], s:{s:{s:s, s:[I], s:[s]}}}",
-        "type", "TemplateProcessing", "single", "Sequence", "id", "A", "type_id", 0, "SpecialToken", "id",
-        eos, "type_id", 0, "pair", "Sequence", "id", "A", "type_id", 0, "SpecialToken", "id", eos, "type_id",
-        0, "Sequence", "id", "B", "type_id", 0, "SpecialToken", "id", eos, "type_id", 0, "special_tokens",
-        eos, "id", eos, "ids", (json_int_t)sp->eos_id, "tokens", eos);
-}
-
-static json_t *model(const struct apr_sp_model *sp)
-{
-    if (sp->type == APR_SP_UNIGRAM) {
-        json_t *m = json_pack("{s:s, s:b}", "type", "Unigram", "byte_fallback", sp->byte_fallback);
-        json_object_set_new(m, "unk_id", sp->unk_id < 0 ? json_null() : json_integer(sp->unk_id));
-        return m;
-    }
-    json_t *m = json_pack("{s:s, s:n, s:n, s:n, s:b, s:b, s:b}", "type", "BPE", "dropout",
-                          "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 1, "byte_fallback",
-                          sp->byte_fallback, "ignore_merges", 0);
-    json_object_set_new(m, "unk_token", sp->unk_id < 0 ? json_null() : json_string(sp->pieces[sp->unk_id].p));
-    return m;
-}
 
 static enum apr_code check(const struct apr_hf_job *j, const struct apr_sp_model *sp)
 {
@@ -138,11 +51,7 @@ enum apr_code apr_hf_sp_alone(struct apr_hf_job *j)
     for (uint32_t i = 0; i < sp.n_pieces; i++)
         j->parts.toks[i] = (struct apr_hf_tok){sp.pieces[i], i, (double)sp.scores[i]};
     j->v->kind = sp.type == APR_SP_BPE ? APR_VOCAB_SPM : APR_VOCAB_UGM;
-    json_t *pre = sp.type == APR_SP_UNIGRAM ? metaspace(&sp) : json_null();
-    j->v->hf =
-        json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation", "padding",
-                  "added_tokens", added_tokens(&sp), "normalizer", normalizer(j, &sp), "pre_tokenizer", pre,
-                  "post_processor", post_processor(&sp), "decoder", decoder(&sp), "model", model(&sp));
+    j->v->hf = apr_sp_document(&sp, j->arena);
     return j->v->hf ? APR_OK : apr_fail(j->e, APR_ELOAD, "%s: out of memory", j->dir);
 }
 

@@ -69,8 +69,8 @@ static size_t contraction(const uint8_t *p, size_t n, size_t i, bool any_case)
     return any_case && n - i >= 3 && p[i + 1] == 0xc5 && p[i + 2] == 0xbf ? 3 : 0;
 }
 
-/* \s+(?!\S)|\s+ over the run from i to end: all of it at the end of the text, else all but its last character,
- * which the next word may want; but never nothing. */
+/* \s+(?!\S)|\s+ over the run from i to end: all of it at the end of the text, else all but its last
+ * character, which the next word may want; but never nothing. */
 static size_t blanks(const uint8_t *p, size_t n, size_t i, size_t end)
 {
     if (end == n) return end;

@@ -3,85 +3,10 @@
 #include <string.h>
 
 #include "hf_docs.h"
+#include "hf_rebuild.h"
 #include "json.h"
-#include "log.h"
-#include "tok/pre.h"
-
-/* ---- rebuilt from GGUF -------------------------------------------------------------------------------- */
-
-static json_t *byte_level(bool is_decoder)
-{
-    return json_pack("{s:s, s:b, s:b, s:b}", "type", "ByteLevel", "add_prefix_space", is_decoder,
-                     "trim_offsets", is_decoder, "use_regex", is_decoder);
-}
-
-static json_t *pre_tokenizer(const struct apr_pre_row *row)
-{
-    static const char *const hows[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext",
-                                       "Contiguous"};
-    json_t *steps = json_array();
-    for (size_t i = 0; i < apr_pre_n_steps(row); i++) {
-        const struct apr_pre_step *s = &row->steps[i];
-        json_array_append_new(steps, json_pack("{s:s, s:{s:s}, s:s, s:b}", "type", "Split", "pattern",
-                                               s->literal ? "String" : "Regex", s->pattern, "behavior",
-                                               hows[s->how], "invert", s->invert));
-    }
-    json_array_append_new(steps, byte_level(false));
-    return json_pack("{s:s, s:o}", "type", "Sequence", "pretokenizers", steps);
-}
-
-static json_t *added_tokens(const struct apr_vocab *v)
-{
-    json_t *added = json_array();
-    for (uint32_t i = 0; i < v->n_toks; i++) {
-        int32_t type = v->types ? v->types[i] : APR_TOK_NORMAL;
-        if (type != APR_TOK_CONTROL && type != APR_TOK_USER) continue;
-        json_t *t = json_pack("{s:I, s:s%, s:b, s:b, s:b, s:b, s:b}", "id", (json_int_t)i, "content",
-                              v->toks[i].p, v->toks[i].n_bytes, "single_word", 0, "lstrip", 0, "rstrip", 0,
-                              "normalized", 0, "special", type == APR_TOK_CONTROL);
-        if (t) json_array_append_new(added, t);
-    }
-    return added;
-}
-
-/* What a post-processor of one leading token looks like. */
-static json_t *post_processor(const struct apr_vocab *v)
-{
-    if (v->add_bos != 1 || v->bos_id < 0 || v->bos_id >= v->n_toks) return byte_level(false);
-    const struct apr_str *bos = &v->toks[v->bos_id];
-    json_t *first = json_pack("{s:{s:s%, s:i}}", "SpecialToken", "id", bos->p, bos->n_bytes, "type_id", 0);
-    json_t *special = json_pack("{s:s%, s:[I], s:[s%]}", "id", bos->p, bos->n_bytes, "ids",
-                                (json_int_t)v->bos_id, "tokens", bos->p, bos->n_bytes);
-    json_t *specials = json_object();
-    json_object_set_new(specials, bos->p, special);
-    return json_pack("{s:s, s:[O, {s:{s:s, s:i}}], s:[o, {s:{s:s, s:i}}, {s:{s:s, s:i}}], s:o}", "type",
-                     "TemplateProcessing", "single", first, "Sequence", "id", "A", "type_id", 0, "pair",
-                     first, "Sequence", "id", "A", "type_id", 0, "Sequence", "id", "B", "type_id", 1,
-                     "special_tokens", specials);
-}
-
-static json_t *rebuild(const struct apr_model *m)
-{
-    const struct apr_vocab *v = &m->vocab;
-    const struct apr_pre_row *row = v->pre ? apr_pre_named(v->pre) : NULL;
-    if (v->kind != APR_VOCAB_BPE || !row) {
-        apr_warn("tokenizer.json: cannot be rebuilt from what the source tells about its tokenizer (%s); the "
-                 "folder has none",
-                 v->kind != APR_VOCAB_BPE ? "no byte-level BPE" : "unknown pre-tokenizer");
-        return NULL;
-    }
-    apr_note("tokenizer.json: rebuilt for pre-tokenizer %s; stripping of spaces around added tokens is not "
-             "known",
-             v->pre);
-    json_t *model = json_pack("{s:s, s:n, s:n, s:n, s:n, s:b, s:b, s:b}", "type", "BPE", "dropout",
-                              "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk", 0,
-                              "byte_fallback", 0, "ignore_merges", row->ignore_merges);
-    json_t *normalizer = row->nfc ? json_pack("{s:s}", "type", "NFC") : json_null();
-    return json_pack("{s:s, s:n, s:n, s:o, s:o, s:o, s:o, s:o, s:o}", "version", "1.0", "truncation",
-                     "padding", "added_tokens", added_tokens(v), "normalizer", normalizer, "pre_tokenizer",
-                     pre_tokenizer(row), "post_processor", post_processor(v), "decoder", byte_level(true),
-                     "model", model);
-}
+#include "tok/pretok.h"
+#include "tok/sp_merges.h"
 
 /* ---- text --------------------------------------------------------------------------------------------- */
 
@@ -107,17 +32,38 @@ static enum apr_code mark_added(const struct apr_vocab *v, const json_t *hf, uin
     return APR_OK;
 }
 
+/* A token's text as tokenizer.json has it: GGUF marks other parts of words, and writes blanks as blanks. */
+static enum apr_code put_token(const struct apr_vocab *v, uint32_t i, struct apr_buf *b, struct apr_err *e)
+{
+    struct apr_str s = v->toks[i];
+    int32_t type = v->types ? v->types[i] : APR_TOK_NORMAL;
+    bool phantom = v->kind == APR_VOCAB_WPM && !v->hf && type != APR_TOK_CONTROL;
+    bool bars = type == APR_TOK_USER && v->kind != APR_VOCAB_BPE && memchr(s.p, ' ', s.n_bytes);
+    if (!phantom && !bars) return apr_json_put_str(b, s.p, s.n_bytes, e);
+    struct apr_buf text;
+    enum apr_code code = APR_OK;
+    apr_buf_init(&text, SIZE_MAX);
+    bool begins = s.n_bytes >= APR_BAR_BYTES && memcmp(s.p, APR_BAR, APR_BAR_BYTES) == 0;
+    if (phantom && !begins) code = apr_buf_append(&text, "##", 2, e);
+    for (size_t k = phantom && begins ? APR_BAR_BYTES : 0; k < s.n_bytes && code == APR_OK; k++)
+        code = bars && s.p[k] == ' ' ? apr_buf_append(&text, APR_BAR, APR_BAR_BYTES, e)
+                                     : apr_buf_append(&text, s.p + k, 1, e);
+    if (code == APR_OK) code = apr_json_put_str(b, (const char *)text.data, text.n_bytes, e);
+    apr_buf_free(&text);
+    return code;
+}
+
 static enum apr_code put_vocab(const struct apr_vocab *v, const uint8_t *is_added, uint32_t n, bool unigram,
                                struct apr_buf *b, struct apr_err *e)
 {
     bool first = true;
     TRY(apr_buf_printf(b, e, ",\"vocab\":%c", unigram ? '[' : '{'));
     for (uint32_t i = 0; i < n; i++) {
-        if (is_added[i] == 2) continue;
+        if (is_added[i] == 2 && !unigram) continue; /* there the ids are the places in the list */
         if (!first) TRY(apr_buf_append(b, ",", 1, e));
         first = false;
         if (unigram) TRY(apr_buf_append(b, "[", 1, e));
-        TRY(apr_json_put_str(b, v->toks[i].p, v->toks[i].n_bytes, e));
+        TRY(put_token(v, i, b, e));
         if (!unigram) {
             TRY(apr_buf_printf(b, e, ":%" PRIu32, i));
             continue;
@@ -129,12 +75,17 @@ static enum apr_code put_vocab(const struct apr_vocab *v, const uint8_t *is_adde
     return apr_buf_append(b, unigram ? "]" : "}", 1, e);
 }
 
-/* As pairs: the one spelling that every text of a token allows. */
-static enum apr_code put_merges(const struct apr_vocab *v, struct apr_buf *b, struct apr_err *e)
+/* As pairs: the one spelling that every text of a token allows. Scores stand for merges where there are none.
+ */
+static enum apr_code put_merges(const struct apr_vocab *v, struct apr_arena *a, struct apr_buf *b,
+                                struct apr_err *e)
 {
+    uint64_t n = v->n_merges;
+    struct apr_str *merges = v->merges;
+    if (n == 0 && v->kind == APR_VOCAB_SPM && v->scores) TRY(apr_sp_merges(v, a, &merges, &n, e));
     TRY(apr_buf_printf(b, e, ",\"merges\":["));
-    for (uint64_t i = 0; i < v->n_merges; i++) {
-        const struct apr_str *s = &v->merges[i];
+    for (uint64_t i = 0; i < n; i++) {
+        const struct apr_str *s = &merges[i];
         const char *space = memchr(s->p, ' ', s->n_bytes);
         if (!space)
             return apr_fail(e, APR_EFORMAT, "tokenizer: merge %" PRIu64 " has no space between its parts", i);
@@ -171,7 +122,7 @@ static enum apr_code put_model(const struct apr_vocab *v, const json_t *hf, stru
     enum apr_code code = apr_arena_try(&a, &is_added, (size_t)v->n_toks + 1, 1, "the vocabulary", e);
     if (code == APR_OK) code = mark_added(v, hf, is_added, &n, e);
     if (code == APR_OK) code = put_vocab(v, is_added, n, unigram, b, e);
-    if (code == APR_OK && merges) code = put_merges(v, b, e);
+    if (code == APR_OK && merges) code = put_merges(v, &a, b, e);
     apr_arena_free(&a);
     TRY(code);
     return apr_buf_append(b, "}", 1, e);
@@ -199,7 +150,7 @@ static enum apr_code put_all(const struct apr_vocab *v, const json_t *hf, struct
 enum apr_code hf_tokenizer_text(const struct apr_model *m, struct apr_buf *out, bool *known,
                                 struct apr_err *e)
 {
-    json_t *hf = m->vocab.hf ? json_incref(m->vocab.hf) : rebuild(m);
+    json_t *hf = m->vocab.hf ? json_incref(m->vocab.hf) : hf_rebuild(m);
     struct apr_buf compact;
     *known = hf != NULL;
     if (!hf) return APR_OK;
