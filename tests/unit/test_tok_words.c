@@ -1,5 +1,5 @@
-/* What is written out is equal to what it stands for: split patterns against PCRE2, normal forms of parts of a text
- * against utf8proc's of the whole. On random texts of awkward characters, and on every character. */
+/* What is written out is equal to what it stands for: split patterns against PCRE2, normal forms of parts of
+ * a text against utf8proc's of the whole. On random texts of awkward characters, and on every character. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -29,11 +29,12 @@ static void ok(enum apr_code code, const struct apr_err *e)
 
 /* Characters that a rule looks at, each a few times likelier than the rest. */
 static const uint32_t pool[] = {
-    ' ',    ' ',    ' ',    '\n',   '\r',   '\t',    0x0b,    '\'',    '\'',    's',     'S',    't',    'r',    'e',
-    'v',    'm',    'l',    'L',    'd',    'D',     'a',     'Z',     '0',     '9',     '5',    '!',    '.',    '_',
-    0x17f,  0x130,  0x212a, 0x85,   0xa0,   0x180e,  0x2028,  0x2003,  0x3000,  0x200b,  0xb2,   0xbd,   0x660,  0x2160,
-    0x4e00, 0xe9,   0x301,  0x323,  0x345,  0x5b0,   0x1100,  0x1161,  0x11a8,  0xac00,  0xac01, 0x915,  0x93c,  0x958,
-    0x2126, 0xfb01, 0x1e9b, 0x1ea5, 0x9c7,  0x9be,   0x1f600, 0x1d7ce, 0x10fffd, 0xf900, 0x0,    0x7f,   0xfffd, 0x2581,
+    ' ',    ' ',    ' ',     '\n',    '\r',     '\t',   0x0b,   '\'',  '\'',   's',    'S',    't',
+    'r',    'e',    'v',     'm',     'l',      'L',    'd',    'D',   'a',    'Z',    '0',    '9',
+    '5',    '!',    '.',     '_',     0x17f,    0x130,  0x212a, 0x85,  0xa0,   0x180e, 0x2028, 0x2003,
+    0x3000, 0x200b, 0xb2,    0xbd,    0x660,    0x2160, 0x4e00, 0xe9,  0x301,  0x323,  0x345,  0x5b0,
+    0x1100, 0x1161, 0x11a8,  0xac00,  0xac01,   0x915,  0x93c,  0x958, 0x2126, 0xfb01, 0x1e9b, 0x1ea5,
+    0x9c7,  0x9be,  0x1f600, 0x1d7ce, 0x10fffd, 0xf900, 0x0,    0x7f,  0xfffd, 0x2581,
 };
 
 static size_t random_text(uint8_t *out, size_t n_chars, bool any)

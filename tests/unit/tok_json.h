@@ -29,14 +29,19 @@ static inline void tok_json_close(struct tok_json *j)
 }
 
 /* 0 when the file could be written. */
-static inline int tok_json_write(const char *dir, const char *text, size_t n_bytes)
+static inline int tok_file_write(const char *dir, const char *name, const char *text, size_t n_bytes)
 {
     char path[128];
-    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    snprintf(path, sizeof path, "%s/%s", dir, name);
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
     if (fd < 0) return -1;
     ssize_t n = write(fd, text, n_bytes);
     return close(fd) == 0 && n == (ssize_t)n_bytes ? 0 : -1;
+}
+
+static inline int tok_json_write(const char *dir, const char *text, size_t n_bytes)
+{
+    return tok_file_write(dir, "tokenizer.json", text, n_bytes);
 }
 
 static inline enum apr_code tok_json_open_in(struct tok_json *j, const char *dir, uint32_t n_vocab,
