@@ -1,4 +1,4 @@
-# The only makefile. Targets: all check unit cli gates lint fuzz bench man install uninstall clean.
+# The only makefile. Targets: all cuda check unit cli gates lint fuzz bench man install uninstall clean.
 # O= and BINDIR= put objects and executables elsewhere; SAN=address,undefined builds with sanitizers there.
 CC      ?= cc
 SAN     ?=
@@ -25,6 +25,14 @@ isa_flags   = $(foreach i,avx2 avx512,$(if $(findstring $(i),$(notdir $<)),$(ISA
 # Its vectors are passed by value between inlined functions only; gcc cannot be told so in the source.
 $(O)/lib/quant/fit_base.o: CFLAGS += -Wno-psabi
 
+# The CUDA plugin is built where nvcc is; nothing else needs it.
+NVCC       ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
+CUDA_ARCHS ?= 80 90
+CUDA_HOME  := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
+NVCCFLAGS  := -std=c++17 -O3 -Ilib -Xcompiler -fPIC,-Wall,-Wextra,-Werror,-fvisibility=hidden \
+              $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a))
+CUDA_OBJ   := $(patsubst %.cu,$(O)/%.cu.o,$(wildcard lib/gpu/*.cu))
+
 TOOLS   := $(notdir $(wildcard tools/apr-*))
 # lib/contracts holds a program of the build machine, not library code.
 LIB_SRC := $(filter-out lib/contracts/%,$(wildcard lib/*.c lib/*/*.c))
@@ -34,7 +42,7 @@ UNITS   := $(patsubst tests/unit/%.c,$(O)/unit/%,$(wildcard tests/unit/test_*.c)
 FUZZERS := $(patsubst tests/fuzz/%.c,$(O)/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
 GEN     := $(O)/gen/verbs.h $(if $(wildcard lib/contracts/gen.c),$(O)/gen/contracts.h)
 
-all: $(EXES) $(if $(filter bin,$(BINDIR)),,$(BINDIR)/apr $(BINDIR)/verbs)
+all: $(EXES) $(if $(and $(NVCC),$(if $(SAN),,1)),$(BINDIR)/apr-cuda.so) $(if $(filter bin,$(BINDIR)),,$(BINDIR)/apr $(BINDIR)/verbs)
 
 # What --version shows.
 $(O)/lib/help.o: CFLAGS += -DAPR_CFLAGS='"$(OPT) $(HARDEN)$(if $(SAN), -fsanitize=$(SAN))"'
@@ -90,6 +98,14 @@ $(FUZZERS): $(O)/fuzz/%: tests/fuzz/%.c $(O)/libapr.a
 	@mkdir -p $(@D)
 	clang $(CFLAGS) -fsanitize=fuzzer -o $@ $< $(O)/libapr.a $(LIBS)
 
+$(O)/%.cu.o: %.cu lib/gpu/gpu.h $(wildcard lib/gpu/*.cuh)
+	@mkdir -p $(@D)
+	$(NVCC) $(NVCCFLAGS) -c -o $@ $<
+$(BINDIR)/apr-cuda.so: $(CUDA_OBJ)
+	@mkdir -p $(@D)
+	$(NVCC) -shared -o $@ $^ -lcublasLt -Xlinker -rpath,$(CUDA_HOME)/lib64
+cuda: $(BINDIR)/apr-cuda.so
+
 gen: $(GEN)
 # Programs that measure; they print and never judge.
 BENCHES := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/bench_*.c))
@@ -132,7 +148,7 @@ install: all man $(O)/completion
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/libexec/apr $(DESTDIR)$(PREFIX)/share/man/man1 \
 	    $(DESTDIR)$(PREFIX)/share/bash-completion/completions
 	install -m 755 bin/apr $(DESTDIR)$(PREFIX)/bin/apr
-	install -m 755 $(EXES) $(SCRIPT_VERBS:%=scripts/%) $(DESTDIR)$(PREFIX)/libexec/apr
+	install -m 755 $(EXES) $(wildcard $(BINDIR)/apr-cuda.so) $(SCRIPT_VERBS:%=scripts/%) $(DESTDIR)$(PREFIX)/libexec/apr
 	install -m 644 bin/verbs $(DESTDIR)$(PREFIX)/libexec/apr/verbs
 	install -m 644 $(O)/man/*.1 $(DESTDIR)$(PREFIX)/share/man/man1
 	install -m 644 $(O)/completion $(DESTDIR)$(PREFIX)/share/bash-completion/completions/apr
@@ -143,6 +159,6 @@ uninstall:
 clean:
 	rm -rf build build-* bin/apr-*
 
-.PHONY: all gen bench units check unit cli gates lint fuzz fuzzers man install uninstall clean FORCE
+.PHONY: all cuda gen bench units check unit cli gates lint fuzz fuzzers man install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

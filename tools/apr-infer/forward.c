@@ -220,7 +220,17 @@ enum apr_code apr_forward_open(struct apr_forward *f, const struct apr_checked_m
 void apr_forward_close(struct apr_forward *f)
 {
     apr_strips_close(&f->strips);
+    apr_offload_close(f->offload);
+    f->offload = NULL;
     apr_arena_free(&f->arena);
+}
+
+enum apr_code apr_forward_offload(struct apr_forward *f, const char *device, const struct apr_model *m,
+                                  size_t n_ctx, struct apr_err *e)
+{
+    TRY(apr_offload_open(&f->offload, device, f, m, n_ctx, e));
+    if (!f->offload) return APR_OK;
+    return apr_arena_try(&f->arena, &f->last_logits, f->w.cfg->n_vocab, sizeof *f->last_logits, "logits", e);
 }
 
 static enum apr_code check_tokens(const struct apr_forward *f, const struct apr_cache *cache,
@@ -235,6 +245,16 @@ static enum apr_code check_tokens(const struct apr_forward *f, const struct apr_
         return apr_fail(e, APR_EUSAGE, "%zu tokens, the model has rows for %" PRIu32 " positions",
                         cache->n_pos + n, cfg->n_positions);
     return APR_OK;
+}
+
+/* The device computes any number of tokens at once; the logits of the last one are kept. */
+static enum apr_code run_offload(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids, size_t n,
+                                 struct apr_err *e)
+{
+    TRY(check_tokens(f, cache, ids, n, e));
+    f->pos0 = cache->n_pos + n - 1;
+    f->n_toks = 1;
+    return apr_offload_run(f->offload, cache, ids, n, 1, f->last_logits, e);
 }
 
 /* n tokens of a sequence that will have n_seq. */
@@ -276,6 +296,7 @@ enum apr_code apr_forward_chunk(struct apr_forward *f, struct apr_cache *cache, 
                                 struct apr_err *e)
 {
     size_t n_seq = cache->n_pos + n;
+    if (f->offload) return run_offload(f, cache, ids, n, e);
     TRY(choose_rotation(f, cache, n_seq, e));
     return run_chunk(f, cache, ids, n, n_seq, e);
 }
@@ -284,6 +305,7 @@ enum apr_code apr_forward_prompt(struct apr_forward *f, struct apr_cache *cache,
                                  struct apr_err *e)
 {
     size_t n_seq = cache->n_pos + n;
+    if (f->offload) return run_offload(f, cache, ids, n, e);
     TRY(choose_rotation(f, cache, n_seq, e));
     for (size_t i = 0; i < n; i += f->n_batch)
         TRY(run_chunk(f, cache, ids + i, n - i < f->n_batch ? n - i : f->n_batch, n_seq, e));
@@ -314,8 +336,7 @@ static void finish_logits(const struct apr_forward *f, float *logits, size_t n_r
     }
 }
 
-enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_rows, float *logits,
-                                 struct apr_err *e)
+static void compute_logits(struct apr_forward *f, size_t i_tok, size_t n_rows, float *logits)
 {
     const struct apr_config *cfg = f->w.cfg;
     struct apr_acts h = f->h; /* rows i_tok .. only */
@@ -328,8 +349,14 @@ enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_r
     const struct apr_product head[] = {{&f->w.head, logits}};
     apr_linear(&f->c, &h, head, 1);
     finish_logits(f, logits, n_rows);
+}
+
+static enum apr_code check_logits(const struct apr_forward *f, size_t i_tok, size_t n_rows,
+                                  const float *logits, struct apr_err *e)
+{
+    size_t n = f->w.cfg->n_vocab;
     for (size_t i = 0; i < n_rows; i++)
-        if (!all_finite(logits + i * cfg->n_vocab, cfg->n_vocab))
+        if (!all_finite(logits + i * n, n))
             return apr_fail(e, APR_EINFER, "the logits after token %zu contain NaN or Inf",
                             f->pos0 + i_tok + i);
     return APR_OK;
@@ -341,11 +368,34 @@ void apr_forward_hidden(const struct apr_forward *f, size_t i_tok, size_t n_rows
     for (size_t i = 0; i < n_rows; i++) norm(f, &f->w.final_norm, f->x + (i_tok + i) * n, hidden + i * n);
 }
 
+enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_rows, float *logits,
+                                 struct apr_err *e)
+{
+    if (f->offload)
+        memcpy(logits, f->last_logits, f->w.cfg->n_vocab * sizeof *logits);
+    else
+        compute_logits(f, i_tok, n_rows, logits);
+    return check_logits(f, i_tok, n_rows, logits, e);
+}
+
+/* All rows of n tokens from the device, in as many calls as its chunks take. */
+static enum apr_code offload_rows(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids,
+                                  size_t n, size_t n_rows_most, float *logits, apr_take_rows_fn *take,
+                                  void *ctx, struct apr_err *e)
+{
+    for (size_t i = 0; i < n; i += n_rows_most) {
+        size_t n_rows = n - i < n_rows_most ? n - i : n_rows_most;
+        f->pos0 = cache->n_pos;
+        TRY(check_tokens(f, cache, ids + i, n_rows, e));
+        TRY(apr_offload_run(f->offload, cache, ids + i, n_rows, n_rows, logits, e));
+        TRY(check_logits(f, 0, n_rows, logits, e));
+        TRY(take(ctx, i, n_rows, logits, e));
+    }
+    return APR_OK;
+}
+
 enum apr_code apr_forward_all_logits(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids,
-                                     size_t n,
-                                     enum apr_code (*take)(void *ctx, size_t i_tok, size_t n_rows,
-                                                           const float *logits, struct apr_err *e),
-                                     void *ctx, struct apr_err *e)
+                                     size_t n, apr_take_rows_fn *take, void *ctx, struct apr_err *e)
 {
     float *logits = NULL;
     size_t n_rows_most = f->n_batch < LOGITS_ROWS ? f->n_batch : LOGITS_ROWS;
@@ -354,7 +404,11 @@ enum apr_code apr_forward_all_logits(struct apr_forward *f, struct apr_cache *ca
     size_t n_seq = cache->n_pos + n;
     enum apr_code code =
         apr_arena_try(&arena, &logits, n_rows_most * (size_t)f->w.cfg->n_vocab, sizeof *logits, "logits", e);
-    if (code == APR_OK) code = choose_rotation(f, cache, n_seq, e);
+    if (code == APR_OK && f->offload) {
+        code = offload_rows(f, cache, ids, n, n_rows_most, logits, take, ctx, e);
+        n = 0;
+    }
+    if (code == APR_OK && n) code = choose_rotation(f, cache, n_seq, e);
     for (size_t i = 0; i < n && code == APR_OK; i += f->n_toks) {
         code = run_chunk(f, cache, ids + i, n - i < f->n_batch ? n - i : f->n_batch, n_seq, e);
         for (size_t r = 0; r < f->n_toks && code == APR_OK; r += n_rows_most) {

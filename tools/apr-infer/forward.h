@@ -12,6 +12,7 @@
 
 #include "attention.h"
 #include "cache.h"
+#include "offload.h"
 #include "rope.h"
 #include "strips.h"
 #include "weights.h"
@@ -44,6 +45,9 @@ struct apr_moe_room {
     struct apr_acts *in_views, *mid_views; /* [n_experts] */
 };
 
+typedef enum apr_code apr_take_rows_fn(void *ctx, size_t i_tok, size_t n_rows, const float *logits,
+                                       struct apr_err *e);
+
 struct apr_forward {
     struct apr_arena arena; /* owns all below */
     struct apr_weights w;
@@ -65,12 +69,19 @@ struct apr_forward {
     struct apr_rope_table rope, rope_local; /* rope_local: n_half 0 where local layers turn as the others */
     struct apr_mla_room mla;
     struct apr_moe_room moe;
+
+    struct apr_offload *offload; /* owned; NULL: computed here. Then x and the cache's pages stay empty */
+    float *last_logits;          /* [n_vocab] of the last token, with offload */
 };
 
 APR_MUST_USE enum apr_code apr_forward_open(struct apr_forward *f, const struct apr_checked_model *m,
                                             const struct apr_kern *kern, struct apr_pool *pool, bool exact,
                                             size_t n_batch, struct apr_err *e);
 void apr_forward_close(struct apr_forward *f);
+/* Moves the forward pass to a device: NULL or "auto", "cpu", "cuda", "cuda:N". n_ctx: positions of all
+ * caches. */
+APR_MUST_USE enum apr_code apr_forward_offload(struct apr_forward *f, const char *device,
+                                               const struct apr_model *m, size_t n_ctx, struct apr_err *e);
 /* n <= n_batch tokens at positions cache->n_pos ..; advances the cache. */
 APR_MUST_USE enum apr_code apr_forward_chunk(struct apr_forward *f, struct apr_cache *cache,
                                              const int32_t *ids, size_t n, struct apr_err *e);
@@ -85,9 +96,8 @@ APR_MUST_USE enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_to
 void apr_forward_hidden(const struct apr_forward *f, size_t i_tok, size_t n_rows, float *hidden);
 /* Runs n tokens and hands out all their logits in order, at most 32 rows at a time: rows of tokens i_tok ..
  */
-APR_MUST_USE enum apr_code apr_forward_all_logits(
-    struct apr_forward *f, struct apr_cache *cache, const int32_t *ids, size_t n,
-    enum apr_code (*take)(void *ctx, size_t i_tok, size_t n_rows, const float *logits, struct apr_err *e),
-    void *ctx, struct apr_err *e);
+APR_MUST_USE enum apr_code apr_forward_all_logits(struct apr_forward *f, struct apr_cache *cache,
+                                                  const int32_t *ids, size_t n, apr_take_rows_fn *take,
+                                                  void *ctx, struct apr_err *e);
 
 #endif

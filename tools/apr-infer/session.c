@@ -53,6 +53,7 @@ static enum apr_code open_text(struct apr_session *s, const struct apr_engine_op
                  m->config.n_ctx_train, s->n_ctx);
     size_t n_batch = o->n_batch < s->n_ctx ? (size_t)o->n_batch : s->n_ctx;
     TRY(apr_forward_open(&s->fwd, &s->checked, s->kern, s->pool, o->exact, n_batch, e));
+    TRY(apr_forward_offload(&s->fwd, o->device, m, s->n_ctx, e));
     return apr_cache_init(&s->cache, &m->config, o->exact, s->n_ctx, e);
 }
 

@@ -23,14 +23,16 @@ struct apr_engine_opts {
     uint64_t n_batch;   /* tokens of a prefill chunk */
     uint64_t n_ctx;     /* 0 = what the model was trained for */
     bool exact;
-    const char *pre; /* of the tokenizer; NULL = the model says */
-    unsigned runs;   /* enum apr_runs, or-ed: the kinds of model that the verb computes; 0 = APR_RUNS_TEXT */
+    const char *device; /* NULL = auto: offload.h */
+    const char *pre;    /* of the tokenizer; NULL = the model says */
+    unsigned runs; /* enum apr_runs, or-ed: the kinds of model that the verb computes; 0 = APR_RUNS_TEXT */
 };
 #define APR_ENGINE_OPTS(type_)                                                                               \
     APR_OPT(type_, engine.n_threads, "threads", 't', "N", "threads (default: the CPUs available)"),          \
         APR_OPT(type_, engine.n_threads, "jobs", 'j', "N", "the same as --threads"),                         \
         APR_OPT(type_, engine.n_batch, "prefill-chunk", 'b', "N", "tokens computed at once (default 512)"),  \
         APR_OPT(type_, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),          \
+        APR_OPT(type_, engine.device, "device", 0, "NAME", "auto, cpu, cuda or cuda:N (default auto)"),      \
         APR_OPT(type_, engine.pre, "pre", 0, "NAME", "pre-tokenizer of a GGUF that names none"),             \
         APR_OPT(type_, engine.exact, "exact", 0, NULL, "reference mode: F32 activations and cache")
 void apr_engine_defaults(struct apr_engine_opts *o);

@@ -1,0 +1,121 @@
+/* What the GPU plugin offers: one C struct of functions behind dlopen, no CUDA type in sight.
+ *
+ * The plugin (apr-cuda.so) exports one symbol, apr_gpu_plugin, which returns a const struct apr_gpu. All
+ * handles are opaque and owned by the plugin until the matching close. Every function returns a status; on
+ * failure the message (one line, no newline) is in the caller's struct apr_gpu_err. Nothing in the plugin
+ * prints or exits. Pointers of a description are read during model_open only.
+ *
+ *     const struct apr_gpu *g; TRY(apr_gpu_load(&g, e));
+ *     g->device_open(0, &dev, &ge); g->model_open(dev, &desc, &opts, &model, &ge);
+ *     g->seq_open(model, n_ctx, &seq, &ge); g->forward(model, seq, ids, n, logits, &ge);
+ */
+#ifndef APR_GPU_H
+#define APR_GPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define APR_GPU_ABI 1u
+
+enum apr_gpu_status {
+    APR_GPU_OK = 0,
+    APR_GPU_NONE,        /* no device, or none with this number */
+    APR_GPU_UNSUPPORTED, /* the model has a part that the plugin cannot compute: named in the message */
+    APR_GPU_MEMORY,      /* not enough device memory: needed and free in the message */
+    APR_GPU_FAILED,      /* a CUDA call failed; the device may be lost */
+    APR_GPU_NOT_FINITE,  /* NaN or infinity in logits */
+    APR_GPU_FULL,        /* the sequence is at its last position */
+};
+
+struct apr_gpu_err {
+    char text[240];
+};
+
+/* Rows of blocks as in the file (GGML's layouts, quant/blocks.h); type is an enum apr_type. */
+struct apr_gpu_mat {
+    const void *data; /* NULL: absent */
+    uint64_t row_bytes;
+    uint32_t type, n_rows, n_cols;
+    const float *bias; /* [n_rows] or NULL */
+};
+
+struct apr_gpu_layer {
+    struct apr_gpu_mat q, k, v, o;
+    struct apr_gpu_mat gate, up, down;
+    const float *attn_norm, *ffn_norm; /* [n_hidden] */
+    const float *q_norm, *k_norm;      /* [head_dim] or NULL */
+};
+
+struct apr_gpu_desc {
+    uint32_t struct_bytes;
+    uint32_t n_layers, n_hidden, n_heads, n_heads_kv, head_dim, n_inter, n_vocab;
+    double norm_eps;
+    float embed_scale;              /* 1: none */
+    float attn_scale;               /* of q k */
+    bool rope_pairs;                /* rotate (2i, 2i + 1) and not (i, i + head_dim / 2) */
+    const double *inv_freq;         /* [head_dim / 2] */
+    float rope_scale;               /* multiplies cos and sin */
+    struct apr_gpu_mat embed, head; /* the same data when tied */
+    const float *final_norm;
+    const struct apr_gpu_layer *layers;
+};
+
+struct apr_gpu_opts {
+    bool exact;       /* reference mode: F32 activations and cache, no tensor cores */
+    bool resident;    /* keep a BF16 copy of the weights for prompts */
+    uint32_t n_ctx;   /* positions of all sequences together */
+    uint32_t n_chunk; /* most tokens of a prompt computed at once */
+};
+
+struct apr_gpu_plan { /* bytes */
+    uint64_t weights, resident, cache, work, total, free;
+};
+
+struct apr_gpu_device;
+struct apr_gpu_model;
+struct apr_gpu_seq;
+
+struct apr_gpu {
+    uint32_t abi, struct_bytes;
+    const char *name; /* "cuda" */
+
+    enum apr_gpu_status (*device_count)(uint32_t *n, struct apr_gpu_err *e);
+    enum apr_gpu_status (*device_open)(uint32_t i, struct apr_gpu_device **d, struct apr_gpu_err *e);
+    void (*device_close)(struct apr_gpu_device *d);
+    /* "NVIDIA H100 80GB HBM3, sm_90, 132 SM, 79.2 GiB free" */
+    const char *(*device_name)(const struct apr_gpu_device *d);
+
+    enum apr_gpu_status (*model_plan)(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
+                                      const struct apr_gpu_opts *o, struct apr_gpu_plan *p,
+                                      struct apr_gpu_err *e);
+    /* progress: bytes copied so far; may be NULL */
+    enum apr_gpu_status (*model_open)(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
+                                      const struct apr_gpu_opts *o, void (*progress)(void *ctx, uint64_t n),
+                                      void *ctx, struct apr_gpu_model **out, struct apr_gpu_err *e);
+    void (*model_close)(struct apr_gpu_model *m);
+
+    enum apr_gpu_status (*seq_open)(struct apr_gpu_model *m, uint32_t n_ctx, struct apr_gpu_seq **s,
+                                    struct apr_gpu_err *e);
+    void (*seq_close)(struct apr_gpu_seq *s);
+    uint32_t (*seq_pos)(const struct apr_gpu_seq *s);
+    void (*seq_truncate)(struct apr_gpu_seq *s, uint32_t n_pos);
+
+    /* Appends n tokens. logits: [n_rows, n_vocab] of the last n_rows of them, on the host; n_rows 0: none. */
+    enum apr_gpu_status (*forward)(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids,
+                                   uint32_t n, uint32_t n_rows, float *logits, struct apr_gpu_err *e);
+    /* Greedy: appends id, then its n - 1 successors, each the first index of the largest logit, without
+     * the host in between; out: [n] tokens chosen. Stops early (n_out) after one of the stop ids. */
+    enum apr_gpu_status (*greedy)(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
+                                  const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                                  struct apr_gpu_err *e);
+
+    /* For tests and profiles. */
+    enum apr_gpu_status (*unpack)(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows,
+                                  struct apr_gpu_err *e); /* repacked and back: [n_rows, n_cols] */
+    enum apr_gpu_status (*bandwidth)(struct apr_gpu_device *d, double *bytes_per_s, struct apr_gpu_err *e);
+};
+
+typedef const struct apr_gpu *apr_gpu_plugin_fn(void);
+
+#endif

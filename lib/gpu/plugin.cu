@@ -1,0 +1,170 @@
+/* The plugin's table, its devices, and what tests and profiles ask. */
+#include "model.cuh"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum apr_gpu_status gpu_fail(struct apr_gpu_err *e, enum apr_gpu_status s, const char *format, ...)
+{
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(e->text, sizeof e->text, format, ap);
+    va_end(ap);
+    return s;
+}
+enum apr_gpu_status gpu_cuda(cudaError_t c, const char *what, struct apr_gpu_err *e)
+{
+    if (c == cudaSuccess) return APR_GPU_OK;
+    (void)cudaGetLastError();
+    return gpu_fail(e, c == cudaErrorMemoryAllocation ? APR_GPU_MEMORY : APR_GPU_FAILED, "%s: %s", what, cudaGetErrorString(c));
+}
+
+static enum apr_gpu_status device_count(uint32_t *n, struct apr_gpu_err *e)
+{
+    int k = 0;
+    cudaError_t c = cudaGetDeviceCount(&k);
+    *n = 0;
+    if (c == cudaErrorNoDevice || c == cudaErrorInsufficientDriver)
+        return gpu_fail(e, APR_GPU_NONE, "no CUDA device: %s", cudaGetErrorString(c));
+    GPU_TRY(gpu_cuda(c, "devices", e));
+    *n = (uint32_t)k;
+    return APR_GPU_OK;
+}
+
+static enum apr_gpu_status device_fill(struct apr_gpu_device *d, struct apr_gpu_err *e)
+{
+    struct cudaDeviceProp p;
+    size_t n_free = 0, n_total = 0;
+    CU(cudaSetDevice(d->i), "device");
+    CU(cudaGetDeviceProperties(&p, d->i), "device");
+    CU(cudaMemGetInfo(&n_free, &n_total), "free memory");
+    d->n_sm = p.multiProcessorCount, d->sm = 10 * p.major + p.minor, d->max_smem = (int)p.sharedMemPerBlockOptin;
+    snprintf(d->name, sizeof d->name, "%s, sm_%d, %d SM, %.1f GiB free", p.name, d->sm, d->n_sm, (double)n_free / 1073741824.0);
+    if (d->sm < 80) return gpu_fail(e, APR_GPU_NONE, "%s is sm_%d, expected sm_80 or later", p.name, d->sm);
+    CU(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "stream");
+    if (cublasLtCreate(&d->lt) != CUBLAS_STATUS_SUCCESS) return gpu_fail(e, APR_GPU_FAILED, "cuBLASLt cannot be started");
+    d->plans = gpu_plans_new();
+    if (!d->plans) return gpu_fail(e, APR_GPU_MEMORY, "no memory for plans");
+    return gpu_cuda(cudaMalloc(&d->lt_work, LT_WORK_BYTES), "workspace", e);
+}
+
+static void device_close(struct apr_gpu_device *d)
+{
+    if (!d) return;
+    if (d->plans) gpu_plans_clear(d);
+    free(d->plans);
+    cudaFree(d->lt_work);
+    if (d->lt) cublasLtDestroy(d->lt);
+    if (d->stream) cudaStreamDestroy(d->stream);
+    free(d);
+}
+
+static enum apr_gpu_status device_open(uint32_t i, struct apr_gpu_device **out, struct apr_gpu_err *e)
+{
+    uint32_t n;
+    GPU_TRY(device_count(&n, e));
+    if (i >= n) return gpu_fail(e, APR_GPU_NONE, "no CUDA device %u; %u found", i, n);
+    struct apr_gpu_device *d = (struct apr_gpu_device *)calloc(1, sizeof *d);
+    if (!d) return gpu_fail(e, APR_GPU_MEMORY, "no memory for a device");
+    d->i = (int)i;
+    enum apr_gpu_status s = device_fill(d, e);
+    if (s != APR_GPU_OK) return device_close(d), s;
+    *out = d;
+    return APR_GPU_OK;
+}
+static const char *device_name(const struct apr_gpu_device *d)
+{
+    return d->name;
+}
+
+static uint32_t seq_pos(const struct apr_gpu_seq *s)
+{
+    return s->n_pos;
+}
+static void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos)
+{
+    if (n_pos < s->n_pos) s->n_pos = n_pos;
+}
+
+static enum apr_gpu_status unpack_into(struct apr_gpu_device *d, const struct apr_gpu_mat *w, struct mat *m, float **dev, float *rows,
+                                       struct apr_gpu_err *e)
+{
+    struct stage s = {};
+    uint64_t n_bytes = 4ull * w->n_rows * w->n_cols;
+    CU(cudaMalloc((void **)&m->tiles, repack_bytes(m->kind, w->n_rows, w->n_cols)), "tiles");
+    CU(cudaMalloc((void **)dev, n_bytes), "rows");
+    enum apr_gpu_status st = stage_open(&s, e);
+    if (st == APR_GPU_OK) st = stage_mat(&s, w, m, d->stream, e);
+    if (st == APR_GPU_OK) {
+        unpack_f32(m, 0, w->n_rows, *dev, d->stream);
+        st = gpu_cuda(cudaMemcpyAsync(rows, *dev, n_bytes, cudaMemcpyDeviceToHost, d->stream), "rows", e);
+    }
+    if (st == APR_GPU_OK) st = gpu_cuda(cudaStreamSynchronize(d->stream), "rows", e);
+    stage_close(&s);
+    return st;
+}
+static enum apr_gpu_status unpack(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows, struct apr_gpu_err *e)
+{
+    struct mat m = {};
+    float *dev = NULL;
+    CU(cudaSetDevice(d->i), "device");
+    if (!repack_kind(w->type, &m.kind)) return gpu_fail(e, APR_GPU_UNSUPPORTED, "type %u", w->type);
+    m.n_rows = w->n_rows, m.n_cols = w->n_cols;
+    m.n_groups = (w->n_rows + TILE_ROWS - 1) / TILE_ROWS;
+    m.n_chunks = (w->n_cols + tile_cols(m.kind) - 1) / tile_cols(m.kind);
+    enum apr_gpu_status s = unpack_into(d, w, &m, &dev, rows, e);
+    cudaFree(m.tiles);
+    cudaFree(dev);
+    return s;
+}
+
+/* Plain reads, 16 bytes a load, 8 in flight a thread: what the memory gives. */
+static __global__ void read_kernel(const uint4 *p, uint64_t n, uint4 *sink)
+{
+    uint4 v = make_uint4(0, 0, 0, 0);
+    uint64_t step = (uint64_t)gridDim.x * blockDim.x, i = (uint64_t)blockIdx.x * blockDim.x + threadIdx.x;
+    for (; i + 7 * step < n; i += 8 * step) {
+        uint4 w[8];
+#pragma unroll
+        for (int k = 0; k < 8; k++) w[k] = __ldcs(p + i + k * step);
+#pragma unroll
+        for (int k = 0; k < 8; k++) v.x ^= w[k].x, v.y ^= w[k].y, v.z ^= w[k].z, v.w ^= w[k].w;
+    }
+    if (v.x == 0x12345678u && v.y == 0x9abcdef0u) *sink = v;
+}
+static enum apr_gpu_status bandwidth(struct apr_gpu_device *d, double *bytes_per_s, struct apr_gpu_err *e)
+{
+    const uint64_t n_bytes = 4ull << 30;
+    uint4 *p = NULL;
+    cudaEvent_t t0, t1;
+    float best = 1e30f;
+    CU(cudaSetDevice(d->i), "device");
+    CU(cudaMalloc((void **)&p, n_bytes), "4 GiB to read");
+    CU(cudaMemsetAsync(p, 0, n_bytes, d->stream), "memset");
+    CU(cudaEventCreate(&t0), "event");
+    CU(cudaEventCreate(&t1), "event");
+    for (int i = 0; i < 8; i++) {
+        float ms = 0;
+        cudaEventRecord(t0, d->stream);
+        read_kernel<<<2 * d->n_sm, 1024, 0, d->stream>>>(p, n_bytes / 16, p);
+        cudaEventRecord(t1, d->stream);
+        CU(cudaEventSynchronize(t1), "reading");
+        CU(cudaEventElapsedTime(&ms, t0, t1), "reading");
+        if (ms < best) best = ms;
+    }
+    cudaEventDestroy(t0);
+    cudaEventDestroy(t1);
+    cudaFree(p);
+    *bytes_per_s = (double)n_bytes / (best * 1e-3);
+    return APR_GPU_OK;
+}
+
+static const struct apr_gpu table = {
+    APR_GPU_ABI, sizeof(struct apr_gpu), "cuda", device_count, device_open, device_close, device_name, model_plan, model_open,
+    model_close, seq_open, seq_close, seq_pos, seq_truncate, forward, greedy, unpack, bandwidth};
+
+extern "C" __attribute__((visibility("default"))) const struct apr_gpu *apr_gpu_plugin(void)
+{
+    return &table;
+}

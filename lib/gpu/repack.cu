@@ -1,0 +1,316 @@
+/* From GGML's rows to tiles and back.
+ *
+ * Packing moves bits; nothing is rounded (test: unpacked rows equal the type's own dequantization bit for
+ * bit). One warp makes one tile; bytes moved are the matrix read once and written once, which the copy
+ * over PCIe outweighs by far.
+ */
+#include "plugin.cuh"
+
+#include "../quant/quant.h"
+
+struct src { /* rows on the device */
+    const uint8_t *rows;
+    uint64_t row_bytes;
+    uint32_t i_row, n_rows; /* rows i_row .. i_row + n_rows of the matrix */
+};
+
+static __device__ __forceinline__ uint16_t u16_at(const uint8_t *p)
+{
+    return (uint16_t)(p[0] | p[1] << 8);
+}
+static __device__ __forceinline__ __half half_at(const uint8_t *p)
+{
+    return __ushort_as_half(u16_at(p));
+}
+
+/* The row of the matrix that (plane, lane) of a group belongs to, or NULL beyond the last. */
+static __device__ __forceinline__ const uint8_t *row_at(const struct src *s, const struct mat *m,
+                                                        uint32_t i_group, int p, int lane)
+{
+    uint32_t r = i_group * TILE_ROWS + 4 * p + lane / 8;
+    return r < m->n_rows ? s->rows + (uint64_t)(r - s->i_row) * s->row_bytes : NULL;
+}
+
+/* 6-bit scale and min of sub-block j (GGML: 12 bytes for eight pairs). */
+static __device__ __forceinline__ void q4_k_scale(const uint8_t *s, int j, uint32_t *scale, uint32_t *min)
+{
+    if (j < 4) {
+        *scale = s[j] & 63u;
+        *min = s[j + 4] & 63u;
+    } else {
+        *scale = (s[j + 4] & 15u) | (uint32_t)(s[j - 4] >> 6) << 4;
+        *min = (uint32_t)(s[j + 4] >> 4) | (uint32_t)(s[j] >> 6) << 4;
+    }
+}
+
+static __device__ void pack_q4_k(const struct src *s, const struct mat *m, uint32_t g, uint32_t c, int lane,
+                                 tile_q4_k *t)
+{
+    uint32_t lo = 0, hi = 0;
+    int j = lane % 8;
+    for (int p = 0; p < 4; p++) {
+        const uint8_t *row = row_at(s, m, g, p, lane), *b = row ? row + (uint64_t)c * 144 : NULL;
+        uint8_t q[16];
+        uint32_t scale = 0, min = 0;
+        for (int i = 0; i < 16; i++) {
+            const uint8_t *v = b ? b + 16 + 32 * (j / 2) + i : NULL;
+            uint32_t low = v ? (j % 2 ? v[0] >> 4 : v[0] & 15) : 0, high = v ? (j % 2 ? v[16] >> 4 : v[16] & 15) : 0;
+            q[i] = (uint8_t)(low | high << 4);
+        }
+        if (b) q4_k_scale(b + 4, j, &scale, &min);
+        lo |= ((scale & 15u) | (min & 15u) << 4) << 8 * p;
+        hi |= (scale >> 4 | (min >> 4) << 2) << 4 * p;
+        memcpy(&t->q[p][lane], q, 16);
+        if (j == 0) t->d[lane / 8][p] = b ? __halves2half2(half_at(b), half_at(b + 2)) : __floats2half2_rn(0, 0);
+    }
+    t->lo[lane] = lo;
+    t->hi[lane] = (uint16_t)hi;
+}
+
+static __device__ void pack_q6_k(const struct src *s, const struct mat *m, uint32_t g, uint32_t c, int lane,
+                                 tile_q6_k *t)
+{
+    int j = lane % 8, h = j / 4, k = j % 4;
+    for (int p = 0; p < 4; p++) {
+        const uint8_t *row = row_at(s, m, g, p, lane), *b = row ? row + (uint64_t)c * 210 : NULL;
+        uint8_t q[16];
+        uint2 up = make_uint2(0, 0);
+        for (int i = 0; i < 16; i++) {
+            uint32_t l[2] = {0, 0}, u[2] = {0, 0};
+            for (int n = 0; b && n < 2; n++) {
+                l[n] = b[64 * h + 32 * (k & 1) + i + 16 * n] >> 4 * (k / 2) & 15u;
+                u[n] = b[128 + 32 * h + i + 16 * n] >> 2 * k & 3u;
+            }
+            q[i] = (uint8_t)(l[0] | l[1] << 4);
+            up.x |= u[0] << (8 * (i % 4) + 2 * (i / 4));
+            up.y |= u[1] << (8 * (i % 4) + 2 * (i / 4));
+        }
+        memcpy(&t->lo[p][lane], q, 16);
+        t->hi[p][lane] = up;
+        t->scale[p][lane] = b ? make_char2((signed char)b[192 + 8 * h + 2 * k], (signed char)b[193 + 8 * h + 2 * k])
+                              : make_char2(0, 0);
+        if (j == 0) t->d[lane / 8][p] = b ? half_at(b + 208) : __float2half(0);
+    }
+}
+
+/* Value i of a block of 32 as an int8; the scale is the block's first half-word in all of these. */
+static __device__ __forceinline__ int small_value(uint32_t type, const uint8_t *b, int i)
+{
+    static const int8_t iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+    if (type == APR_Q8_0) return (int8_t)b[2 + i];
+    if (type == APR_Q4_0) return (i < 16 ? b[2 + i] & 15 : b[2 + i - 16] >> 4) - 8;
+    if (type == APR_IQ4_NL) return iq4[i < 16 ? b[2 + i] & 15 : b[2 + i - 16] >> 4];
+    uint32_t high = b[2 + i / 8] >> i % 8 & 1u; /* Q5_0 */
+    return (int)((i < 16 ? b[6 + i] & 15u : b[6 + i - 16] >> 4) | high << 4) - 16;
+}
+static __host__ __device__ int small_bytes(uint32_t type)
+{
+    return type == APR_Q8_0 ? 34 : type == APR_Q5_0 ? 22 : 18;
+}
+static __device__ void pack_q8_0(const struct src *s, const struct mat *m, uint32_t type, uint32_t g,
+                                 uint32_t c, int lane, tile_q8_0 *t)
+{
+    int j = lane % 8;
+    uint32_t i_block = c * 4 + (uint32_t)j / 2;
+    for (int p = 0; p < 4; p++) {
+        const uint8_t *row = row_at(s, m, g, p, lane);
+        const uint8_t *b = row && i_block * 32 < m->n_cols ? row + (uint64_t)i_block * small_bytes(type) : NULL;
+        int8_t q[16];
+        for (int i = 0; i < 16; i++) q[i] = b ? (int8_t)small_value(type, b, 16 * (j % 2) + i) : 0;
+        memcpy(&t->q[p][lane], q, 16);
+        if (j % 2 == 0) t->d[p][lane / 8 * 4 + j / 2] = b ? half_at(b) : __float2half(0);
+    }
+}
+
+/* F16, BF16 (n = 8 values of 2 bytes) and F32 (n = 4 of 4 bytes): 16 bytes either way */
+static __device__ void pack_plain(const struct src *s, const struct mat *m, uint32_t g, uint32_t c, int lane,
+                                  int n_value_bytes, uint8_t *t)
+{
+    uint32_t n = 16 / n_value_bytes, i_col = c * 8 * n + (uint32_t)(lane % 8) * n;
+    for (int p = 0; p < 4; p++) {
+        const uint8_t *row = row_at(s, m, g, p, lane);
+        uint8_t v[16];
+        for (uint32_t i = 0; i < 16; i++) {
+            uint32_t col = i_col + i / n_value_bytes;
+            v[i] = row && col < m->n_cols ? row[(uint64_t)i_col * n_value_bytes + i] : 0;
+        }
+        memcpy(t + (p * 32 + lane) * 16, v, 16);
+    }
+}
+
+static __global__ void pack_kernel(struct mat m, struct src s, uint32_t type, uint32_t n_groups)
+{
+    uint32_t i = blockIdx.x * blockDim.y + threadIdx.y, i_group = s.i_row / TILE_ROWS + i / m.n_chunks;
+    uint32_t c = i % m.n_chunks;
+    int lane = (int)threadIdx.x;
+    if (i >= n_groups * m.n_chunks) return;
+    uint8_t *t = m.tiles + ((uint64_t)i_group * m.n_chunks + c) * tile_bytes(m.kind);
+    switch (m.kind) {
+    case TILE_Q4_K:
+        pack_q4_k(&s, &m, i_group, c, lane, (tile_q4_k *)t);
+        break;
+    case TILE_Q6_K:
+        pack_q6_k(&s, &m, i_group, c, lane, (tile_q6_k *)t);
+        break;
+    case TILE_Q8_0:
+        pack_q8_0(&s, &m, type, i_group, c, lane, (tile_q8_0 *)t);
+        break;
+    case TILE_F32:
+        pack_plain(&s, &m, i_group, c, lane, 4, t);
+        break;
+    case TILE_F16:
+    case TILE_BF16:
+        pack_plain(&s, &m, i_group, c, lane, 2, t);
+        break;
+    }
+}
+
+bool repack_kind(uint32_t type, int *kind)
+{
+    static const struct {
+        uint32_t type;
+        int kind;
+    } kinds[] = {{APR_Q4_K, TILE_Q4_K}, {APR_Q6_K, TILE_Q6_K}, {APR_Q8_0, TILE_Q8_0}, {APR_Q4_0, TILE_Q8_0},
+                 {APR_Q5_0, TILE_Q8_0}, {APR_IQ4_NL, TILE_Q8_0}, {APR_F16, TILE_F16}, {APR_BF16, TILE_BF16},
+                 {APR_F32, TILE_F32}};
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        if (kinds[i].type == type) return *kind = kinds[i].kind, true;
+    return false;
+}
+
+uint64_t repack_bytes(int kind, uint32_t n_rows, uint32_t n_cols)
+{
+    uint64_t n_groups = (n_rows + TILE_ROWS - 1) / TILE_ROWS, n_chunks = (n_cols + tile_cols(kind) - 1) / tile_cols(kind);
+    return n_groups * n_chunks * tile_bytes(kind);
+}
+
+void repack_rows(const struct mat *m, uint32_t type, const void *rows, uint64_t row_bytes, uint32_t i_row,
+                 uint32_t n_rows, cudaStream_t s)
+{
+    uint32_t n_groups = (n_rows + TILE_ROWS - 1) / TILE_ROWS, n = n_groups * m->n_chunks;
+    struct src src = {(const uint8_t *)rows, row_bytes, i_row, n_rows};
+    pack_kernel<<<(n + 3) / 4, dim3(32, 4), 0, s>>>(*m, src, type, n_groups);
+}
+
+/* ---- back ------------------------------------------------------------------------------------------------ */
+
+template <class OUT>
+static __device__ __forceinline__ void unpack_lane(const struct mat &m, uint32_t i_tile, int lane, uint32_t i_row0,
+                                                   OUT put)
+{
+    uint32_t g = i_tile / m.n_chunks, c = i_tile % m.n_chunks;
+    const uint8_t *t = m.tiles + (uint64_t)i_tile * tile_bytes(m.kind);
+    for (int p = 0; p < 4; p++) {
+        float x[32];
+        uint32_t row = g * TILE_ROWS + 4 * p + lane / 8;
+        uint32_t n = (uint32_t)tile_values(m.kind, t, p, lane, x);
+        uint32_t col = c * tile_cols(m.kind) + (uint32_t)(lane % 8) * n;
+        put(row - i_row0, col, n, x);
+    }
+}
+
+static __global__ void unpack_f32_kernel(struct mat m, uint32_t i_tile0, uint32_t n_tiles, uint32_t i_row,
+                                         uint32_t n_rows, float *out)
+{
+    uint32_t i = blockIdx.x * blockDim.y + threadIdx.y;
+    if (i >= n_tiles) return;
+    unpack_lane(m, i_tile0 + i, (int)threadIdx.x, i_row, [&](uint32_t r, uint32_t col, uint32_t n, const float *x) {
+        if (r >= n_rows) return;
+        for (uint32_t k = 0; k < n; k++)
+            if (col + k < m.n_cols) out[(uint64_t)r * m.n_cols + col + k] = x[k];
+    });
+}
+void unpack_f32(const struct mat *m, uint32_t i_row, uint32_t n_rows, float *out, cudaStream_t s)
+{
+    uint32_t n_tiles = (n_rows + TILE_ROWS - 1) / TILE_ROWS * m->n_chunks;
+    unpack_f32_kernel<<<(n_tiles + 3) / 4, dim3(32, 4), 0, s>>>(*m, i_row / TILE_ROWS * m->n_chunks, n_tiles,
+                                                                i_row, n_rows, out);
+}
+
+/* For prompts: a warp writes rows of 16-byte pieces. */
+template <int KIND>
+static __global__ void unpack_bf16_kernel(struct mat m, uint32_t n_tiles, __nv_bfloat16 *out)
+{
+    uint32_t i = blockIdx.x * blockDim.y + threadIdx.y;
+    int lane = (int)threadIdx.x;
+    if (i >= n_tiles) return;
+    uint32_t g = i / m.n_chunks, c = i % m.n_chunks;
+    const uint8_t *t = m.tiles + (uint64_t)i * tile_bytes(KIND);
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+        float x[32];
+        uint32_t row = g * TILE_ROWS + 4 * p + lane / 8;
+        const int n = tile_values(KIND, t, p, lane, x);
+        uint32_t col = c * tile_cols(KIND) + (uint32_t)(lane % 8) * n;
+        if (row >= m.n_rows) continue;
+        __nv_bfloat16 *to = out + (uint64_t)row * m.n_cols + col;
+        if (col + n <= m.n_cols && m.n_cols % 8 == 0 && n % 8 == 0) {
+#pragma unroll
+            for (int k = 0; k < n; k += 8) {
+                __nv_bfloat162 v[4];
+#pragma unroll
+                for (int q = 0; q < 4; q++) v[q] = __floats2bfloat162_rn(x[k + 2 * q], x[k + 2 * q + 1]);
+                *(uint4 *)(to + k) = *(const uint4 *)v;
+            }
+        } else {
+            for (int k = 0; k < n; k++)
+                if (col + k < m.n_cols) to[k] = __float2bfloat16(x[k]);
+        }
+    }
+}
+void unpack_bf16(const struct mat *m, __nv_bfloat16 *out, cudaStream_t s)
+{
+    uint32_t n = m->n_groups * m->n_chunks, n_blocks = (n + 3) / 4;
+    dim3 t(32, 4);
+    switch (m->kind) {
+    case TILE_Q4_K:
+        unpack_bf16_kernel<TILE_Q4_K><<<n_blocks, t, 0, s>>>(*m, n, out);
+        break;
+    case TILE_Q6_K:
+        unpack_bf16_kernel<TILE_Q6_K><<<n_blocks, t, 0, s>>>(*m, n, out);
+        break;
+    case TILE_Q8_0:
+        unpack_bf16_kernel<TILE_Q8_0><<<n_blocks, t, 0, s>>>(*m, n, out);
+        break;
+    case TILE_F16:
+        unpack_bf16_kernel<TILE_F16><<<n_blocks, t, 0, s>>>(*m, n, out);
+        break;
+    case TILE_BF16:
+        unpack_bf16_kernel<TILE_BF16><<<n_blocks, t, 0, s>>>(*m, n, out);
+        break;
+    case TILE_F32:
+        unpack_bf16_kernel<TILE_F32><<<n_blocks, t, 0, s>>>(*m, n, out);
+        break;
+    }
+}
+
+/* ---- embedding: one row of tiles a token ------------------------------------------------------------------ */
+
+static __device__ void embed_row(const struct mat &m, uint32_t id, float scale, float *x)
+{
+    int p = (int)(id % TILE_ROWS / 4), quarter = (int)(id % 4);
+    for (uint32_t i = threadIdx.x; i < m.n_chunks * 8; i += blockDim.x) {
+        float v[32];
+        uint32_t c = i / 8, lane = quarter * 8 + i % 8;
+        const uint8_t *t = m.tiles + ((uint64_t)(id / TILE_ROWS) * m.n_chunks + c) * tile_bytes(m.kind);
+        uint32_t n = (uint32_t)tile_values(m.kind, t, p, (int)lane, v), col = c * tile_cols(m.kind) + i % 8 * n;
+        for (uint32_t k = 0; k < n; k++)
+            if (col + k < m.n_cols) x[col + k] = v[k] * scale;
+    }
+}
+static __global__ void embed_kernel(struct mat m, const int32_t *ids, float scale, float *x)
+{
+    embed_row(m, (uint32_t)ids[blockIdx.x], scale, x + (uint64_t)blockIdx.x * m.n_cols);
+}
+void embed_rows(const struct mat *m, const int32_t *ids, uint32_t n, float scale, float *x, cudaStream_t s)
+{
+    embed_kernel<<<n, 128, 0, s>>>(*m, ids, scale, x);
+}
+static __global__ void embed_step_kernel(struct mat m, const struct step *st, float scale, float *x)
+{
+    embed_row(m, (uint32_t)st->id, scale, x);
+}
+void embed_step(const struct mat *m, const struct step *st, float scale, float *x, cudaStream_t s)
+{
+    embed_step_kernel<<<1, 512, 0, s>>>(*m, st, scale, x);
+}

@@ -1,0 +1,262 @@
+/* Weights as the kernels read them: tiles of 16 rows, one tile a contiguous run of bytes.
+ *
+ * A tile has as many bytes as the blocks it was made of, and holds the same bits in another order (pack),
+ * so that a warp reads it in 16-byte pieces without gaps: piece (plane p, lane l) belongs to row
+ * 4 p + l / 8, and within the row to the l % 8-th eighth of the tile's columns. Matrices are padded with
+ * zeros to whole tiles.
+ *
+ *   type         rows x columns   bytes   piece of a lane
+ *   Q4_K            16 x 256       2304   32 nibbles of sub-block l % 8: low = values 0..15, high = 16..31
+ *   Q6_K            16 x 256       3360   as Q4_K, and 8 bytes of upper two bits
+ *   Q8_0            16 x 128       2176   16 int8
+ *   F16, BF16       16 x  64       2048   8 values
+ *   F32             16 x  32       2048   4 values
+ *
+ * Q4_0, Q5_0 and IQ4_NL, whose values are int8 times a scale for 32, are held as Q8_0 without loss.
+ */
+#ifndef APR_TILES_CUH
+#define APR_TILES_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <stdint.h>
+
+#define TILE_ROWS 16
+#define ACT_COLS  256
+
+/* 256 activations in int8, a scale for 16. s[j]: scales of values 0..15 and 16..31 of sub-block j, and those
+ * times the sums of the int8. */
+struct act_block {
+    int8_t lo[8][16], hi[8][16];
+    float4 s[8];
+};
+static_assert(sizeof(act_block) == 384, "act_block");
+
+enum tile_kind { TILE_Q4_K, TILE_Q6_K, TILE_Q8_0, TILE_F16, TILE_BF16, TILE_F32, N_TILE_KINDS };
+
+struct tile_q4_k {
+    uint4 q[4][32];
+    uint32_t lo[32]; /* byte p: low four bits of scale and of min of plane p */
+    uint16_t hi[32]; /* nibble p: upper two bits of scale and of min */
+    __half2 d[4][4]; /* [quarter][plane]: d, dmin */
+};
+static_assert(sizeof(tile_q4_k) == 16 * 144, "tile_q4_k");
+
+struct tile_q6_k {
+    uint4 lo[4][32];
+    uint2 hi[4][32]; /* bits 8 b + 2 i of x: value 4 i + b; of y: value 16 + 4 i + b */
+    char2 scale[4][32];
+    __half d[4][4]; /* [quarter][plane] */
+};
+static_assert(sizeof(tile_q6_k) == 16 * 210, "tile_q6_k");
+
+struct tile_q8_0 {
+    uint4 q[4][32];
+    __half d[4][16]; /* [plane][4 quarter + block] */
+};
+static_assert(sizeof(tile_q8_0) == 16 * 4 * 34, "tile_q8_0");
+
+struct tile_16 { /* F16, BF16 */
+    uint4 x[4][32];
+};
+struct tile_f32 {
+    float4 x[4][32];
+};
+static_assert(sizeof(tile_16) == 2048 && sizeof(tile_f32) == 2048, "tile_16");
+
+__host__ __device__ constexpr uint32_t tile_cols(int kind)
+{
+    return kind == TILE_Q4_K || kind == TILE_Q6_K ? 256 : kind == TILE_Q8_0 ? 128 : kind == TILE_F32 ? 32 : 64;
+}
+__host__ __device__ constexpr uint32_t tile_bytes(int kind)
+{
+    return kind == TILE_Q4_K   ? sizeof(tile_q4_k)
+           : kind == TILE_Q6_K ? sizeof(tile_q6_k)
+           : kind == TILE_Q8_0 ? sizeof(tile_q8_0)
+                               : sizeof(tile_16);
+}
+__host__ __device__ constexpr bool tile_is_quantized(int kind)
+{
+    return kind == TILE_Q4_K || kind == TILE_Q6_K || kind == TILE_Q8_0;
+}
+
+/* unsigned bytes of a times signed bytes of b, added to c */
+static __device__ __forceinline__ int dot4_us(uint32_t a, int b, int c)
+{
+    int d;
+    asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+}
+
+struct act_regs { /* of one sub-block of 32 */
+    int4 lo, hi;
+    float4 s;
+};
+static __device__ __forceinline__ act_regs act_load(const act_block *a, int i_sub)
+{
+    act_regs r;
+    r.lo = *(const int4 *)a->lo[i_sub];
+    r.hi = *(const int4 *)a->hi[i_sub];
+    r.s = a->s[i_sub];
+    return r;
+}
+
+/* acc[p] += row 4 p + lane / 8 of the tile times the activations; sums over the lanes of a quarter remain. */
+static __device__ __forceinline__ void tile_mac_q4_k(const tile_q4_k *t, const act_block *act, int lane,
+                                                     float acc[4])
+{
+    act_regs a = act_load(act, lane % 8);
+    float sum = a.s.z + a.s.w;
+    uint32_t lo = t->lo[lane], hi = t->hi[lane];
+    uint4 dw = *(const uint4 *)t->d[lane / 8];
+    const uint32_t d4[4] = {dw.x, dw.y, dw.z, dw.w};
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+        uint4 q = t->q[p][lane];
+        int l = dot4_us(q.x & 0x0f0f0f0fu, a.lo.x, 0), h = dot4_us(q.x & 0xf0f0f0f0u, a.hi.x, 0);
+        l = dot4_us(q.y & 0x0f0f0f0fu, a.lo.y, l), h = dot4_us(q.y & 0xf0f0f0f0u, a.hi.y, h);
+        l = dot4_us(q.z & 0x0f0f0f0fu, a.lo.z, l), h = dot4_us(q.z & 0xf0f0f0f0u, a.hi.z, h);
+        l = dot4_us(q.w & 0x0f0f0f0fu, a.lo.w, l), h = dot4_us(q.w & 0xf0f0f0f0u, a.hi.w, h);
+        uint32_t up = hi >> 4 * p;
+        float scale = (float)(int)((lo >> 8 * p & 15u) | (up & 3u) << 4);
+        float min = (float)(int)((lo >> (8 * p + 4) & 15u) | (up & 12u) << 2);
+        float2 d = __half22float2(*(const __half2 *)&d4[p]);
+        float dot = a.s.x * (float)l + a.s.y * (float)(h >> 4);
+        acc[p] = fmaf(d.x * scale, dot, acc[p]);
+        acc[p] = fmaf(-d.y * min, sum, acc[p]);
+    }
+}
+
+static __device__ __forceinline__ void tile_mac_q6_k(const tile_q6_k *t, const act_block *act, int lane,
+                                                     float acc[4])
+{
+    act_regs a = act_load(act, lane % 8);
+    uint2 dw = *(const uint2 *)t->d[lane / 8];
+    const __half2 d2[2] = {*(const __half2 *)&dw.x, *(const __half2 *)&dw.y};
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+        uint4 q = t->lo[p][lane];
+        uint2 up = t->hi[p][lane];
+        const uint32_t w[4] = {q.x, q.y, q.z, q.w};
+        const int al[4] = {a.lo.x, a.lo.y, a.lo.z, a.lo.w}, ah[4] = {a.hi.x, a.hi.y, a.hi.z, a.hi.w};
+        int l = 0, h = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            uint32_t ul = up.x >> 2 * i & 0x03030303u, uh = up.y >> 2 * i & 0x03030303u;
+            l = dot4_us((w[i] & 0x0f0f0f0fu) | ul << 4, al[i], l);
+            h = dot4_us((w[i] >> 4 & 0x0f0f0f0fu) | uh << 4, ah[i], h);
+        }
+        char2 s = t->scale[p][lane];
+        float d = p % 2 ? __high2float(d2[p / 2]) : __low2float(d2[p / 2]);
+        float lo = fmaf(a.s.x, (float)l, -32.0f * a.s.z), up16 = fmaf(a.s.y, (float)h, -32.0f * a.s.w);
+        acc[p] = fmaf(d, fmaf((float)s.x, lo, (float)s.y * up16), acc[p]);
+    }
+}
+
+/* i_half: which 128 of the 256 activations */
+static __device__ __forceinline__ void tile_mac_q8_0(const tile_q8_0 *t, const act_block *act, int i_half,
+                                                     int lane, float acc[4])
+{
+    int i_sub = 4 * i_half + lane % 8 / 2;
+    bool upper = lane & 1;
+    int4 a = *(const int4 *)(upper ? act->hi[i_sub] : act->lo[i_sub]);
+    float s = upper ? act->s[i_sub].y : act->s[i_sub].x;
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+        uint4 q = t->q[p][lane];
+        int v = __dp4a((int)q.x, a.x, 0);
+        v = __dp4a((int)q.y, a.y, v);
+        v = __dp4a((int)q.z, a.z, v);
+        v = __dp4a((int)q.w, a.w, v);
+        float d = __half2float(t->d[p][lane / 8 * 4 + lane % 8 / 2]);
+        acc[p] = fmaf(d * s, (float)v, acc[p]);
+    }
+}
+
+template <bool BF16>
+static __device__ __forceinline__ float2 pair_of(uint32_t w)
+{
+    if (BF16) return make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u));
+    return __half22float2(*(const __half2 *)&w);
+}
+/* x: the tile's 64 activations */
+template <bool BF16>
+static __device__ __forceinline__ void tile_mac_16(const tile_16 *t, const float *x, int lane, float acc[4])
+{
+    float4 x0 = *(const float4 *)(x + lane % 8 * 8), x1 = *(const float4 *)(x + lane % 8 * 8 + 4);
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+        uint4 w = t->x[p][lane];
+        float2 a = pair_of<BF16>(w.x), b = pair_of<BF16>(w.y), c = pair_of<BF16>(w.z), d = pair_of<BF16>(w.w);
+        float v = acc[p];
+        v = fmaf(a.x, x0.x, v), v = fmaf(a.y, x0.y, v), v = fmaf(b.x, x0.z, v), v = fmaf(b.y, x0.w, v);
+        v = fmaf(c.x, x1.x, v), v = fmaf(c.y, x1.y, v), v = fmaf(d.x, x1.z, v), v = fmaf(d.y, x1.w, v);
+        acc[p] = v;
+    }
+}
+static __device__ __forceinline__ void tile_mac_f32(const tile_f32 *t, const float *x, int lane, float acc[4])
+{
+    float4 x0 = *(const float4 *)(x + lane % 8 * 4);
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+        float4 w = t->x[p][lane];
+        acc[p] = fmaf(w.x, x0.x, fmaf(w.y, x0.y, fmaf(w.z, x0.z, fmaf(w.w, x0.w, acc[p]))));
+    }
+}
+
+/* The values of a lane's piece in plane p, as the type defines them: 32, 16, 8 or 4 of them. */
+static __device__ __forceinline__ int tile_values(int kind, const void *tile, int p, int lane, float *x)
+{
+    if (kind == TILE_Q4_K) {
+        const tile_q4_k *t = (const tile_q4_k *)tile;
+        const uint8_t *q = (const uint8_t *)&t->q[p][lane];
+        uint32_t up = t->hi[lane] >> 4 * p;
+        float2 d = __half22float2(t->d[lane / 8][p]);
+        float dl = d.x * (float)(int)((t->lo[lane] >> 8 * p & 15u) | (up & 3u) << 4);
+        float ml = d.y * (float)(int)((t->lo[lane] >> (8 * p + 4) & 15u) | (up & 12u) << 2);
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            x[i] = __fsub_rn(__fmul_rn(dl, (float)(q[i] & 15)), ml);
+            x[16 + i] = __fsub_rn(__fmul_rn(dl, (float)(q[i] >> 4)), ml);
+        }
+        return 32;
+    }
+    if (kind == TILE_Q6_K) {
+        const tile_q6_k *t = (const tile_q6_k *)tile;
+        const uint8_t *q = (const uint8_t *)&t->lo[p][lane];
+        uint2 up = t->hi[p][lane];
+        char2 s = t->scale[p][lane];
+        float d = __half2float(t->d[lane / 8][p]);
+        float d0 = d * (float)s.x, d1 = d * (float)s.y;
+#pragma unroll
+        for (int i = 0; i < 16; i++) {
+            int bit = 8 * (i % 4) + 2 * (i / 4);
+            x[i] = d0 * (float)((int)((q[i] & 15) | (up.x >> bit & 3u) << 4) - 32);
+            x[16 + i] = d1 * (float)((int)((q[i] >> 4) | (up.y >> bit & 3u) << 4) - 32);
+        }
+        return 32;
+    }
+    if (kind == TILE_Q8_0) {
+        const tile_q8_0 *t = (const tile_q8_0 *)tile;
+        const int8_t *q = (const int8_t *)&t->q[p][lane];
+        float d = __half2float(t->d[p][lane / 8 * 4 + lane % 8 / 2]);
+#pragma unroll
+        for (int i = 0; i < 16; i++) x[i] = d * (float)q[i];
+        return 16;
+    }
+    if (kind == TILE_F32) {
+        const float *v = (const float *)&((const tile_f32 *)tile)->x[p][lane];
+#pragma unroll
+        for (int i = 0; i < 4; i++) x[i] = v[i];
+        return 4;
+    }
+    const uint32_t *w = (const uint32_t *)&((const tile_16 *)tile)->x[p][lane];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float2 v = kind == TILE_BF16 ? pair_of<true>(w[i]) : pair_of<false>(w[i]);
+        x[2 * i] = v.x, x[2 * i + 1] = v.y;
+    }
+    return 8;
+}
+
+#endif

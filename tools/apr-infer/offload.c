@@ -1,0 +1,287 @@
+/* From weights bound for the CPU to the plugin's description. See offload.h. */
+#include "offload.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "forward.h"
+#include "gpu/load.h"
+#include "log.h"
+
+#define MAX_SEQS    4u
+#define N_CHUNK     2048u /* tokens of a prompt computed at once */
+#define MAX_DEVICES 64u
+
+struct seq {
+    const struct apr_cache *cache;
+    struct apr_gpu_seq *seq;
+};
+
+struct apr_offload {
+    struct apr_arena arena;
+    const struct apr_gpu *gpu;
+    struct apr_gpu_device *device;
+    struct apr_gpu_model *model;
+    struct seq seqs[MAX_SEQS];
+    size_t n_seqs;
+};
+
+/* ---- what the plugin cannot compute -----------------------------------------------------------------------
+ */
+
+struct lack {
+    bool is_there;
+    const char *what;
+};
+
+static bool any_local(const struct apr_config *c)
+{
+    return c->window != 0;
+}
+
+static bool layers_have(const struct apr_forward *f, bool (*has)(const struct apr_layer *l))
+{
+    for (uint32_t i = 0; i < f->w.cfg->n_layers; i++)
+        if (has(&f->w.layers[i])) return true;
+    return false;
+}
+static bool has_post_norm(const struct apr_layer *l)
+{
+    return l->post_attn_norm || l->post_ffn_norm;
+}
+static bool has_ffn_bias(const struct apr_layer *l)
+{
+    return l->ffn.gate.bias || l->ffn.up.bias;
+}
+
+static enum apr_code check_supported(const struct apr_forward *f, struct apr_err *e)
+{
+    const struct apr_config *c = f->w.cfg;
+    const struct lack lacks[] = {
+        {c->moe.n_experts != 0, "a mixture of experts"},
+        {c->mla.kv_rank != 0, "latent attention"},
+        {c->norm == APR_NORM_LAYER, "LayerNorm"},
+        {c->activation != APR_SILU || !c->is_gated, "a feed-forward block other than SwiGLU"},
+        {c->is_parallel, "parallel attention and feed-forward blocks"},
+        {c->n_positions != 0, "learned positions"},
+        {any_local(c), "a sliding window"},
+        {layers_have(f, has_post_norm), "norms behind the blocks"},
+        {layers_have(f, has_ffn_bias), "biases in the feed-forward block"},
+        {c->attn_softcap > 0 || c->logit_softcap > 0, "soft caps"},
+        {c->residual_scale > 0 || c->logit_scale > 0, "scaled residuals or logits"},
+        {f->w.head.bias != NULL, "a bias of the head"},
+        {f->rope.n_half * 2 != c->head_dim, "partial rotation"},
+        {f->rope.long_inv_freq || c->rope.scaling == APR_ROPE_DYNAMIC, "rotation that depends on the length"},
+        {f->rope_local.n_half != 0, "two rotations"},
+    };
+    for (size_t i = 0; i < sizeof lacks / sizeof *lacks; i++)
+        if (lacks[i].is_there)
+            return apr_fail(e, APR_EUNAVAIL,
+                            "cuda: the model has %s, which the plugin cannot compute; use --device cpu",
+                            lacks[i].what);
+    return APR_OK;
+}
+
+/* ---- description
+ * ------------------------------------------------------------------------------------------- */
+
+static struct apr_gpu_mat mat_of(const struct apr_mat *m)
+{
+    return (struct apr_gpu_mat){.data = m->data,
+                                .row_bytes = m->row_bytes,
+                                .type = (uint32_t)m->type,
+                                .n_rows = (uint32_t)m->n_rows,
+                                .n_cols = (uint32_t)m->n_cols,
+                                .bias = m->bias};
+}
+
+static enum apr_code describe(const struct apr_forward *f, const struct apr_model *m, struct apr_arena *a,
+                              struct apr_gpu_desc *d, struct apr_err *e)
+{
+    const struct apr_config *c = f->w.cfg;
+    const struct apr_tensor *embed = apr_model_role(m, APR_ROLE_EMBED, 0);
+    struct apr_gpu_layer *layers;
+    TRY(apr_arena_try(a, &layers, c->n_layers, sizeof *layers, "layers", e));
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        const struct apr_layer *l = &f->w.layers[i];
+        layers[i] = (struct apr_gpu_layer){.q = mat_of(&l->q),
+                                           .k = mat_of(&l->k),
+                                           .v = mat_of(&l->v),
+                                           .o = mat_of(&l->o),
+                                           .gate = mat_of(&l->ffn.gate),
+                                           .up = mat_of(&l->ffn.up),
+                                           .down = mat_of(&l->ffn.down),
+                                           .attn_norm = l->attn_norm.w,
+                                           .ffn_norm = l->ffn_norm.w,
+                                           .q_norm = l->q_norm,
+                                           .k_norm = l->k_norm};
+    }
+    *d = (struct apr_gpu_desc){.struct_bytes = sizeof *d,
+                               .n_layers = c->n_layers,
+                               .n_hidden = c->n_hidden,
+                               .n_heads = c->n_heads,
+                               .n_heads_kv = c->n_heads_kv,
+                               .head_dim = c->head_dim,
+                               .n_inter = c->n_inter,
+                               .n_vocab = c->n_vocab,
+                               .norm_eps = c->norm_eps,
+                               .embed_scale = c->embed_scale > 0 ? (float)c->embed_scale : 1.0f,
+                               .attn_scale = c->attn_scale > 0 ? (float)c->attn_scale
+                                                               : 1.0f / sqrtf((float)c->head_dim),
+                               .rope_pairs = c->rope_pairs,
+                               .inv_freq = f->rope.inv_freq,
+                               .rope_scale = (float)f->rope.scale,
+                               .head = mat_of(&f->w.head),
+                               .final_norm = f->w.final_norm.w,
+                               .layers = layers};
+    d->embed = (struct apr_gpu_mat){.data = f->w.embed.data,
+                                    .row_bytes = f->w.embed.row_bytes,
+                                    .type = (uint32_t)embed->type,
+                                    .n_rows = c->n_vocab,
+                                    .n_cols = c->n_hidden};
+    return APR_OK;
+}
+
+/* ---- opening
+ * ----------------------------------------------------------------------------------------------- */
+
+struct shown {
+    struct apr_progress bar;
+    uint64_t n_bytes;
+};
+
+static void progress(void *ctx, uint64_t n_bytes)
+{
+    struct shown *s = ctx;
+    apr_progress_add(&s->bar, n_bytes - s->n_bytes);
+    s->n_bytes = n_bytes;
+}
+
+static enum apr_code open_model(struct apr_offload *o, const struct apr_forward *f, const struct apr_model *m,
+                                size_t n_ctx, struct apr_err *e)
+{
+    struct apr_gpu_desc d;
+    struct apr_gpu_err ge = {{0}};
+    struct apr_gpu_plan plan;
+    struct shown shown = {.n_bytes = 0};
+    struct apr_gpu_opts opts = {.exact = f->c.exact, .n_ctx = (uint32_t)n_ctx};
+    opts.n_chunk = f->c.exact ? 256 : (uint32_t)(n_ctx < N_CHUNK ? n_ctx : N_CHUNK);
+    TRY(check_supported(f, e));
+    TRY(describe(f, m, &o->arena, &d, e));
+    TRY(apr_gpu_code(o->gpu->model_plan(o->device, &d, &opts, &plan, &ge), &ge, e));
+    apr_verbose("device memory: weights %" PRIu64 ", cache %" PRIu64 ", work %" PRIu64 ", free %" PRIu64,
+               plan.weights, plan.cache, plan.work, plan.free);
+    apr_progress_begin(&shown.bar, "to the GPU", plan.weights, "bytes");
+    enum apr_gpu_status s = o->gpu->model_open(o->device, &d, &opts, progress, &shown, &o->model, &ge);
+    apr_progress_end(&shown.bar);
+    return apr_gpu_code(s, &ge, e);
+}
+
+/* "cuda" or "cuda:N" */
+static enum apr_code device_number(const char *device, uint32_t *i, struct apr_err *e)
+{
+    *i = 0;
+    if (!strcmp(device, "cuda")) return APR_OK;
+    if (!strncmp(device, "cuda:", 5) && device[5] >= '0' && device[5] <= '9') {
+        char *end;
+        unsigned long v = strtoul(device + 5, &end, 10);
+        if (!*end && v < MAX_DEVICES) return *i = (uint32_t)v, APR_OK;
+    }
+    return apr_fail(e, APR_EUSAGE, "--device: found \"%.40s\", expected auto, cpu, cuda or cuda:N", device);
+}
+
+static enum apr_code open_parts(struct apr_offload *o, uint32_t i_device, const struct apr_forward *f,
+                                const struct apr_model *m, size_t n_ctx, struct apr_err *e)
+{
+    struct apr_gpu_err ge = {{0}};
+    TRY(apr_gpu_load(&o->gpu, e));
+    TRY(apr_gpu_code(o->gpu->device_open(i_device, &o->device, &ge), &ge, e));
+    return open_model(o, f, m, n_ctx, e);
+}
+
+enum apr_code apr_offload_open(struct apr_offload **out, const char *device, const struct apr_forward *f,
+                               const struct apr_model *m, size_t n_ctx, struct apr_err *e)
+{
+    bool is_auto = !device || !strcmp(device, "auto");
+    uint32_t i_device = 0;
+    struct apr_arena arena;
+    *out = NULL;
+    if (device && !strcmp(device, "cpu")) return APR_OK;
+    if (!is_auto) TRY(device_number(device, &i_device, e));
+    if (is_auto && !apr_gpu_driver_found()) return APR_OK;
+    apr_arena_init(&arena);
+    struct apr_offload *o = apr_arena_get(&arena, sizeof *o);
+    *o = (struct apr_offload){.arena = arena};
+    enum apr_code code = open_parts(o, i_device, f, m, n_ctx, e);
+    if (code == APR_OK) {
+        if (is_auto) apr_note("device: %s", o->gpu->device_name(o->device));
+        return *out = o, APR_OK;
+    }
+    apr_offload_close(o);
+    if (!is_auto) return code;
+    apr_note("device: cpu (%s)", e->text);
+    return APR_OK;
+}
+
+void apr_offload_close(struct apr_offload *o)
+{
+    if (!o) return;
+    for (size_t i = 0; i < o->n_seqs; i++) o->gpu->seq_close(o->seqs[i].seq);
+    if (o->model) o->gpu->model_close(o->model);
+    if (o->device) o->gpu->device_close(o->device);
+    struct apr_arena arena = o->arena;
+    apr_arena_free(&arena);
+}
+
+const char *apr_offload_name(const struct apr_offload *o)
+{
+    return o->gpu->device_name(o->device);
+}
+
+/* ---- running
+ * ----------------------------------------------------------------------------------------------- */
+
+static enum apr_code seq_of(struct apr_offload *o, const struct apr_cache *cache, struct apr_gpu_seq **s,
+                            struct apr_err *e)
+{
+    struct apr_gpu_err ge = {{0}};
+    size_t i = 0;
+    while (i < o->n_seqs && o->seqs[i].cache != cache) i++;
+    if (i == MAX_SEQS) return apr_fail(e, APR_EUNAVAIL, "cuda: more than %u sequences", MAX_SEQS);
+    if (i == o->n_seqs) {
+        TRY(apr_gpu_code(o->gpu->seq_open(o->model, (uint32_t)cache->n_max, &o->seqs[i].seq, &ge), &ge, e));
+        o->seqs[i].cache = cache;
+        o->n_seqs++;
+    }
+    *s = o->seqs[i].seq;
+    o->gpu->seq_truncate(*s, (uint32_t)cache->n_pos);
+    return APR_OK;
+}
+
+enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, const int32_t *ids, size_t n,
+                              size_t n_rows, float *logits, struct apr_err *e)
+{
+    struct apr_gpu_seq *s;
+    struct apr_gpu_err ge = {{0}};
+    TRY(seq_of(o, cache, &s, e));
+    TRY(apr_gpu_code(o->gpu->forward(o->model, s, ids, (uint32_t)n, (uint32_t)n_rows, logits, &ge), &ge, e));
+    cache->n_pos += n;
+    return APR_OK;
+}
+
+enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache, int32_t id, size_t n,
+                                 const int32_t *stop, size_t n_stop, int32_t *out, size_t *n_out,
+                                 struct apr_err *e)
+{
+    struct apr_gpu_seq *s;
+    struct apr_gpu_err ge = {{0}};
+    uint32_t n_made = 0;
+    TRY(seq_of(o, cache, &s, e));
+    TRY(apr_gpu_code(o->gpu->greedy(o->model, s, id, (uint32_t)n, stop, (uint32_t)n_stop, out, &n_made, &ge),
+                     &ge, e));
+    cache->n_pos += n_made;
+    *n_out = n_made;
+    return APR_OK;
+}

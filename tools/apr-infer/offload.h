@@ -1,0 +1,33 @@
+/* The forward pass on a GPU: the bound weights as the plugin's description, sequences beside the caches.
+ *
+ * A cache stays the caller's handle for a sequence: its n_pos is the truth, its pages on the host stay
+ * empty. What the plugin cannot compute is refused by name (APR_EUNAVAIL); nothing falls back to the CPU.
+ *
+ *     TRY(apr_offload_open(&o, "cuda:0", &fwd, model, n_ctx, e));
+ *     TRY(apr_offload_run(o, &cache, ids, n, 1, logits, e)); apr_offload_close(o);
+ */
+#ifndef APR_INFER_OFFLOAD_H
+#define APR_INFER_OFFLOAD_H
+
+#include "cache.h"
+#include "model.h"
+
+struct apr_forward;
+struct apr_offload;
+
+/* device: NULL or "auto", "cpu", "cuda", "cuda:N". *o stays NULL where the CPU computes. */
+APR_MUST_USE enum apr_code apr_offload_open(struct apr_offload **o, const char *device,
+                                            const struct apr_forward *f, const struct apr_model *m,
+                                            size_t n_ctx, struct apr_err *e);
+void apr_offload_close(struct apr_offload *o); /* NULL is fine */
+const char *apr_offload_name(const struct apr_offload *o);
+/* Appends n tokens at cache->n_pos and advances it; logits: [n_rows, n_vocab] of the last n_rows of them. */
+APR_MUST_USE enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, const int32_t *ids,
+                                           size_t n, size_t n_rows, float *logits, struct apr_err *e);
+/* Appends id and the tokens that follow it greedily, n in all; out: what was chosen after each. Ends early
+ * behind one of the stop tokens. */
+APR_MUST_USE enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache, int32_t id,
+                                              size_t n, const int32_t *stop, size_t n_stop, int32_t *out,
+                                              size_t *n_out, struct apr_err *e);
+
+#endif
