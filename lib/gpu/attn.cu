@@ -46,7 +46,7 @@ static __device__ __forceinline__ T *cache_at(void *base, const struct kv &kv, c
 }
 
 /* One head by one warp: RMSNorm over the head where the model has it, rotation; to: [dim_pad]. */
-static __device__ void head_prepare(const struct heads &h, const float *x, const float *norm, uint32_t pos, float scale,
+static __device__ __noinline__ void head_prepare(const struct heads &h, const float *x, const float *norm, uint32_t pos, float scale,
                                     float *to, int lane)
 {
     float factor = 1.0f;
@@ -77,66 +77,40 @@ static __device__ __forceinline__ void load8(const __half *p, float v[8])
         v[2 * i] = f.x, v[2 * i + 1] = f.y;
     }
 }
-static __device__ __forceinline__ void load8(const float *p, float v[8])
-{
-    float4 a = *(const float4 *)p, b = *(const float4 *)(p + 4);
-    v[0] = a.x, v[1] = a.y, v[2] = a.z, v[3] = a.w, v[4] = b.x, v[5] = b.y, v[6] = b.z, v[7] = b.w;
-}
-static __device__ __forceinline__ void store1(__half *p, float v)
-{
-    *p = __float2half_rn(v);
-}
-static __device__ __forceinline__ void store1(float *p, float v)
-{
-    *p = v;
-}
+#define N_WARPS 8
+#define G_MAX   8 /* query heads that share one read of a KV head */
 
-#define N_WARPS 4
-#define G_MAX   8
-
-/* Sums v[g] over the LPK lanes of a key. Afterwards lane l of the key holds head (l * G_MAX / LPK) in v[0]
- * (LPK >= 8), or heads 2 (l % 4) and 2 (l % 4) + 1 in v[0], v[1] (LPK = 4). */
+/* Sums v[g] over the LPK lanes of a key. Afterwards lane l of the key holds head l * G_MAX / LPK in v[0]
+ * (LPK >= 8), or heads 2 l and 2 l + 1 in v[0], v[1] (LPK = 4). */
 template <int LPK>
 static __device__ __forceinline__ void scatter_sum(float v[G_MAX], int lane)
 {
     constexpr int N_STEPS = LPK >= 8 ? 3 : 2;
-    int n = G_MAX;
 #pragma unroll
     for (int i = 0; i < N_STEPS; i++) {
-        const int mask = LPK >> (i + 1);
-        n /= 2;
+        const int mask = LPK >> (i + 1), n = G_MAX >> (i + 1);
         bool up = lane & mask;
 #pragma unroll
         for (int k = 0; k < G_MAX / 2; k++) {
-            if (k >= (G_MAX >> (i + 1))) continue;
-            float send = up ? v[k] : v[k + (G_MAX >> (i + 1))], keep = up ? v[k + (G_MAX >> (i + 1))] : v[k];
+            if (k >= n) continue;
+            float send = up ? v[k] : v[k + n], keep = up ? v[k + n] : v[k];
             v[k] = keep + __shfl_xor_sync(~0u, send, mask);
         }
     }
 #pragma unroll
     for (int mask = LPK >> 4; mask >= 1; mask >>= 1) v[0] += __shfl_xor_sync(~0u, v[0], mask);
-    (void)n;
-}
-
-/* Several partial results of a head: rescaled to the common maximum and added in order. */
-static __device__ __forceinline__ void merge(float *m, float *l, float *o, float m2, float l2, float o2)
-{
-    float top = fmaxf(*m, m2), s1 = __expf(*m - top), s2 = __expf(m2 - top);
-    *o = *o * s1 + o2 * s2;
-    *l = *l * s1 + l2 * s2;
-    *m = top;
 }
 
 /* 16 neighbouring values, one a thread of a half-warp: out as F32 and as int8 with a scale. The whole warp
  * calls; there: within the head (the head size is a multiple of 16). */
-static __device__ __forceinline__ void put_act(const struct act &out, uint32_t i, float v, bool there)
+static __device__ __noinline__ void put_act(const struct act &out, uint32_t i, float v, bool there)
 {
     if (there && out.f) out.f[i] = v;
     if (!out.q) return;
     float top = fabsf(v);
 #pragma unroll
     for (int o = 8; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
-    float d = top / 127.0f, inv = top > 0 ? 127.0f / top : 0;
+    float d = top * (1.0f / 127.0f), inv = top > 1e-30f ? __fdividef(127.0f, top) : 0;
     if (!(top < 3.0e38f)) d = __int_as_float(0x7fc00000), inv = 0;
     int q = __float2int_rn(v * inv), sum = q;
 #pragma unroll
@@ -151,158 +125,283 @@ static __device__ __forceinline__ void put_act(const struct act &out, uint32_t i
     }
 }
 
-template <class T, int DIM>
-static __global__ void __launch_bounds__(32 * N_WARPS) step_kernel(const __grid_constant__ step_args a)
+static __device__ __forceinline__ void copy16(void *to, const void *from, bool there)
+{
+    int n = there ? 16 : 0;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(n));
+}
+static __device__ __forceinline__ void copies_commit()
+{
+    asm volatile("cp.async.commit_group;");
+}
+template <int N>
+static __device__ __forceinline__ void copies_wait()
+{
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+/* Which pages a split has: whole pages, at least one a warp while there are enough. */
+struct span {
+    uint32_t n_pages, n_used, first, last; /* pages first .. last - 1 of this block */
+};
+static __device__ __forceinline__ span span_of(uint32_t n, uint32_t i_split)
+{
+    span s;
+    s.n_pages = (n + PAGE - 1) / PAGE;
+    uint32_t n_want = (s.n_pages + N_WARPS - 1) / N_WARPS;
+    if (n_want > ATTN_SPLITS) n_want = ATTN_SPLITS;
+    uint32_t n_each = (s.n_pages + n_want - 1) / n_want;
+    s.n_used = (s.n_pages + n_each - 1) / n_each;
+    s.first = i_split * n_each;
+    s.last = s.first + n_each < s.n_pages ? s.first + n_each : s.n_pages;
+    return s;
+}
+
+/* Of one warp: scores of a page, then their exponentials; running maximum and sum of each head. */
+struct warp_room {
+    float score[G_MAX][PAGE];
+    float m[G_MAX], l[G_MAX], shrink[G_MAX];
+};
+/* What a block shares besides the pages. */
+template <int DIM>
+struct step_room {
+    float q[G_MAX][DIM];
+    float fresh[2][DIM]; /* this step's key and value */
+    warp_room warp[N_WARPS];
+    float scale[G_MAX][ATTN_SPLITS], sum[G_MAX];
+    bool last;
+};
+/* Of one warp: a page of keys and of values. One of each, so that a block fits beside one of the kernel before. */
+template <int DIM>
+__host__ __device__ constexpr uint32_t pages_bytes()
+{
+    return 2 * PAGE * DIM * 2;
+}
+
+/* One page against all heads of the group: scores, running softmax, values. The loops are not unrolled: a
+ * block runs through them once or twice, and fetching code costs more than branching. */
+template <int DIM>
+static __device__ __forceinline__ void page_step(const __half *k, const __half *v, uint32_t n_keys, const float q[G_MAX][8],
+                                                 warp_room *r, float acc[G_MAX][8], int lane)
 {
     constexpr int LPK = DIM / 8, KEYS = 32 / LPK;
-    __shared__ float q_s[G_MAX][DIM];
-    __shared__ float score[N_WARPS][G_MAX][32];
-    __shared__ float o_s[N_WARPS][G_MAX][DIM];
-    __shared__ float m_s[N_WARPS][G_MAX], l_s[N_WARPS][G_MAX];
-    __shared__ bool last;
+    const int part = lane % LPK, half = lane / 16;
+#pragma unroll 1
+    for (int s = 0; s < (int)PAGE / KEYS; s++) {
+        float x[8], d[G_MAX];
+        int key = s * KEYS + lane / LPK;
+        load8(k + key * DIM + 8 * part, x);
+#pragma unroll
+        for (int g = 0; g < G_MAX; g++) {
+            d[g] = 0;
+#pragma unroll
+            for (int i = 0; i < 8; i++) d[g] = fmaf(q[g][i], x[i], d[g]);
+        }
+        scatter_sum<LPK>(d, lane);
+        if (LPK >= 8) {
+            if (part % (LPK >= 8 ? LPK / 8 : 1) == 0) r->score[part / (LPK >= 8 ? LPK / 8 : 1)][key] = d[0];
+        } else {
+            r->score[2 * part][key] = d[0];
+            r->score[2 * part + 1][key] = d[1];
+        }
+    }
+    __syncwarp();
+#pragma unroll 1
+    for (int g = half; g < G_MAX; g += 2) { /* two heads at a time, a half-warp each, a key a lane */
+        float s = (uint32_t)lane % 16 < n_keys ? r->score[g][lane % 16] : -INFINITY, top = s;
+#pragma unroll
+        for (int o = 8; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+        top = fmaxf(top, r->m[g]);
+        float e = __expf(s - top), sum = e, shrink = __expf(r->m[g] - top);
+#pragma unroll
+        for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+        r->score[g][lane % 16] = e;
+        __syncwarp();
+        if (lane % 16 == 0) r->m[g] = top, r->l[g] = r->l[g] * shrink + sum, r->shrink[g] = shrink;
+    }
+    __syncwarp();
+#pragma unroll
+    for (int g = 0; g < G_MAX; g++) {
+        float shrink = r->shrink[g];
+#pragma unroll
+        for (int i = 0; i < 8; i++) acc[g][i] *= shrink;
+    }
+#pragma unroll 1
+    for (int s = 0; s < (int)PAGE / KEYS; s++) {
+        float x[8];
+        int key = s * KEYS + lane / LPK;
+        load8(v + key * DIM + 8 * part, x);
+        if ((uint32_t)key >= n_keys) continue; /* what stands there was never written */
+#pragma unroll
+        for (int g = 0; g < G_MAX; g++) {
+            float e = r->score[g][key];
+#pragma unroll
+            for (int i = 0; i < 8; i++) acc[g][i] = fmaf(e, x[i], acc[g][i]);
+        }
+    }
+    __syncwarp();
+}
+
+/* The values of this warp to shared memory. */
+template <int DIM>
+static __device__ __forceinline__ void warp_result(float *o, float acc[G_MAX][8], int lane)
+{
+    constexpr int LPK = DIM / 8;
+#pragma unroll
+    for (int g = 0; g < G_MAX; g++) {
+#pragma unroll
+        for (int i = 0; i < 8; i++) {
+#pragma unroll
+            for (int b = LPK; b < 32; b <<= 1) acc[g][i] += __shfl_xor_sync(~0u, acc[g][i], b);
+        }
+        if (lane < LPK) {
+            *(float4 *)(o + g * DIM + 8 * lane) = make_float4(acc[g][0], acc[g][1], acc[g][2], acc[g][3]);
+            *(float4 *)(o + g * DIM + 8 * lane + 4) = make_float4(acc[g][4], acc[g][5], acc[g][6], acc[g][7]);
+        }
+    }
+}
+
+/* n partial results (m, l): their scales to the common maximum, and the sum; one warp a head, a lane a part. */
+static __device__ __noinline__ void scales_of(float m, float l, bool there, float *scale, float *sum, int lane)
+{
+    float top = there ? m : -INFINITY;
+#pragma unroll
+    for (int o = 16; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+    float s = there && l != 0 ? __expf(m - top) : 0, total = there && l != 0 ? l * s : 0;
+    if (there && l != l) total = l; /* NaN must show */
+#pragma unroll
+    for (int o = 16; o; o >>= 1) total += __shfl_xor_sync(~0u, total, o);
+    if (there) scale[lane] = s;
+    if (lane == 0) *sum = total;
+}
+
+template <int DIM>
+static __global__ void __launch_bounds__(32 * N_WARPS, 1) step_kernel(const __grid_constant__ step_args a)
+{
+    extern __shared__ __align__(128) uint8_t pages[];
+    __shared__ step_room<DIM> r;
     const struct heads &h = a.h;
     const int lane = (int)threadIdx.x % 32, w = (int)threadIdx.x / 32;
     const uint32_t i_kv = blockIdx.y, group = h.n_heads / h.n_heads_kv, g0 = blockIdx.z * G_MAX;
     const uint32_t n_g = group - g0 < G_MAX ? group - g0 : G_MAX, i_head = i_kv * group + g0;
 
     let_next_start();
+    /* the state was written before this graph began, and so was the cache up to this step */
+    const uint32_t pos = (uint32_t)__ldcg(&a.st->pos);
+    const span sp = span_of(pos + 1, blockIdx.x);
+    if (blockIdx.x >= sp.n_used) return;
+    __half *mine = (__half *)(pages + w * pages_bytes<DIM>());
+    auto fetch = [&](uint32_t page) {
+        if (page < sp.last) {
+            uint64_t off = ((uint64_t)__ldg(a.kv.table + page) * h.n_heads_kv + i_kv) * PAGE * DIM;
+            for (uint32_t i = 8 * (uint32_t)lane; i < PAGE * DIM; i += 256) {
+                copy16(mine + i, (const __half *)a.kv.k + off + i, true);
+                copy16(mine + PAGE * DIM + i, (const __half *)a.kv.v + off + i, true);
+            }
+        }
+        copies_commit();
+    };
+    fetch(sp.first + w);
     wait_for_input();
-    const uint32_t pos = (uint32_t)a.st->pos, n = pos + 1;
-    const uint32_t n_want = (n + 63) / 64 < ATTN_SPLITS ? (n + 63) / 64 : ATTN_SPLITS;
-    const uint32_t n_span = ((n + n_want - 1) / n_want + 15) / 16 * 16, n_used = (n + n_span - 1) / n_span;
-    if (blockIdx.x >= n_used) return;
-    const uint32_t p0 = blockIdx.x * n_span, p1 = p0 + n_span < n ? p0 + n_span : n;
 
     for (uint32_t g = (uint32_t)w; g < n_g; g += N_WARPS)
-        head_prepare(h, a.qkv + (uint64_t)(i_head + g) * h.dim, h.q_norm, pos, h.scale, q_s[g], lane);
-    if (blockIdx.x == n_used - 1 && w == N_WARPS - 1) { /* this step's key and value */
+        head_prepare(h, a.qkv + (uint64_t)(i_head + g) * h.dim, h.q_norm, pos, h.scale, r.q[g], lane);
+    if (sp.last == sp.n_pages && w == N_WARPS - 1) { /* this step's key and value */
         const float *k = a.qkv + (uint64_t)(h.n_heads + i_kv) * h.dim, *v = k + (uint64_t)h.n_heads_kv * h.dim;
-        T *to_k = cache_at<T>(a.kv.k, a.kv, h, i_kv, pos), *to_v = cache_at<T>(a.kv.v, a.kv, h, i_kv, pos);
-        float *tmp = o_s[0][0];
-        head_prepare(h, k, h.k_norm, pos, 1.0f, tmp, lane);
+        __half *to_k = cache_at<__half>(a.kv.k, a.kv, h, i_kv, pos), *to_v = cache_at<__half>(a.kv.v, a.kv, h, i_kv, pos);
+        head_prepare(h, k, h.k_norm, pos, 1.0f, r.fresh[0], lane);
+        for (uint32_t i = lane; i < DIM; i += 32) r.fresh[1][i] = i < h.dim ? v[i] : 0.0f;
         __syncwarp();
-        for (uint32_t i = lane; i < h.dim_pad; i += 32) {
-            store1(to_k + i, tmp[i]);
-            store1(to_v + i, i < h.dim ? v[i] : 0.0f);
+        for (uint32_t i = lane; i < DIM && blockIdx.z == 0; i += 32) {
+            to_k[i] = __float2half_rn(r.fresh[0][i]);
+            to_v[i] = __float2half_rn(r.fresh[1][i]);
         }
     }
     __syncthreads();
 
-    float q[G_MAX][8], acc[G_MAX][8] = {}, m[G_MAX], l[G_MAX] = {};
-    const int part = lane % LPK;
+    float q[G_MAX][8], acc[G_MAX][8] = {};
+    warp_room *mine_r = &r.warp[w];
+    if (lane < G_MAX) mine_r->m[lane] = -1e30f, mine_r->l[lane] = 0; /* finite: no page yet must not make NaN */
+    __syncwarp();
 #pragma unroll
-    for (int g = 0; g < G_MAX; g++) {
-        m[g] = -INFINITY;
+    for (int g = 0; g < G_MAX; g++)
 #pragma unroll
-        for (int i = 0; i < 8; i++) q[g][i] = (uint32_t)g < n_g ? q_s[g][8 * part + i] : 0.0f;
-    }
-    for (uint32_t base = p0 + 32 * w; base < p1; base += 32 * N_WARPS) {
-#pragma unroll 4
-        for (int s = 0; s < 32 / KEYS; s++) {
-            uint32_t p = base + s * KEYS + lane / LPK;
-            float k[8] = {}, v[G_MAX];
-            if (p < p1) load8(cache_at<T>(a.kv.k, a.kv, h, i_kv, p) + 8 * part, k);
-#pragma unroll
-            for (int g = 0; g < G_MAX; g++) {
-                v[g] = 0;
-#pragma unroll
-                for (int i = 0; i < 8; i++) v[g] = fmaf(q[g][i], k[i], v[g]);
-            }
-            scatter_sum<LPK>(v, lane);
-            int key = s * KEYS + lane / LPK;
-            if (LPK >= 8) {
-                if (part % (LPK >= 8 ? LPK / 8 : 1) == 0) score[w][part / (LPK >= 8 ? LPK / 8 : 1)][key] = v[0];
-            } else {
-                score[w][2 * part][key] = v[0];
-                score[w][2 * part + 1][key] = v[1];
-            }
-        }
+        for (int i = 0; i < 8; i++) q[g][i] = (uint32_t)g < n_g ? r.q[g][8 * (lane % (DIM / 8)) + i] : 0.0f;
+    for (uint32_t p = sp.first + w; p < sp.last; p += N_WARPS) {
+        __half *k = mine, *v = k + PAGE * DIM;
+        copies_wait<0>();
         __syncwarp();
-#pragma unroll
-        for (int g = 0; g < G_MAX; g++) {
-            if ((uint32_t)g >= n_g) break;
-            float s = base + lane < p1 ? score[w][g][lane] : -INFINITY, top = s;
-#pragma unroll
-            for (int o = 16; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
-            top = fmaxf(top, m[g]);
-            float shrink = __expf(m[g] - top), e = __expf(s - top);
-            m[g] = top;
-            l[g] = l[g] * shrink + e;
-            score[w][g][lane] = e;
-#pragma unroll
-            for (int i = 0; i < 8; i++) acc[g][i] *= shrink;
-        }
-        __syncwarp();
-#pragma unroll 4
-        for (int s = 0; s < 32 / KEYS; s++) {
-            uint32_t key = s * KEYS + lane / LPK, p = base + key;
-            if (p >= p1) continue;
-            float v[8];
-            load8(cache_at<T>(a.kv.v, a.kv, h, i_kv, p) + 8 * part, v);
-#pragma unroll
-            for (int g = 0; g < G_MAX; g++) {
-                float e = score[w][g][key];
-#pragma unroll
-                for (int i = 0; i < 8; i++) acc[g][i] = fmaf(e, v[i], acc[g][i]);
+        if (p == sp.n_pages - 1) {
+            for (uint32_t i = lane; i < DIM; i += 32) {
+                k[pos % PAGE * DIM + i] = __float2half_rn(r.fresh[0][i]);
+                v[pos % PAGE * DIM + i] = __float2half_rn(r.fresh[1][i]);
             }
+            __syncwarp();
         }
-        __syncwarp();
+        uint32_t n_keys = pos + 1 - p * PAGE < PAGE ? pos + 1 - p * PAGE : PAGE;
+        page_step<DIM>(k, v, n_keys, q, mine_r, acc, lane);
+        fetch(p + N_WARPS);
     }
-    __syncthreads(); /* o_s held the key */
-#pragma unroll
-    for (int g = 0; g < G_MAX; g++) {
-#pragma unroll
-        for (int o = 16; o; o >>= 1) l[g] += __shfl_xor_sync(~0u, l[g], o);
-#pragma unroll
-        for (int i = 0; i < 8; i++) {
-#pragma unroll
-            for (int o = LPK; o < 32; o <<= 1) acc[g][i] += __shfl_xor_sync(~0u, acc[g][i], o);
-            if (lane < LPK) o_s[w][g][8 * part + i] = acc[g][i];
-        }
-        if (lane == 0) m_s[w][g] = m[g], l_s[w][g] = l[g];
-    }
+    copies_wait<0>();
+    __syncthreads();
+    float *o = (float *)pages; /* [N_WARPS][G_MAX][DIM] */
+    warp_result<DIM>(o + w * G_MAX * DIM, acc, lane);
+    __syncthreads();
+    for (int g = w; g < (int)n_g; g += N_WARPS)
+        scales_of(r.warp[lane % N_WARPS].m[g], r.warp[lane % N_WARPS].l[g], lane < N_WARPS, r.scale[g], &r.sum[g], lane);
     __syncthreads();
 
-    float *mine = a.part + ((uint64_t)i_head * ATTN_SPLITS) * (DIM + 2);
+    float *part = a.part + (uint64_t)i_head * ATTN_SPLITS * (DIM + 2);
     for (uint32_t t = threadIdx.x; t < n_g * DIM; t += 32 * N_WARPS) {
         uint32_t g = t / DIM, i = t % DIM;
-        float mm = m_s[0][g], ll = l_s[0][g], oo = o_s[0][g][i];
-        for (int k = 1; k < N_WARPS; k++)
-            if (m_s[k][g] > -INFINITY || !(m_s[k][g] <= 0)) merge(&mm, &ll, &oo, m_s[k][g], l_s[k][g], o_s[k][g][i]);
-        if (n_used == 1) {
-            put_act(a.out, (i_head + g) * h.dim + i, oo / ll, i < h.dim);
+        float v = 0;
+#pragma unroll
+        for (int k = 0; k < N_WARPS; k++) v = fmaf(r.scale[g][k], o[(k * G_MAX + g) * DIM + i], v);
+        if (sp.n_used == 1) {
+            put_act(a.out, (i_head + g) * h.dim + i, v / r.sum[g], i < h.dim);
             continue;
         }
-        float *to = mine + ((uint64_t)g * ATTN_SPLITS + blockIdx.x) * (DIM + 2);
-        to[2 + i] = oo;
-        if (i == 0) to[0] = mm, to[1] = ll;
+        float *to = part + ((uint64_t)g * ATTN_SPLITS + blockIdx.x) * (DIM + 2);
+        to[2 + i] = v;
+        if (i == 0) {
+            float top = r.warp[0].m[g];
+            for (int k = 1; k < N_WARPS; k++) top = fmaxf(top, r.warp[k].m[g]);
+            to[0] = top, to[1] = r.sum[g];
+        }
     }
-    if (n_used == 1) return;
+    if (sp.n_used == 1) return;
+    unsigned *count = &a.count[i_kv * gridDim.z + blockIdx.z];
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) last = atomicAdd(&a.count[i_kv * gridDim.z + blockIdx.z], 1u) == n_used - 1;
+    if (threadIdx.x == 0) r.last = atomicAdd(count, 1u) == sp.n_used - 1;
     __syncthreads();
-    if (!last) return;
+    if (!r.last) return;
     __threadfence();
+    for (uint32_t g = (uint32_t)w; g < n_g; g += N_WARPS) {
+        const float *from = part + ((uint64_t)g * ATTN_SPLITS + lane) * (DIM + 2);
+        bool there = (uint32_t)lane < sp.n_used;
+        scales_of(there ? __ldcg(from) : 0, there ? __ldcg(from + 1) : 0, there, r.scale[g], &r.sum[g], lane);
+    }
+    __syncthreads();
     for (uint32_t t = threadIdx.x; t < n_g * DIM; t += 32 * N_WARPS) {
         uint32_t g = t / DIM, i = t % DIM;
-        const float *from = mine + (uint64_t)g * ATTN_SPLITS * (DIM + 2);
-        float mm = __ldcg(from), ll = __ldcg(from + 1), oo = __ldcg(from + 2 + i);
-        for (uint32_t k = 1; k < n_used; k++) {
-            from += DIM + 2;
-            merge(&mm, &ll, &oo, __ldcg(from), __ldcg(from + 1), __ldcg(from + 2 + i));
-        }
-        put_act(a.out, (i_head + g) * h.dim + i, oo / ll, i < h.dim);
+        const float *from = part + (uint64_t)g * ATTN_SPLITS * (DIM + 2) + 2 + i;
+        float v = 0;
+#pragma unroll 8
+        for (uint32_t k = 0; k < sp.n_used; k++) v = fmaf(r.scale[g][k], __ldcg(from + (uint64_t)k * (DIM + 2)), v);
+        put_act(a.out, (i_head + g) * h.dim + i, v / r.sum[g], i < h.dim);
     }
-    if (threadIdx.x == 0) a.count[i_kv * gridDim.z + blockIdx.z] = 0;
+    if (threadIdx.x == 0) *count = 0;
 }
 
-template <class T>
-static const void *step_kernel_of(uint32_t dim)
+template <int DIM>
+static enum apr_gpu_status launch_step(cudaLaunchConfig_t *c, const step_args *a, struct apr_gpu_err *e)
 {
-    return dim == 32   ? (const void *)step_kernel<T, 32>
-           : dim == 64 ? (const void *)step_kernel<T, 64>
-           : dim == 128 ? (const void *)step_kernel<T, 128> : (const void *)step_kernel<T, 256>;
+    uint32_t n_smem = N_WARPS * pages_bytes<DIM>(), n_out = N_WARPS * G_MAX * DIM * 4;
+    void *args[] = {(void *)a};
+    c->dynamicSmemBytes = n_smem > n_out ? n_smem : n_out;
+    CU(cudaFuncSetAttribute(step_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)c->dynamicSmemBytes), "shared memory of attention");
+    return gpu_cuda(cudaLaunchKernelExC(c, (const void *)step_kernel<DIM>, args), "attention of a token", e);
 }
 
 enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads *h, const struct kv *kv,
@@ -313,7 +412,6 @@ enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads
     uint32_t group = h->n_heads / h->n_heads_kv;
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute at[1];
-    void *args[] = {&a};
     c.gridDim = dim3(ATTN_SPLITS, h->n_heads_kv, (group + G_MAX - 1) / G_MAX);
     c.blockDim = dim3(32 * N_WARPS);
     c.stream = s;
@@ -321,8 +419,17 @@ enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads
     at[0].val.programmaticStreamSerializationAllowed = 1;
     c.attrs = at;
     c.numAttrs = d->sm >= 90 ? 1 : 0;
-    return gpu_cuda(cudaLaunchKernelExC(&c, h->f32 ? step_kernel_of<float>(h->dim_pad) : step_kernel_of<__half>(h->dim_pad), args),
-                    "attention of a token", e);
+    switch (h->dim_pad) {
+    case 32:
+        return launch_step<32>(&c, &a, e);
+    case 64:
+        return launch_step<64>(&c, &a, e);
+    case 128:
+        return launch_step<128>(&c, &a, e);
+    case 256:
+        return launch_step<256>(&c, &a, e);
+    }
+    return gpu_fail(e, APR_GPU_UNSUPPORTED, "a head of %u values", h->dim);
 }
 
 /* ---- prompts ---------------------------------------------------------------------------------------------- */
@@ -404,11 +511,6 @@ static __device__ __forceinline__ void ldmatrix4(uint32_t r[4], const void *p)
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at));
     else
         asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at));
-}
-static __device__ __forceinline__ void copy16(void *to, const void *from, bool there)
-{
-    int n = there ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(n));
 }
 static __device__ __forceinline__ uint32_t pack2(float x, float y)
 {

@@ -112,7 +112,7 @@ struct cursor {
 
 /* ---- input ------------------------------------------------------------------------------------------------ */
 
-static __device__ float block_sum(float v, float *room)
+static __device__ __noinline__ float block_sum(float v, float *room)
 {
 #pragma unroll
     for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
@@ -129,6 +129,22 @@ static __device__ __forceinline__ float4 load4(const float *p)
     return __ldcg((const float4 *)p);
 }
 
+/* What is known before the predecessor has finished: the norm's weights, for inputs of up to N_HELD columns. */
+#define N_HELD4 3
+#define N_HELD  (4 * N_HELD4 * N_THREADS)
+struct held {
+    float4 w[N_HELD4];
+};
+static __device__ __forceinline__ void hold_norm(const gemv_args &a, held *h)
+{
+    if (!a.norm || a.n_cols > N_HELD) return;
+#pragma unroll
+    for (uint32_t k = 0; k < N_HELD4; k++) {
+        uint32_t i = 4 * (threadIdx.x + k * N_THREADS);
+        if (i < a.n_cols) h->w[k] = *(const float4 *)(a.norm + i);
+    }
+}
+
 static __device__ float norm_factor(const gemv_args &a, float *room)
 {
     float sum = 0;
@@ -139,13 +155,14 @@ static __device__ float norm_factor(const gemv_args &a, float *room)
     return 1.0f / sqrtf(block_sum(sum, room) / (float)a.n_cols + a.eps);
 }
 
-/* Four values of a lane, 16 of four lanes: to int8 with their scale. v is zero beyond the last column. */
-static __device__ __forceinline__ void quantize4(float4 v, uint32_t i, act_block *to)
+/* Four values of a lane, 16 of four lanes: to int8 with their scale. v is zero beyond the last column. Not
+ * inlined: a short kernel pays for every line of code that it runs through once. */
+static __device__ __noinline__ void quantize4(float4 v, uint32_t i, act_block *to)
 {
     float top = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-    float d = top / 127.0f, inv = top > 0 ? 127.0f / top : 0;
+    float d = top * (1.0f / 127.0f), inv = top > 1e-30f ? __fdividef(127.0f, top) : 0;
     if (!(top < 3.0e38f)) d = __int_as_float(0x7fc00000), inv = 0; /* NaN and infinity must show */
     int q0 = __float2int_rn(v.x * inv), q1 = __float2int_rn(v.y * inv), q2 = __float2int_rn(v.z * inv),
         q3 = __float2int_rn(v.w * inv);
@@ -172,9 +189,43 @@ static __device__ __forceinline__ float4 normed4(const gemv_args &a, uint32_t i,
     return make_float4(v.x * factor * w.x, v.y * factor * w.y, v.z * factor * w.z, v.w * factor * w.w);
 }
 
+/* RMSNorm of an input that fits the registers: read once. */
 template <bool QUANT>
-static __device__ void take_input(const gemv_args &a, uint8_t *act, float *room)
+static __device__ __forceinline__ void take_held(const gemv_args &a, const held &h, uint8_t *act, float *room)
 {
+    float4 v[N_HELD4];
+    float sum = 0;
+#pragma unroll
+    for (uint32_t k = 0; k < N_HELD4; k++) {
+        uint32_t i = 4 * (threadIdx.x + k * N_THREADS);
+        v[k] = i < a.n_cols ? load4(a.x + i) : make_float4(0, 0, 0, 0);
+    }
+#pragma unroll
+    for (uint32_t k = 0; k < N_HELD4; k++) sum += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
+    float factor = rsqrtf(__fdividef(block_sum(sum, room), (float)a.n_cols) + a.eps);
+    uint32_t n_padded = (a.n_cols + 255) / 256 * 256;
+#pragma unroll
+    for (uint32_t k = 0; k < N_HELD4; k++) {
+        uint32_t i = 4 * (threadIdx.x + k * N_THREADS);
+        if (i >= n_padded) break; /* the same for a whole warp */
+        bool in = i < a.n_cols;
+        float4 y = make_float4(in ? v[k].x * factor * h.w[k].x : 0, in ? v[k].y * factor * h.w[k].y : 0,
+                               in ? v[k].z * factor * h.w[k].z : 0, in ? v[k].w * factor * h.w[k].w : 0);
+        if (QUANT)
+            quantize4(y, i, (act_block *)act);
+        else
+            *(float4 *)((float *)act + i) = y;
+    }
+}
+
+template <bool QUANT>
+static __device__ void take_input(const gemv_args &a, const held &h, uint8_t *act, float *room)
+{
+    if (a.norm && a.n_cols <= N_HELD) {
+        take_held<QUANT>(a, h, act, room);
+        __syncthreads();
+        return;
+    }
     if (QUANT && a.xq) {
         uint32_t n = (a.n_cols + 255) / 256 * (uint32_t)(sizeof(act_block) / 16);
         for (uint32_t i = threadIdx.x; i < n; i += N_THREADS)
@@ -261,7 +312,7 @@ static __device__ void put_swiglu(const gemv_args &a, const float *part, uint32_
         float top = fabsf(h);
 #pragma unroll
         for (int o = 8; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
-        float d = top / 127.0f, inv = top > 0 ? 127.0f / top : 0;
+        float d = top * (1.0f / 127.0f), inv = top > 1e-30f ? __fdividef(127.0f, top) : 0;
         if (!(top < 3.0e38f)) d = __int_as_float(0x7fc00000), inv = 0;
         int q = __float2int_rn(h * inv), sum = q;
 #pragma unroll
@@ -345,8 +396,10 @@ static __global__ void __launch_bounds__(N_THREADS, 2) gemv_kernel(const __grid_
     };
 #pragma unroll
     for (uint32_t i = 0; i < DEPTH; i++) issue(i);
+    held h;
+    hold_norm(a, &h);
     wait_for_input();
-    take_input<QUANT>(a, act, sums);
+    take_input<QUANT>(a, h, act, sums);
 
     float acc[4] = {0, 0, 0, 0};
     uint32_t slot = 0;
