@@ -27,7 +27,7 @@ $(O)/lib/quant/fit_base.o: CFLAGS += -Wno-psabi
 
 # The CUDA plugin is built where nvcc is; nothing else needs it.
 NVCC       ?= $(or $(shell command -v nvcc 2>/dev/null),$(wildcard /usr/local/cuda/bin/nvcc))
-CUDA_ARCHS ?= 80 90
+CUDA_ARCHS ?= $(or $(shell nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d . | sort -u | tr '\n' ' '),90)
 CUDA_HOME  := $(patsubst %/bin/nvcc,%,$(realpath $(NVCC)))
 NVCCFLAGS  := -std=c++17 -O3 -Ilib -Xcompiler -fPIC,-Wall,-Wextra,-Werror,-fvisibility=hidden \
               $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a))

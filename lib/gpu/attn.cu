@@ -39,15 +39,16 @@ struct step_args {
 };
 
 template <class T>
-static __device__ __forceinline__ T *cache_at(void *base, const struct kv &kv, const struct heads &h, uint32_t i_kv,
-                                              uint32_t pos)
+static __device__ __forceinline__ T *cache_at(void *base, const struct kv &kv, const struct heads &h,
+                                              uint32_t i_kv, uint32_t pos)
 {
-    return (T *)base + (((uint64_t)kv.table[pos / PAGE] * h.n_heads_kv + i_kv) * PAGE + pos % PAGE) * h.dim_pad;
+    return (T *)base +
+           (((uint64_t)kv.table[pos / PAGE] * h.n_heads_kv + i_kv) * PAGE + pos % PAGE) * h.dim_pad;
 }
 
 /* One head by one warp: RMSNorm over the head where the model has it, rotation; to: [dim_pad]. */
-static __device__ __noinline__ void head_prepare(const struct heads &h, const float *x, const float *norm, uint32_t pos, float scale,
-                                    float *to, int lane)
+static __device__ __noinline__ void head_prepare(const struct heads &h, const float *x, const float *norm,
+                                                 uint32_t pos, float scale, float *to, int lane)
 {
     float factor = 1.0f;
     if (norm) {
@@ -82,8 +83,7 @@ static __device__ __forceinline__ void load8(const __half *p, float v[8])
 
 /* Sums v[g] over the LPK lanes of a key. Afterwards lane l of the key holds head l * G_MAX / LPK in v[0]
  * (LPK >= 8), or heads 2 l and 2 l + 1 in v[0], v[1] (LPK = 4). */
-template <int LPK>
-static __device__ __forceinline__ void scatter_sum(float v[G_MAX], int lane)
+template <int LPK> static __device__ __forceinline__ void scatter_sum(float v[G_MAX], int lane)
 {
     constexpr int N_STEPS = LPK >= 8 ? 3 : 2;
 #pragma unroll
@@ -128,14 +128,15 @@ static __device__ __noinline__ void put_act(const struct act &out, uint32_t i, f
 static __device__ __forceinline__ void copy16(void *to, const void *from, bool there)
 {
     int n = there ? 16 : 0;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)), "l"(from), "r"(n));
+    asm volatile(
+        "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
+        "l"(from), "r"(n));
 }
 static __device__ __forceinline__ void copies_commit()
 {
     asm volatile("cp.async.commit_group;");
 }
-template <int N>
-static __device__ __forceinline__ void copies_wait()
+template <int N> static __device__ __forceinline__ void copies_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
@@ -163,17 +164,16 @@ struct warp_room {
     float m[G_MAX], l[G_MAX], shrink[G_MAX];
 };
 /* What a block shares besides the pages. */
-template <int DIM>
-struct step_room {
+template <int DIM> struct step_room {
     float q[G_MAX][DIM];
     float fresh[2][DIM]; /* this step's key and value */
     warp_room warp[N_WARPS];
     float scale[G_MAX][ATTN_SPLITS], sum[G_MAX];
     bool last;
 };
-/* Of one warp: a page of keys and of values. One of each, so that a block fits beside one of the kernel before. */
-template <int DIM>
-__host__ __device__ constexpr uint32_t pages_bytes()
+/* Of one warp: a page of keys and of values. One of each, so that a block fits beside one of the kernel
+ * before. */
+template <int DIM> __host__ __device__ constexpr uint32_t pages_bytes()
 {
     return 2 * PAGE * DIM * 2;
 }
@@ -181,8 +181,9 @@ __host__ __device__ constexpr uint32_t pages_bytes()
 /* One page against all heads of the group: scores, running softmax, values. The loops are not unrolled: a
  * block runs through them once or twice, and fetching code costs more than branching. */
 template <int DIM>
-static __device__ __forceinline__ void page_step(const __half *k, const __half *v, uint32_t n_keys, const float q[G_MAX][8],
-                                                 warp_room *r, float acc[G_MAX][8], int lane)
+static __device__ __forceinline__ void page_step(const __half *k, const __half *v, uint32_t n_keys,
+                                                 const float q[G_MAX][8], warp_room *r, float acc[G_MAX][8],
+                                                 int lane)
 {
     constexpr int LPK = DIM / 8, KEYS = 32 / LPK;
     const int part = lane % LPK, half = lane / 16;
@@ -243,8 +244,7 @@ static __device__ __forceinline__ void page_step(const __half *k, const __half *
 }
 
 /* The values of this warp to shared memory. */
-template <int DIM>
-static __device__ __forceinline__ void warp_result(float *o, float acc[G_MAX][8], int lane)
+template <int DIM> static __device__ __forceinline__ void warp_result(float *o, float acc[G_MAX][8], int lane)
 {
     constexpr int LPK = DIM / 8;
 #pragma unroll
@@ -261,8 +261,10 @@ static __device__ __forceinline__ void warp_result(float *o, float acc[G_MAX][8]
     }
 }
 
-/* n partial results (m, l): their scales to the common maximum, and the sum; one warp a head, a lane a part. */
-static __device__ __noinline__ void scales_of(float m, float l, bool there, float *scale, float *sum, int lane)
+/* n partial results (m, l): their scales to the common maximum, and the sum; one warp a head, a lane a part.
+ */
+static __device__ __noinline__ void scales_of(float m, float l, bool there, float *scale, float *sum,
+                                              int lane)
 {
     float top = there ? m : -INFINITY;
 #pragma unroll
@@ -307,8 +309,10 @@ static __global__ void __launch_bounds__(32 * N_WARPS, 1) step_kernel(const __gr
     for (uint32_t g = (uint32_t)w; g < n_g; g += N_WARPS)
         head_prepare(h, a.qkv + (uint64_t)(i_head + g) * h.dim, h.q_norm, pos, h.scale, r.q[g], lane);
     if (sp.last == sp.n_pages && w == N_WARPS - 1) { /* this step's key and value */
-        const float *k = a.qkv + (uint64_t)(h.n_heads + i_kv) * h.dim, *v = k + (uint64_t)h.n_heads_kv * h.dim;
-        __half *to_k = cache_at<__half>(a.kv.k, a.kv, h, i_kv, pos), *to_v = cache_at<__half>(a.kv.v, a.kv, h, i_kv, pos);
+        const float *k = a.qkv + (uint64_t)(h.n_heads + i_kv) * h.dim,
+                    *v = k + (uint64_t)h.n_heads_kv * h.dim;
+        __half *to_k = cache_at<__half>(a.kv.k, a.kv, h, i_kv, pos),
+               *to_v = cache_at<__half>(a.kv.v, a.kv, h, i_kv, pos);
         head_prepare(h, k, h.k_norm, pos, 1.0f, r.fresh[0], lane);
         for (uint32_t i = lane; i < DIM; i += 32) r.fresh[1][i] = i < h.dim ? v[i] : 0.0f;
         __syncwarp();
@@ -321,7 +325,8 @@ static __global__ void __launch_bounds__(32 * N_WARPS, 1) step_kernel(const __gr
 
     float q[G_MAX][8], acc[G_MAX][8] = {};
     warp_room *mine_r = &r.warp[w];
-    if (lane < G_MAX) mine_r->m[lane] = -1e30f, mine_r->l[lane] = 0; /* finite: no page yet must not make NaN */
+    if (lane < G_MAX)
+        mine_r->m[lane] = -1e30f, mine_r->l[lane] = 0; /* finite: no page yet must not make NaN */
     __syncwarp();
 #pragma unroll
     for (int g = 0; g < G_MAX; g++)
@@ -348,7 +353,8 @@ static __global__ void __launch_bounds__(32 * N_WARPS, 1) step_kernel(const __gr
     warp_result<DIM>(o + w * G_MAX * DIM, acc, lane);
     __syncthreads();
     for (int g = w; g < (int)n_g; g += N_WARPS)
-        scales_of(r.warp[lane % N_WARPS].m[g], r.warp[lane % N_WARPS].l[g], lane < N_WARPS, r.scale[g], &r.sum[g], lane);
+        scales_of(r.warp[lane % N_WARPS].m[g], r.warp[lane % N_WARPS].l[g], lane < N_WARPS, r.scale[g],
+                  &r.sum[g], lane);
     __syncthreads();
 
     float *part = a.part + (uint64_t)i_head * ATTN_SPLITS * (DIM + 2);
@@ -388,7 +394,8 @@ static __global__ void __launch_bounds__(32 * N_WARPS, 1) step_kernel(const __gr
         const float *from = part + (uint64_t)g * ATTN_SPLITS * (DIM + 2) + 2 + i;
         float v = 0;
 #pragma unroll 8
-        for (uint32_t k = 0; k < sp.n_used; k++) v = fmaf(r.scale[g][k], __ldcg(from + (uint64_t)k * (DIM + 2)), v);
+        for (uint32_t k = 0; k < sp.n_used; k++)
+            v = fmaf(r.scale[g][k], __ldcg(from + (uint64_t)k * (DIM + 2)), v);
         put_act(a.out, (i_head + g) * h.dim + i, v / r.sum[g], i < h.dim);
     }
     if (threadIdx.x == 0) *count = 0;
@@ -400,7 +407,9 @@ static enum apr_gpu_status launch_step(cudaLaunchConfig_t *c, const step_args *a
     uint32_t n_smem = N_WARPS * pages_bytes<DIM>(), n_out = N_WARPS * G_MAX * DIM * 4;
     void *args[] = {(void *)a};
     c->dynamicSmemBytes = n_smem > n_out ? n_smem : n_out;
-    CU(cudaFuncSetAttribute(step_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)c->dynamicSmemBytes), "shared memory of attention");
+    CU(cudaFuncSetAttribute(step_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                            (int)c->dynamicSmemBytes),
+       "shared memory of attention");
     return gpu_cuda(cudaLaunchKernelExC(c, (const void *)step_kernel<DIM>, args), "attention of a token", e);
 }
 
@@ -432,13 +441,16 @@ enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads
     return gpu_fail(e, APR_GPU_UNSUPPORTED, "a head of %u values", h->dim);
 }
 
-/* ---- prompts ---------------------------------------------------------------------------------------------- */
+/* ---- prompts ----------------------------------------------------------------------------------------------
+ */
 
 /* One warp a (token, head of q, k or v). q is rotated in place (reference mode) or goes to q16. */
-static __global__ void rotate_store_kernel(struct heads h, struct kv kv, uint32_t pos0, uint32_t n, float *qkv, __half *q16)
+static __global__ void rotate_store_kernel(struct heads h, struct kv kv, uint32_t pos0, uint32_t n,
+                                           float *qkv, __half *q16)
 {
     __shared__ float room[4][256];
-    uint32_t n_all = h.n_heads + 2 * h.n_heads_kv, i = blockIdx.x * 4 + threadIdx.y, t = i / n_all, j = i % n_all;
+    uint32_t n_all = h.n_heads + 2 * h.n_heads_kv, i = blockIdx.x * 4 + threadIdx.y, t = i / n_all,
+             j = i % n_all;
     int lane = (int)threadIdx.x;
     if (t >= n) return;
     float *x = qkv + ((uint64_t)t * n_all + j) * h.dim, *to = room[threadIdx.y];
@@ -467,17 +479,19 @@ static __global__ void rotate_store_kernel(struct heads h, struct kv kv, uint32_
             cache_at<__half>(is_k ? kv.k : kv.v, kv, h, i_kv, pos)[k] = __float2half_rn(to[k]);
     }
 }
-void attn_rotate_store(const struct heads *h, const struct kv *kv, uint32_t pos0, uint32_t n, float *qkv, __half *q16,
-                       cudaStream_t s)
+void attn_rotate_store(const struct heads *h, const struct kv *kv, uint32_t pos0, uint32_t n, float *qkv,
+                       __half *q16, cudaStream_t s)
 {
     uint32_t n_warps = n * (h->n_heads + 2 * h->n_heads_kv);
     rotate_store_kernel<<<(n_warps + 3) / 4, dim3(32, 4), 0, s>>>(*h, *kv, pos0, n, qkv, q16);
 }
 
 /* Reference: one warp a (token, head), F32 throughout, positions ascending. */
-static __global__ void exact_kernel(struct heads h, struct kv kv, uint32_t pos0, uint32_t n, const float *qkv, float *out)
+static __global__ void exact_kernel(struct heads h, struct kv kv, uint32_t pos0, uint32_t n, const float *qkv,
+                                    float *out)
 {
-    uint32_t i = blockIdx.x * 4 + threadIdx.y, t = i / h.n_heads, j = i % h.n_heads, i_kv = j / (h.n_heads / h.n_heads_kv);
+    uint32_t i = blockIdx.x * 4 + threadIdx.y, t = i / h.n_heads, j = i % h.n_heads,
+             i_kv = j / (h.n_heads / h.n_heads_kv);
     int lane = (int)threadIdx.x;
     if (t >= n) return;
     const float *q = qkv + ((uint64_t)t * (h.n_heads + 2 * h.n_heads_kv) + j) * h.dim;
@@ -499,18 +513,22 @@ static __global__ void exact_kernel(struct heads h, struct kv kv, uint32_t pos0,
 
 static __device__ __forceinline__ void mma16816(float c[4], const uint32_t a[4], uint32_t b0, uint32_t b1)
 {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+                 "{%0,%1,%2,%3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
-template <bool TRANS>
-static __device__ __forceinline__ void ldmatrix4(uint32_t r[4], const void *p)
+template <bool TRANS> static __device__ __forceinline__ void ldmatrix4(uint32_t r[4], const void *p)
 {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(p);
     if (TRANS)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at));
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at));
     else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];" : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3]) : "r"(at));
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at));
 }
 static __device__ __forceinline__ uint32_t pack2(float x, float y)
 {
@@ -521,28 +539,33 @@ static __device__ __forceinline__ uint32_t pack2(float x, float y)
 #define Q_ROWS 64 /* queries of a block */
 #define K_ROWS 64 /* keys of a round */
 
-/* q16: [n, n_heads, DIM] scaled (log2 e is put on here). Rows of shared memory are padded by 8 halves: no bank conflicts. */
+/* q16: [n, n_heads, DIM] scaled (log2 e is put on here). Rows of shared memory are padded by 8 halves: no
+ * bank conflicts. */
 template <int DIM>
-static __global__ void __launch_bounds__(128) flash_kernel(struct heads h, struct kv kv, uint32_t pos0, uint32_t n,
-                                                           const __half *q16, __nv_bfloat16 *out)
+static __global__ void __launch_bounds__(128) flash_kernel(struct heads h, struct kv kv, uint32_t pos0,
+                                                           uint32_t n, const __half *q16, __nv_bfloat16 *out)
 {
     constexpr int ROW = DIM + 8, STAGE = K_ROWS * ROW;
     extern __shared__ __align__(128) __half room16[];
     __half *qs = room16, *ks = qs + Q_ROWS * ROW, *vs = ks + 2 * STAGE;
     const int lane = (int)threadIdx.x % 32, w = (int)threadIdx.x / 32;
-    const uint32_t i_head = blockIdx.y, i_kv = i_head / (h.n_heads / h.n_heads_kv), t0 = (gridDim.x - 1 - blockIdx.x) * Q_ROWS;
+    const uint32_t i_head = blockIdx.y, i_kv = i_head / (h.n_heads / h.n_heads_kv),
+                   t0 = (gridDim.x - 1 - blockIdx.x) * Q_ROWS;
     const uint32_t n_keys = pos0 + (t0 + Q_ROWS < n ? t0 + Q_ROWS : n);
 
     for (int i = (int)threadIdx.x; i < Q_ROWS * DIM / 8; i += 128) {
         uint32_t r = i / (DIM / 8), c = i % (DIM / 8) * 8;
-        copy16(qs + r * ROW + c, q16 + ((uint64_t)(t0 + r < n ? t0 + r : 0) * h.n_heads + i_head) * DIM + c, t0 + r < n);
+        copy16(qs + r * ROW + c, q16 + ((uint64_t)(t0 + r < n ? t0 + r : 0) * h.n_heads + i_head) * DIM + c,
+               t0 + r < n);
     }
     auto load_keys = [&](uint32_t k0, int stage) {
         for (int i = (int)threadIdx.x; i < K_ROWS * DIM / 8; i += 128) {
             uint32_t r = i / (DIM / 8), c = i % (DIM / 8) * 8, p = k0 + r;
             bool there = p < n_keys;
-            copy16(ks + stage * STAGE + r * ROW + c, cache_at<__half>(kv.k, kv, h, i_kv, there ? p : 0) + c, there);
-            copy16(vs + stage * STAGE + r * ROW + c, cache_at<__half>(kv.v, kv, h, i_kv, there ? p : 0) + c, there);
+            copy16(ks + stage * STAGE + r * ROW + c, cache_at<__half>(kv.k, kv, h, i_kv, there ? p : 0) + c,
+                   there);
+            copy16(vs + stage * STAGE + r * ROW + c, cache_at<__half>(kv.v, kv, h, i_kv, there ? p : 0) + c,
+                   there);
         }
         asm volatile("cp.async.commit_group;");
     };
@@ -562,7 +585,8 @@ static __global__ void __launch_bounds__(128) flash_kernel(struct heads h, struc
         __syncthreads();
         if (it == 0) {
 #pragma unroll
-            for (int c = 0; c < DIM / 16; c++) ldmatrix4<false>(q[c], qs + (16 * w + lane % 16) * ROW + 16 * c + lane / 16 * 8);
+            for (int c = 0; c < DIM / 16; c++)
+                ldmatrix4<false>(q[c], qs + (16 * w + lane % 16) * ROW + 16 * c + lane / 16 * 8);
         }
         const __half *k = ks + it % 2 * STAGE, *v = vs + it % 2 * STAGE;
         float s[K_ROWS / 8][4] = {};
@@ -571,7 +595,8 @@ static __global__ void __launch_bounds__(128) flash_kernel(struct heads h, struc
 #pragma unroll
             for (int j = 0; j < K_ROWS / 16; j++) {
                 uint32_t b[4]; /* keys 16 j .. + 7 then + 8 .. + 15, each two halves of 16 columns */
-                ldmatrix4<false>(b, k + (16 * j + lane % 8 + lane / 16 * 8) * ROW + 16 * c + lane / 8 % 2 * 8);
+                ldmatrix4<false>(b,
+                                 k + (16 * j + lane % 8 + lane / 16 * 8) * ROW + 16 * c + lane / 8 % 2 * 8);
                 mma16816(s[2 * j], q[c], b[0], b[1]);
                 mma16816(s[2 * j + 1], q[c], b[2], b[3]);
             }
@@ -608,7 +633,8 @@ static __global__ void __launch_bounds__(128) flash_kernel(struct heads h, struc
 #pragma unroll
         for (int j = 0; j < K_ROWS / 16; j++) {
             uint32_t p[4] = {pack2(s[2 * j][0], s[2 * j][1]), pack2(s[2 * j][2], s[2 * j][3]),
-                             pack2(s[2 * j + 1][0], s[2 * j + 1][1]), pack2(s[2 * j + 1][2], s[2 * j + 1][3])};
+                             pack2(s[2 * j + 1][0], s[2 * j + 1][1]),
+                             pack2(s[2 * j + 1][2], s[2 * j + 1][3])};
 #pragma unroll
             for (int d = 0; d < DIM / 16; d++) {
                 uint32_t b[4];
@@ -637,17 +663,20 @@ static __global__ void __launch_bounds__(128) flash_kernel(struct heads h, struc
 }
 
 template <int DIM>
-static enum apr_gpu_status flash(const struct heads *h, const struct kv *kv, uint32_t pos0, uint32_t n, const __half *q16,
-                                 __nv_bfloat16 *out, cudaStream_t s, struct apr_gpu_err *e)
+static enum apr_gpu_status flash(const struct heads *h, const struct kv *kv, uint32_t pos0, uint32_t n,
+                                 const __half *q16, __nv_bfloat16 *out, cudaStream_t s, struct apr_gpu_err *e)
 {
     int n_smem = (Q_ROWS + 4 * K_ROWS) * (DIM + 8) * 2;
-    CU(cudaFuncSetAttribute(flash_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, n_smem), "shared memory of attention");
-    flash_kernel<DIM><<<dim3((n + Q_ROWS - 1) / Q_ROWS, h->n_heads), 128, n_smem, s>>>(*h, *kv, pos0, n, q16, out);
+    CU(cudaFuncSetAttribute(flash_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize, n_smem),
+       "shared memory of attention");
+    flash_kernel<DIM>
+        <<<dim3((n + Q_ROWS - 1) / Q_ROWS, h->n_heads), 128, n_smem, s>>>(*h, *kv, pos0, n, q16, out);
     return gpu_cuda(cudaGetLastError(), "attention of a prompt", e);
 }
 
-enum apr_gpu_status attn_prompt(const struct heads *h, const struct kv *kv, uint32_t pos0, uint32_t n, const __half *q16,
-                                const float *qkv, __nv_bfloat16 *out16, float *out, cudaStream_t s, struct apr_gpu_err *e)
+enum apr_gpu_status attn_prompt(const struct heads *h, const struct kv *kv, uint32_t pos0, uint32_t n,
+                                const __half *q16, const float *qkv, __nv_bfloat16 *out16, float *out,
+                                cudaStream_t s, struct apr_gpu_err *e)
 {
     if (h->f32) {
         exact_kernel<<<(n * h->n_heads + 3) / 4, dim3(32, 4), 0, s>>>(*h, *kv, pos0, n, qkv, out);

@@ -12,7 +12,8 @@ static __device__ float warp_sum(float v)
 }
 
 /* One block a row; sums in F32, a fixed tree. */
-static __global__ void rmsnorm_kernel(const float *x, const float *w, float eps, uint32_t n, float *y, __nv_bfloat16 *y16)
+static __global__ void rmsnorm_kernel(const float *x, const float *w, float eps, uint32_t n, float *y,
+                                      __nv_bfloat16 *y16)
 {
     __shared__ float room[8];
     const float *row = x + (uint64_t)blockIdx.x * n;
@@ -30,8 +31,8 @@ static __global__ void rmsnorm_kernel(const float *x, const float *w, float eps,
         if (y16) y16[(uint64_t)blockIdx.x * n + i] = __float2bfloat16(v);
     }
 }
-void rmsnorm_rows(const float *x, const float *w, float eps, uint32_t n, uint32_t n_cols, float *y, __nv_bfloat16 *y16,
-                  cudaStream_t s)
+void rmsnorm_rows(const float *x, const float *w, float eps, uint32_t n, uint32_t n_cols, float *y,
+                  __nv_bfloat16 *y16, cudaStream_t s)
 {
     rmsnorm_kernel<<<n, 256, 0, s>>>(x, w, eps, n_cols, y, y16);
 }
@@ -48,7 +49,8 @@ static __global__ void swiglu_kernel(const __nv_bfloat16 *gate_up, uint32_t n_in
     const __nv_bfloat16 *row = gate_up + (uint64_t)blockIdx.y * 2 * n_inter;
     float2 g = __bfloat1622float2(*(const __nv_bfloat162 *)(row + i)),
            u = __bfloat1622float2(*(const __nv_bfloat162 *)(row + n_inter + i));
-    *(__nv_bfloat162 *)(h + (uint64_t)blockIdx.y * n_inter + i) = __floats2bfloat162_rn(silu(g.x) * u.x, silu(g.y) * u.y);
+    *(__nv_bfloat162 *)(h + (uint64_t)blockIdx.y * n_inter + i) =
+        __floats2bfloat162_rn(silu(g.x) * u.x, silu(g.y) * u.y);
 }
 void swiglu_rows(const __nv_bfloat16 *gate_up, uint32_t n, uint32_t n_inter, __nv_bfloat16 *h, cudaStream_t s)
 {
@@ -83,8 +85,8 @@ static __device__ __forceinline__ uint32_t ordered(float v)
 }
 
 /* The first index of the largest logit becomes the next token; every step moves one position on. */
-static __global__ void argmax_kernel(const float *logits, uint32_t n, unsigned long long *best, unsigned *count,
-                                     struct step *st, int32_t *out)
+static __global__ void argmax_kernel(const float *logits, uint32_t n, unsigned long long *best,
+                                     unsigned *count, struct step *st, int32_t *out)
 {
     __shared__ unsigned long long room[8];
     unsigned long long top = 0;
@@ -109,7 +111,7 @@ static __global__ void argmax_kernel(const float *logits, uint32_t n, unsigned l
     __threadfence();
     if (atomicAdd(count, 1u) != gridDim.x - 1) return;
     __threadfence();
-    int32_t id = (int32_t)(0xffffffffu - (uint32_t)*(volatile unsigned long long *)best);
+    int32_t id = (int32_t)(0xffffffffu - (uint32_t) * (volatile unsigned long long *)best);
     out[st->n_done] = id;
     st->id = id;
     st->pos++;
@@ -117,8 +119,8 @@ static __global__ void argmax_kernel(const float *logits, uint32_t n, unsigned l
     *best = 0;
     *count = 0;
 }
-void argmax_step(const float *logits, uint32_t n, uint64_t *best, unsigned *count, struct step *st, int32_t *out,
-                 cudaStream_t s)
+void argmax_step(const float *logits, uint32_t n, uint64_t *best, unsigned *count, struct step *st,
+                 int32_t *out, cudaStream_t s)
 {
     argmax_kernel<<<64, 256, 0, s>>>(logits, n, (unsigned long long *)best, count, st, out);
 }

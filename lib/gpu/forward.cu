@@ -18,16 +18,19 @@ static struct heads heads_of(const struct apr_gpu_model *m, uint32_t i)
     return h;
 }
 
-/* ---- one token -------------------------------------------------------------------------------------------- */
+/* ---- one token --------------------------------------------------------------------------------------------
+ */
 
-static enum apr_gpu_status products(const struct apr_gpu_model *m, const struct gemv *g, struct apr_gpu_err *e)
+static enum apr_gpu_status products(const struct apr_gpu_model *m, const struct gemv *g,
+                                    struct apr_gpu_err *e)
 {
     /* one launch takes matrices that read one form of the input */
     struct gemv part = *g;
     uint32_t i_row = 0;
     for (int i = 0; i < g->n_m;) {
         int n = 1;
-        while (i + n < g->n_m && tile_is_quantized(g->m[i + n]->kind) == tile_is_quantized(g->m[i]->kind)) n++;
+        while (i + n < g->n_m && tile_is_quantized(g->m[i + n]->kind) == tile_is_quantized(g->m[i]->kind))
+            n++;
         part.n_m = n;
         for (int k = 0; k < n; k++) part.m[k] = g->m[i + k];
         part.y = g->y + i_row;
@@ -38,13 +41,15 @@ static enum apr_gpu_status products(const struct apr_gpu_model *m, const struct 
     return APR_GPU_OK;
 }
 
-static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_seq *s, uint32_t i, struct apr_gpu_err *e)
+static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_seq *s, uint32_t i,
+                                      struct apr_gpu_err *e)
 {
     const struct layer *l = &m->layers[i];
     struct heads h = heads_of(m, i);
     struct kv kv = kv_of(s, i);
     bool o_q = tile_is_quantized(l->o.kind), down_q = tile_is_quantized(l->down.kind);
-    struct act att = {o_q ? m->att_q : NULL, o_q ? NULL : m->att_f}, mid = {down_q ? m->h_q : NULL, down_q ? NULL : m->h_f};
+    struct act att = {o_q ? m->att_q : NULL, o_q ? NULL : m->att_f},
+               mid = {down_q ? m->h_q : NULL, down_q ? NULL : m->h_f};
     struct gemv qkv = {{&l->q, &l->k, &l->v}, 3, l->attn_norm, m->eps, {NULL, m->x}, GEMV_ROWS, m->qkv, {}};
     struct gemv o = {{&l->o}, 1, NULL, 0, att, GEMV_ADD, m->x, {}};
     struct gemv gate_up = {{&l->gate, &l->up}, 2, l->ffn_norm, m->eps, {NULL, m->x}, GEMV_SWIGLU, NULL, mid};
@@ -82,8 +87,9 @@ static enum apr_gpu_status capture(struct apr_gpu_model *m, struct apr_gpu_seq *
 static enum apr_gpu_status begin_steps(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)
 {
     *s->st_host = {(int32_t)s->n_pos, id, 0, 0};
-    return gpu_cuda(cudaMemcpyAsync(s->st, s->st_host, sizeof *s->st, cudaMemcpyHostToDevice, s->m->dev->stream),
-                    "state of a sequence", e);
+    return gpu_cuda(
+        cudaMemcpyAsync(s->st, s->st_host, sizeof *s->st, cudaMemcpyHostToDevice, s->m->dev->stream),
+        "state of a sequence", e);
 }
 static enum apr_gpu_status read_steps(struct apr_gpu_seq *s, uint32_t n, struct apr_gpu_err *e)
 {
@@ -92,16 +98,20 @@ static enum apr_gpu_status read_steps(struct apr_gpu_seq *s, uint32_t n, struct 
     CU(cudaMemcpyAsync(s->out_host, s->out, 4ull * n, cudaMemcpyDeviceToHost, q), "tokens of a sequence");
     CU(cudaStreamSynchronize(q), "a step");
     if (s->st_host->n_bad)
-        return gpu_fail(e, APR_GPU_NOT_FINITE, "%u logits are not finite near position %d", s->st_host->n_bad, s->st_host->pos - 1);
+        return gpu_fail(e, APR_GPU_NOT_FINITE, "%u logits are not finite near position %d", s->st_host->n_bad,
+                        s->st_host->pos - 1);
     return APR_GPU_OK;
 }
 
-static enum apr_gpu_status step(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, float *logits, struct apr_gpu_err *e)
+static enum apr_gpu_status step(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, float *logits,
+                                struct apr_gpu_err *e)
 {
     if (!s->graph) GPU_TRY(capture(m, s, e));
     GPU_TRY(begin_steps(s, id, e));
     CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
-    if (logits) CU(cudaMemcpyAsync(logits, m->logits, 4ull * m->n_vocab, cudaMemcpyDeviceToHost, m->dev->stream), "logits");
+    if (logits)
+        CU(cudaMemcpyAsync(logits, m->logits, 4ull * m->n_vocab, cudaMemcpyDeviceToHost, m->dev->stream),
+           "logits");
     GPU_TRY(read_steps(s, 1, e));
     s->n_pos++;
     return APR_GPU_OK;
@@ -109,12 +119,14 @@ static enum apr_gpu_status step(struct apr_gpu_model *m, struct apr_gpu_seq *s, 
 
 #define STEPS_AHEAD 32u /* between two looks at the stop tokens */
 
-enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n, const int32_t *stop,
-                           uint32_t n_stop, int32_t *out, uint32_t *n_out, struct apr_gpu_err *e)
+enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
+                           const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                           struct apr_gpu_err *e)
 {
     *n_out = 0;
     CU(cudaSetDevice(m->dev->i), "device");
-    if (id < 0 || (uint32_t)id >= m->n_vocab) return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", id, m->n_vocab);
+    if (id < 0 || (uint32_t)id >= m->n_vocab)
+        return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", id, m->n_vocab);
     if (m->opts.exact) return gpu_fail(e, APR_GPU_UNSUPPORTED, "reference mode computes token by token");
     if (n > s->n_ctx - s->n_pos)
         return gpu_fail(e, APR_GPU_FULL, "%u tokens at position %u of %u", n, s->n_pos, s->n_ctx);
@@ -134,7 +146,8 @@ enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32
     return APR_GPU_OK;
 }
 
-/* ---- a chunk of a prompt ---------------------------------------------------------------------------------- */
+/* ---- a chunk of a prompt ----------------------------------------------------------------------------------
+ */
 
 /* BF16 rows of a matrix: the resident copy, or made now. */
 static const __nv_bfloat16 *widened(struct apr_gpu_model *m, const struct mat *w)
@@ -144,15 +157,18 @@ static const __nv_bfloat16 *widened(struct apr_gpu_model *m, const struct mat *w
     return m->wide;
 }
 
-static enum apr_gpu_status product(struct apr_gpu_model *m, const struct mat *w, const __nv_bfloat16 *x, uint32_t n, void *y,
-                                   bool y_f32, uint32_t stride, bool add, struct apr_gpu_err *e)
+static enum apr_gpu_status product(struct apr_gpu_model *m, const struct mat *w, const __nv_bfloat16 *x,
+                                   uint32_t n, void *y, bool y_f32, uint32_t stride, bool add,
+                                   struct apr_gpu_err *e)
 {
-    GPU_TRY(gemm_bf16(m->dev, widened(m, w), w->n_rows, w->n_cols, x, n, y, y_f32, stride, add, m->dev->stream, e));
+    GPU_TRY(gemm_bf16(m->dev, widened(m, w), w->n_rows, w->n_cols, x, n, y, y_f32, stride, add,
+                      m->dev->stream, e));
     if (w->bias && y_f32) bias_rows((float *)y, w->bias, n, w->n_rows, stride, m->dev->stream);
     return APR_GPU_OK;
 }
 
-static enum apr_gpu_status layer_chunk(struct apr_gpu_model *m, struct apr_gpu_seq *s, uint32_t i, uint32_t n, struct apr_gpu_err *e)
+static enum apr_gpu_status layer_chunk(struct apr_gpu_model *m, struct apr_gpu_seq *s, uint32_t i, uint32_t n,
+                                       struct apr_gpu_err *e)
 {
     const struct layer *l = &m->layers[i];
     struct heads h = heads_of(m, i);
@@ -173,7 +189,8 @@ static enum apr_gpu_status layer_chunk(struct apr_gpu_model *m, struct apr_gpu_s
     return product(m, &l->down, m->h16, n, m->xs, true, m->n_hidden, true, e);
 }
 
-static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, struct apr_gpu_seq *s, uint32_t i, uint32_t n, struct apr_gpu_err *e)
+static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, struct apr_gpu_seq *s, uint32_t i, uint32_t n,
+                                       struct apr_gpu_err *e)
 {
     const struct layer *l = &m->layers[i];
     struct heads h = heads_of(m, i);
@@ -197,7 +214,8 @@ static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, struct apr_gpu_s
 }
 
 /* Logits of rows i_tok .. of the chunk, by the head as it is. */
-static enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_tok, uint32_t n, float *out, struct apr_gpu_err *e)
+static enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_tok, uint32_t n, float *out,
+                                        struct apr_gpu_err *e)
 {
     cudaStream_t q = m->dev->stream;
     for (uint32_t i = 0; i < n; i += LOGIT_ROWS) {
@@ -208,18 +226,27 @@ static enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_tok,
             gemm_exact(&m->head, m->hs, k, m->rows, m->n_vocab, false, q);
         } else {
             for (uint32_t r = 0; r < k; r++) {
-                struct gemv head = {{&m->head}, 1, m->final_norm, m->eps, {NULL, (float *)x + (uint64_t)r * m->n_hidden}, GEMV_ROWS,
-                                    m->rows + (uint64_t)r * m->n_vocab, {}};
+                struct gemv head = {{&m->head},
+                                    1,
+                                    m->final_norm,
+                                    m->eps,
+                                    {NULL, (float *)x + (uint64_t)r * m->n_hidden},
+                                    GEMV_ROWS,
+                                    m->rows + (uint64_t)r * m->n_vocab,
+                                    {}};
                 GPU_TRY(gemv_run(m->dev, &head, q, e));
             }
         }
-        CU(cudaMemcpyAsync(out + (uint64_t)i * m->n_vocab, m->rows, 4ull * k * m->n_vocab, cudaMemcpyDeviceToHost, q), "logits");
+        CU(cudaMemcpyAsync(out + (uint64_t)i * m->n_vocab, m->rows, 4ull * k * m->n_vocab,
+                           cudaMemcpyDeviceToHost, q),
+           "logits");
         CU(cudaStreamSynchronize(q), "logits");
     }
     return APR_GPU_OK;
 }
 
-static enum apr_gpu_status chunk(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids, uint32_t n, struct apr_gpu_err *e)
+static enum apr_gpu_status chunk(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids,
+                                 uint32_t n, struct apr_gpu_err *e)
 {
     CU(cudaMemcpyAsync(m->ids, ids, 4ull * n, cudaMemcpyHostToDevice, m->dev->stream), "tokens");
     embed_rows(&m->embed, m->ids, n, m->embed_scale, m->xs, m->dev->stream);
@@ -228,17 +255,20 @@ static enum apr_gpu_status chunk(struct apr_gpu_model *m, struct apr_gpu_seq *s,
     return gpu_cuda(cudaGetLastError(), "a chunk", e);
 }
 
-enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids, uint32_t n, uint32_t n_rows,
-                            float *logits, struct apr_gpu_err *e)
+enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids, uint32_t n,
+                            uint32_t n_rows, float *logits, struct apr_gpu_err *e)
 {
     CU(cudaSetDevice(m->dev->i), "device");
-    if (n > s->n_ctx - s->n_pos) return gpu_fail(e, APR_GPU_FULL, "%u tokens at position %u of %u", n, s->n_pos, s->n_ctx);
+    if (n > s->n_ctx - s->n_pos)
+        return gpu_fail(e, APR_GPU_FULL, "%u tokens at position %u of %u", n, s->n_pos, s->n_ctx);
     if (n_rows > n) return gpu_fail(e, APR_GPU_FAILED, "%u rows of %u tokens", n_rows, n);
     for (uint32_t i = 0; i < n; i++)
-        if (ids[i] < 0 || (uint32_t)ids[i] >= m->n_vocab) return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", ids[i], m->n_vocab);
+        if (ids[i] < 0 || (uint32_t)ids[i] >= m->n_vocab)
+            return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", ids[i], m->n_vocab);
     if (n == 1 && !m->opts.exact) return step(m, s, ids[0], n_rows ? logits : NULL, e);
     for (uint32_t i = 0; i < n; i += m->opts.n_chunk) {
-        uint32_t k = n - i < m->opts.n_chunk ? n - i : m->opts.n_chunk, first = n - n_rows; /* rows from here on are wanted */
+        uint32_t k = n - i < m->opts.n_chunk ? n - i : m->opts.n_chunk,
+                 first = n - n_rows; /* rows from here on are wanted */
         GPU_TRY(chunk(m, s, ids + i, k, e));
         if (i + k > first) {
             uint32_t r = first > i ? first - i : 0;

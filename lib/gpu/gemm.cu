@@ -26,7 +26,9 @@ struct plans {
 
 static enum apr_gpu_status lt(cublasStatus_t s, struct apr_gpu_err *e)
 {
-    return s == CUBLAS_STATUS_SUCCESS ? APR_GPU_OK : gpu_fail(e, APR_GPU_FAILED, "cuBLASLt: %s", cublasLtGetStatusString(s));
+    return s == CUBLAS_STATUS_SUCCESS
+               ? APR_GPU_OK
+               : gpu_fail(e, APR_GPU_FAILED, "cuBLASLt: %s", cublasLtGetStatusString(s));
 }
 #define LT(call) GPU_TRY(lt((call), e))
 
@@ -46,18 +48,20 @@ static enum apr_gpu_status make_plan(const struct apr_gpu_device *d, const struc
     LT(cublasLtMatrixLayoutCreate(&p->b, CUDA_R_16BF, k->n_cols, k->n, k->n_cols));
     LT(cublasLtMatrixLayoutCreate(&p->c, y, k->n_rows, k->n, k->y_stride));
     LT(cublasLtMatmulPreferenceCreate(&pref));
-    LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &n_work, sizeof n_work));
+    LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &n_work,
+                                            sizeof n_work));
     LT(cublasLtMatmulAlgoGetHeuristic(d->lt, p->op, p->a, p->b, p->c, p->c, pref, 1, &found, &n));
     cublasLtMatmulPreferenceDestroy(pref);
     if (n == 0)
-        return gpu_fail(e, APR_GPU_FAILED, "cuBLASLt knows no way for [%u, %u] times %u tokens", k->n_rows, k->n_cols, k->n);
+        return gpu_fail(e, APR_GPU_FAILED, "cuBLASLt knows no way for [%u, %u] times %u tokens", k->n_rows,
+                        k->n_cols, k->n);
     p->algo = found.algo;
     return APR_GPU_OK;
 }
 
 /* Plans are kept: asking cuBLASLt costs more than a small product. */
-static enum apr_gpu_status plan_of(const struct apr_gpu_device *d, const struct plan_key *k, const struct plan **out,
-                                   struct apr_gpu_err *e)
+static enum apr_gpu_status plan_of(const struct apr_gpu_device *d, const struct plan_key *k,
+                                   const struct plan **out, struct apr_gpu_err *e)
 {
     struct plans *all = (struct plans *)d->plans;
     for (uint32_t i = 0; i < all->n; i++)
@@ -84,9 +88,9 @@ void gpu_plans_clear(const struct apr_gpu_device *d)
     all->n = 0;
 }
 
-enum apr_gpu_status gemm_bf16(const struct apr_gpu_device *d, const __nv_bfloat16 *w, uint32_t n_rows, uint32_t n_cols,
-                              const __nv_bfloat16 *x, uint32_t n, void *y, bool y_f32, uint32_t y_stride, bool add,
-                              cudaStream_t s, struct apr_gpu_err *e)
+enum apr_gpu_status gemm_bf16(const struct apr_gpu_device *d, const __nv_bfloat16 *w, uint32_t n_rows,
+                              uint32_t n_cols, const __nv_bfloat16 *x, uint32_t n, void *y, bool y_f32,
+                              uint32_t y_stride, bool add, cudaStream_t s, struct apr_gpu_err *e)
 {
     struct plan_key k;
     const struct plan *p;
@@ -94,14 +98,15 @@ enum apr_gpu_status gemm_bf16(const struct apr_gpu_device *d, const __nv_bfloat1
     memset(&k, 0, sizeof k);
     k.n_rows = n_rows, k.n_cols = n_cols, k.n = n, k.y_stride = y_stride, k.y_f32 = y_f32, k.add = add;
     GPU_TRY(plan_of(d, &k, &p, e));
-    return lt(cublasLtMatmul(d->lt, p->op, &one, w, p->a, x, p->b, &beta, y, p->c, y, p->c, &p->algo, d->lt_work,
-                             LT_WORK_BYTES, s),
+    return lt(cublasLtMatmul(d->lt, p->op, &one, w, p->a, x, p->b, &beta, y, p->c, y, p->c, &p->algo,
+                             d->lt_work, LT_WORK_BYTES, s),
               e);
 }
 
 /* A warp a row and up to 8 tokens; lane l has pieces l % 8 of chunks l / 8, l / 8 + 4, ... */
 #define TOKS 8
-static __global__ void exact_kernel(struct mat m, const float *x, uint32_t n, float *y, uint32_t y_stride, bool add)
+static __global__ void exact_kernel(struct mat m, const float *x, uint32_t n, float *y, uint32_t y_stride,
+                                    bool add)
 {
     uint32_t row = blockIdx.x * 4 + threadIdx.y, t0 = blockIdx.y * TOKS, lane = threadIdx.x;
     if (row >= m.n_rows) return;
@@ -109,7 +114,8 @@ static __global__ void exact_kernel(struct mat m, const float *x, uint32_t n, fl
     for (uint32_t c = lane / 8; c < m.n_chunks; c += 4) {
         float w[32];
         const uint8_t *tile = m.tiles + ((uint64_t)(row / TILE_ROWS) * m.n_chunks + c) * tile_bytes(m.kind);
-        uint32_t k = (uint32_t)tile_values(m.kind, tile, (int)(row % TILE_ROWS / 4), (int)(row % 4 * 8 + lane % 8), w);
+        uint32_t k =
+            (uint32_t)tile_values(m.kind, tile, (int)(row % TILE_ROWS / 4), (int)(row % 4 * 8 + lane % 8), w);
         uint32_t col = c * tile_cols(m.kind) + lane % 8 * k;
         for (uint32_t t = 0; t < TOKS && t0 + t < n; t++)
             for (uint32_t i = 0; i < k && col + i < m.n_cols; i++)
@@ -125,7 +131,9 @@ static __global__ void exact_kernel(struct mat m, const float *x, uint32_t n, fl
         *to = add ? *to + v : v;
     }
 }
-void gemm_exact(const struct mat *m, const float *x, uint32_t n, float *y, uint32_t y_stride, bool add, cudaStream_t s)
+void gemm_exact(const struct mat *m, const float *x, uint32_t n, float *y, uint32_t y_stride, bool add,
+                cudaStream_t s)
 {
-    exact_kernel<<<dim3((m->n_rows + 3) / 4, (n + TOKS - 1) / TOKS), dim3(32, 4), 0, s>>>(*m, x, n, y, y_stride, add);
+    exact_kernel<<<dim3((m->n_rows + 3) / 4, (n + TOKS - 1) / TOKS), dim3(32, 4), 0, s>>>(*m, x, n, y,
+                                                                                          y_stride, add);
 }

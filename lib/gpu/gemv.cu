@@ -1,13 +1,12 @@
 /* Matrices times one token: y = W x, with what comes before (RMSNorm, quantization) and after (bias,
  * residual, SwiGLU) in the same kernel.
  *
- * Bytes moved are the tiles, once; the bound is the memory's read bandwidth. One block of 12 warps an SM, and room for the
- * next kernel's beside it. A
- * block owns the groups of 16 rows i_block, i_block + n_blocks, ...; their tiles, laid end to end, are cut into
- * 16 equal runs, one a warp. Each warp streams its run through a ring of its own in shared memory
- * (cp.async), so that about 100 KB are in flight on every SM; the ring is filled before the kernel waits for
- * its predecessor, because weights depend on nothing. Partial sums of (group, warp) meet in shared memory and
- * are added in the order of the warps.
+ * Bytes moved are the tiles, once; the bound is the memory's read bandwidth. One block of 12 warps an SM, and
+ * room for the next kernel's beside it. A block owns the groups of 16 rows i_block, i_block + n_blocks, ...;
+ * their tiles, laid end to end, are cut into 16 equal runs, one a warp. Each warp streams its run through a
+ * ring of its own in shared memory (cp.async), so that about 100 KB are in flight on every SM; the ring is
+ * filled before the kernel waits for its predecessor, because weights depend on nothing. Partial sums of
+ * (group, warp) meet in shared memory and are added in the order of the warps.
  */
 #include "plugin.cuh"
 
@@ -39,8 +38,7 @@ static __device__ __forceinline__ void copies_commit()
 {
     asm volatile("cp.async.commit_group;");
 }
-template <int N>
-static __device__ __forceinline__ void copies_wait()
+template <int N> static __device__ __forceinline__ void copies_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
@@ -60,7 +58,8 @@ static __device__ __forceinline__ void let_next_start()
 
 /* The i-th group of this block: which segment, which of its groups. For SwiGLU gate and up alternate. */
 template <int HOW>
-static __device__ __forceinline__ void locate(const gemv_args &a, uint32_t i, uint32_t *i_seg, uint32_t *i_group)
+static __device__ __forceinline__ void locate(const gemv_args &a, uint32_t i, uint32_t *i_seg,
+                                              uint32_t *i_group)
 {
     if (HOW == GEMV_SWIGLU) {
         *i_seg = i % 2;
@@ -74,8 +73,7 @@ static __device__ __forceinline__ void locate(const gemv_args &a, uint32_t i, ui
 }
 
 /* A place in the block's tiles: chunk i_chunk of its i-th group. */
-template <int HOW>
-struct cursor {
+template <int HOW> struct cursor {
     uint32_t i, i_chunk, n_chunks, bytes;
     int kind;
     const uint8_t *tile;
@@ -110,7 +108,8 @@ struct cursor {
     }
 };
 
-/* ---- input ------------------------------------------------------------------------------------------------ */
+/* ---- input ------------------------------------------------------------------------------------------------
+ */
 
 static __device__ __noinline__ float block_sum(float v, float *room)
 {
@@ -129,7 +128,8 @@ static __device__ __forceinline__ float4 load4(const float *p)
     return __ldcg((const float4 *)p);
 }
 
-/* What is known before the predecessor has finished: the norm's weights, for inputs of up to N_HELD columns. */
+/* What is known before the predecessor has finished: the norm's weights, for inputs of up to N_HELD columns.
+ */
 #define N_HELD4 3
 #define N_HELD  (4 * N_HELD4 * N_THREADS)
 struct held {
@@ -201,7 +201,8 @@ static __device__ __forceinline__ void take_held(const gemv_args &a, const held 
         v[k] = i < a.n_cols ? load4(a.x + i) : make_float4(0, 0, 0, 0);
     }
 #pragma unroll
-    for (uint32_t k = 0; k < N_HELD4; k++) sum += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
+    for (uint32_t k = 0; k < N_HELD4; k++)
+        sum += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
     float factor = rsqrtf(__fdividef(block_sum(sum, room), (float)a.n_cols) + a.eps);
     uint32_t n_padded = (a.n_cols + 255) / 256 * 256;
 #pragma unroll
@@ -244,12 +245,13 @@ static __device__ void take_input(const gemv_args &a, const held &h, uint8_t *ac
     __syncthreads();
 }
 
-/* ---- output ----------------------------------------------------------------------------------------------- */
+/* ---- output -----------------------------------------------------------------------------------------------
+ */
 
 /* part: [group + warp][16]. Row r of group i: its warps' sums in order. */
 template <int HOW>
-static __device__ float group_sum(const gemv_args &a, const float *part, uint32_t i, uint32_t r, uint32_t n_units,
-                                  uint32_t *i_seg, uint32_t *i_group, uint32_t *i_unit)
+static __device__ float group_sum(const gemv_args &a, const float *part, uint32_t i, uint32_t r,
+                                  uint32_t n_units, uint32_t *i_seg, uint32_t *i_group, uint32_t *i_unit)
 {
     locate<HOW>(a, i, i_seg, i_group);
     uint32_t u0 = *i_unit, u1 = u0 + a.seg[*i_seg].n_chunks;
@@ -292,7 +294,8 @@ static __device__ void put_rows(const gemv_args &a, const float *part, uint32_t 
 /* silu(gate) * up, 16 rows a half-warp: as float, or as int8 with one scale. */
 static __device__ void put_swiglu(const gemv_args &a, const float *part, uint32_t n_local, uint32_t n_units)
 {
-    uint32_t n_pairs = n_local / 2, c = a.seg[0].n_chunks, n_rounds = (n_pairs * TILE_ROWS + N_THREADS - 1) / N_THREADS;
+    uint32_t n_pairs = n_local / 2, c = a.seg[0].n_chunks,
+             n_rounds = (n_pairs * TILE_ROWS + N_THREADS - 1) / N_THREADS;
     for (uint32_t k = 0; k < n_rounds; k++) {
         uint32_t t = k * N_THREADS + threadIdx.x, i = t / TILE_ROWS, r = t % TILE_ROWS, s, g = 0, row = ~0u;
         float h = 0;
@@ -328,10 +331,11 @@ static __device__ void put_swiglu(const gemv_args &a, const float *part, uint32_
     }
 }
 
-/* ---- the kernel ------------------------------------------------------------------------------------------- */
+/* ---- the kernel -------------------------------------------------------------------------------------------
+ */
 
-static __device__ __forceinline__ void mac(int kind, const uint8_t *tile, const uint8_t *act, uint32_t i_chunk, int lane,
-                                           float acc[4], bool quant)
+static __device__ __forceinline__ void mac(int kind, const uint8_t *tile, const uint8_t *act,
+                                           uint32_t i_chunk, int lane, float acc[4], bool quant)
 {
     if (quant) {
         const act_block *a = (const act_block *)act;
@@ -367,8 +371,8 @@ static __device__ __forceinline__ void flush(float acc[4], float *to, int lane)
 }
 
 template <bool QUANT, int HOW, int DEPTH, int SLOT>
-static __global__ void __launch_bounds__(N_THREADS, 2) gemv_kernel(const __grid_constant__ gemv_args a, uint32_t act_bytes,
-                                                                   uint32_t part_bytes)
+static __global__ void __launch_bounds__(N_THREADS, 2)
+    gemv_kernel(const __grid_constant__ gemv_args a, uint32_t act_bytes, uint32_t part_bytes)
 {
     extern __shared__ __align__(128) uint8_t room[];
     __shared__ float sums[N_WARPS];
@@ -376,9 +380,11 @@ static __global__ void __launch_bounds__(N_THREADS, 2) gemv_kernel(const __grid_
     float *part = (float *)(room + act_bytes);
     const int lane = (int)threadIdx.x % 32;
     const uint32_t w = threadIdx.x / 32;
-    const uint32_t n_mine = blockIdx.x < a.n_groups ? (a.n_groups - blockIdx.x + a.n_blocks - 1) / a.n_blocks : 0;
+    const uint32_t n_mine =
+        blockIdx.x < a.n_groups ? (a.n_groups - blockIdx.x + a.n_blocks - 1) / a.n_blocks : 0;
     const uint32_t n_local = HOW == GEMV_SWIGLU ? 2 * n_mine : n_mine;
-    uint32_t n_units = a.n_seg == 1 || HOW == GEMV_SWIGLU ? n_local * a.seg[0].n_chunks : units_before(a, n_local);
+    uint32_t n_units =
+        a.n_seg == 1 || HOW == GEMV_SWIGLU ? n_local * a.seg[0].n_chunks : units_before(a, n_local);
     const uint32_t u0 = n_units * w / N_WARPS, u1 = n_units * (w + 1) / N_WARPS;
 
     let_next_start();
@@ -420,12 +426,13 @@ static __global__ void __launch_bounds__(N_THREADS, 2) gemv_kernel(const __grid_
         put_rows<HOW>(a, part, n_local, n_units);
 }
 
-static enum apr_gpu_status launch(const void *kernel, const struct apr_gpu_device *d, uint32_t n_blocks, uint32_t n_smem,
-                                  void **args, cudaStream_t s, struct apr_gpu_err *e)
+static enum apr_gpu_status launch(const void *kernel, const struct apr_gpu_device *d, uint32_t n_blocks,
+                                  uint32_t n_smem, void **args, cudaStream_t s, struct apr_gpu_err *e)
 {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute at[1];
-    CU(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_smem), "shared memory of a matrix kernel");
+    CU(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_smem),
+       "shared memory of a matrix kernel");
     c.gridDim = dim3(n_blocks);
     c.blockDim = dim3(N_THREADS);
     c.dynamicSmemBytes = n_smem;
@@ -437,8 +444,7 @@ static enum apr_gpu_status launch(const void *kernel, const struct apr_gpu_devic
     return gpu_cuda(cudaLaunchKernelExC(&c, kernel, args), "matrix kernel", e);
 }
 
-template <bool QUANT, int HOW>
-static const void *kernel_of(uint32_t slot, uint32_t *ring)
+template <bool QUANT, int HOW> static const void *kernel_of(uint32_t slot, uint32_t *ring)
 {
     if (slot <= 2304) return *ring = N_WARPS * 3 * 2304, (const void *)gemv_kernel<QUANT, HOW, 3, 2304>;
     return *ring = N_WARPS * 2 * 3360, (const void *)gemv_kernel<QUANT, HOW, 2, 3360>;
@@ -470,14 +476,17 @@ enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *
     uint32_t part_bytes = ((n_local + N_WARPS) * TILE_ROWS * 4 + 127) / 128 * 128;
     const void *k;
     if (quant)
-        k = g->how == GEMV_ROWS ? kernel_of<true, GEMV_ROWS>(slot, &ring)
-            : g->how == GEMV_ADD ? kernel_of<true, GEMV_ADD>(slot, &ring) : kernel_of<true, GEMV_SWIGLU>(slot, &ring);
+        k = g->how == GEMV_ROWS  ? kernel_of<true, GEMV_ROWS>(slot, &ring)
+            : g->how == GEMV_ADD ? kernel_of<true, GEMV_ADD>(slot, &ring)
+                                 : kernel_of<true, GEMV_SWIGLU>(slot, &ring);
     else
-        k = g->how == GEMV_ROWS ? kernel_of<false, GEMV_ROWS>(slot, &ring)
-            : g->how == GEMV_ADD ? kernel_of<false, GEMV_ADD>(slot, &ring) : kernel_of<false, GEMV_SWIGLU>(slot, &ring);
+        k = g->how == GEMV_ROWS  ? kernel_of<false, GEMV_ROWS>(slot, &ring)
+            : g->how == GEMV_ADD ? kernel_of<false, GEMV_ADD>(slot, &ring)
+                                 : kernel_of<false, GEMV_SWIGLU>(slot, &ring);
     void *args[] = {&a, &act_bytes, &part_bytes};
     if (act_bytes + part_bytes + ring > (uint32_t)d->max_smem)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "a matrix of %u columns needs %u bytes of shared memory, the device has %d",
-                        a.n_cols, act_bytes + part_bytes + ring, d->max_smem);
+        return gpu_fail(e, APR_GPU_UNSUPPORTED,
+                        "a matrix of %u columns needs %u bytes of shared memory, the device has %d", a.n_cols,
+                        act_bytes + part_bytes + ring, d->max_smem);
     return launch(k, d, a.n_blocks, act_bytes + part_bytes + ring, args, s, e);
 }

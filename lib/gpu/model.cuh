@@ -39,26 +39,29 @@ struct apr_gpu_model {
 struct apr_gpu_seq {
     struct apr_gpu_model *m;
     uint32_t n_ctx, n_pos, n_pages;
-    int32_t *pages; /* [n_pages] on the host */
-    int32_t *table; /* the same on the device */
+    int32_t *pages;            /* [n_pages] on the host */
+    int32_t *table;            /* the same on the device */
     struct step *st, *st_host; /* device, pinned */
     int32_t *out, *out_host;   /* [n_ctx] */
     cudaGraphExec_t graph;     /* one step; NULL until the first */
 };
 
-enum apr_gpu_status model_alloc(struct apr_gpu_model *m, void **p, uint64_t n_bytes, const char *what, struct apr_gpu_err *e);
-enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_desc *m, const struct apr_gpu_opts *o,
-                               struct apr_gpu_plan *p, struct apr_gpu_err *e);
-enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_desc *m, const struct apr_gpu_opts *o,
-                               void (*progress)(void *ctx, uint64_t n), void *ctx, struct apr_gpu_model **out,
-                               struct apr_gpu_err *e);
+enum apr_gpu_status model_alloc(struct apr_gpu_model *m, void **p, uint64_t n_bytes, const char *what,
+                                struct apr_gpu_err *e);
+enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
+                               const struct apr_gpu_opts *o, struct apr_gpu_plan *p, struct apr_gpu_err *e);
+enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
+                               const struct apr_gpu_opts *o, void (*progress)(void *ctx, uint64_t n),
+                               void *ctx, struct apr_gpu_model **out, struct apr_gpu_err *e);
 void model_close(struct apr_gpu_model *m);
-enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, struct apr_gpu_seq **s, struct apr_gpu_err *e);
+enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, struct apr_gpu_seq **s,
+                             struct apr_gpu_err *e);
 void seq_close(struct apr_gpu_seq *s);
-enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids, uint32_t n, uint32_t n_rows,
-                            float *logits, struct apr_gpu_err *e);
-enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n, const int32_t *stop,
-                           uint32_t n_stop, int32_t *out, uint32_t *n_out, struct apr_gpu_err *e);
+enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids, uint32_t n,
+                            uint32_t n_rows, float *logits, struct apr_gpu_err *e);
+enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
+                           const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                           struct apr_gpu_err *e);
 
 /* A matrix from the host into tiles, through pinned staging. */
 struct stage {
@@ -71,7 +74,7 @@ struct stage {
 };
 enum apr_gpu_status stage_open(struct stage *s, struct apr_gpu_err *e);
 void stage_close(struct stage *s);
-enum apr_gpu_status stage_mat(struct stage *s, const struct apr_gpu_mat *from, struct mat *to, cudaStream_t stream,
-                              struct apr_gpu_err *e);
+enum apr_gpu_status stage_mat(struct stage *s, const struct apr_gpu_mat *from, struct mat *to,
+                              cudaStream_t stream, struct apr_gpu_err *e);
 
 #endif

@@ -17,7 +17,8 @@ enum apr_gpu_status gpu_cuda(cudaError_t c, const char *what, struct apr_gpu_err
 {
     if (c == cudaSuccess) return APR_GPU_OK;
     (void)cudaGetLastError();
-    return gpu_fail(e, c == cudaErrorMemoryAllocation ? APR_GPU_MEMORY : APR_GPU_FAILED, "%s: %s", what, cudaGetErrorString(c));
+    return gpu_fail(e, c == cudaErrorMemoryAllocation ? APR_GPU_MEMORY : APR_GPU_FAILED, "%s: %s", what,
+                    cudaGetErrorString(c));
 }
 
 static enum apr_gpu_status device_count(uint32_t *n, struct apr_gpu_err *e)
@@ -39,11 +40,14 @@ static enum apr_gpu_status device_fill(struct apr_gpu_device *d, struct apr_gpu_
     CU(cudaSetDevice(d->i), "device");
     CU(cudaGetDeviceProperties(&p, d->i), "device");
     CU(cudaMemGetInfo(&n_free, &n_total), "free memory");
-    d->n_sm = p.multiProcessorCount, d->sm = 10 * p.major + p.minor, d->max_smem = (int)p.sharedMemPerBlockOptin;
-    snprintf(d->name, sizeof d->name, "%s, sm_%d, %d SM, %.1f GiB free", p.name, d->sm, d->n_sm, (double)n_free / 1073741824.0);
+    d->n_sm = p.multiProcessorCount, d->sm = 10 * p.major + p.minor,
+    d->max_smem = (int)p.sharedMemPerBlockOptin;
+    snprintf(d->name, sizeof d->name, "%s, sm_%d, %d SM, %.1f GiB free", p.name, d->sm, d->n_sm,
+             (double)n_free / 1073741824.0);
     if (d->sm < 80) return gpu_fail(e, APR_GPU_NONE, "%s is sm_%d, expected sm_80 or later", p.name, d->sm);
     CU(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "stream");
-    if (cublasLtCreate(&d->lt) != CUBLAS_STATUS_SUCCESS) return gpu_fail(e, APR_GPU_FAILED, "cuBLASLt cannot be started");
+    if (cublasLtCreate(&d->lt) != CUBLAS_STATUS_SUCCESS)
+        return gpu_fail(e, APR_GPU_FAILED, "cuBLASLt cannot be started");
     d->plans = gpu_plans_new();
     if (!d->plans) return gpu_fail(e, APR_GPU_MEMORY, "no memory for plans");
     return gpu_cuda(cudaMalloc(&d->lt_work, LT_WORK_BYTES), "workspace", e);
@@ -87,8 +91,8 @@ static void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos)
     if (n_pos < s->n_pos) s->n_pos = n_pos;
 }
 
-static enum apr_gpu_status unpack_into(struct apr_gpu_device *d, const struct apr_gpu_mat *w, struct mat *m, float **dev, float *rows,
-                                       struct apr_gpu_err *e)
+static enum apr_gpu_status unpack_into(struct apr_gpu_device *d, const struct apr_gpu_mat *w, struct mat *m,
+                                       float **dev, float *rows, struct apr_gpu_err *e)
 {
     struct stage s = {};
     uint64_t n_bytes = 4ull * w->n_rows * w->n_cols;
@@ -104,7 +108,8 @@ static enum apr_gpu_status unpack_into(struct apr_gpu_device *d, const struct ap
     stage_close(&s);
     return st;
 }
-static enum apr_gpu_status unpack(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows, struct apr_gpu_err *e)
+static enum apr_gpu_status unpack(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows,
+                                  struct apr_gpu_err *e)
 {
     struct mat m = {};
     float *dev = NULL;
@@ -160,9 +165,15 @@ static enum apr_gpu_status bandwidth(struct apr_gpu_device *d, double *bytes_per
     return APR_GPU_OK;
 }
 
-static const struct apr_gpu table = {
-    APR_GPU_ABI, sizeof(struct apr_gpu), "cuda", device_count, device_open, device_close, device_name, model_plan, model_open,
-    model_close, seq_open, seq_close, seq_pos, seq_truncate, forward, greedy, unpack, bandwidth};
+static const struct apr_gpu table = {APR_GPU_ABI, sizeof(struct apr_gpu),
+                                     "cuda",      device_count,
+                                     device_open, device_close,
+                                     device_name, model_plan,
+                                     model_open,  model_close,
+                                     seq_open,    seq_close,
+                                     seq_pos,     seq_truncate,
+                                     forward,     greedy,
+                                     unpack,      bandwidth};
 
 extern "C" __attribute__((visibility("default"))) const struct apr_gpu *apr_gpu_plugin(void)
 {

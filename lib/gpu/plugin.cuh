@@ -62,7 +62,7 @@ void embed_rows(const struct mat *m, const int32_t *ids, uint32_t n, float scale
 void embed_step(const struct mat *m, const struct step *st, float scale, float *x, cudaStream_t s);
 
 /* ---- gemv.cu: one token ---- */
-struct act { /* an input of matrices; either form may be NULL */
+struct act {             /* an input of matrices; either form may be NULL */
     struct act_block *q; /* [n_cols / 256] */
     float *f;            /* [n_cols] */
 };
@@ -81,8 +81,8 @@ enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *
                              struct apr_gpu_err *e);
 
 /* ---- attn.cu ---- */
-struct kv { /* of one layer */
-    void *k, *v; /* [n_pages, n_heads_kv, 16, dim_pad] F16, or F32 in reference mode */
+struct kv {               /* of one layer */
+    void *k, *v;          /* [n_pages, n_heads_kv, 16, dim_pad] F16, or F32 in reference mode */
     const int32_t *table; /* [n_ctx / 16] page numbers */
 };
 struct heads {
@@ -94,7 +94,7 @@ struct heads {
 };
 /* One token: qkv [q | k | v] of this step, rotated here, k and v stored; out: [n_heads * dim]. */
 struct attn_room {
-    float *part; /* [n_heads, splits, dim_pad + 2] */
+    float *part;     /* [n_heads, splits, dim_pad + 2] */
     unsigned *count; /* [n_heads_kv], zero between steps */
 };
 enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads *h, const struct kv *kv,
@@ -111,7 +111,8 @@ enum apr_gpu_status attn_prompt(const struct heads *h, const struct kv *kv, uint
 /* ---- elem.cu ---- */
 void rmsnorm_rows(const float *x, const float *w, float eps, uint32_t n, uint32_t n_cols, float *y,
                   __nv_bfloat16 *y16, cudaStream_t s);
-void swiglu_rows(const __nv_bfloat16 *gate_up, uint32_t n, uint32_t n_inter, __nv_bfloat16 *h, cudaStream_t s);
+void swiglu_rows(const __nv_bfloat16 *gate_up, uint32_t n, uint32_t n_inter, __nv_bfloat16 *h,
+                 cudaStream_t s);
 void swiglu_f32(const float *gate, const float *up, uint64_t n, float *h, cudaStream_t s);
 void bias_rows(float *y, const float *bias, uint32_t n, uint32_t n_cols, uint32_t stride, cudaStream_t s);
 void argmax_step(const float *logits, uint32_t n, uint64_t *best, unsigned *count, struct step *st,

@@ -54,14 +54,16 @@ static __device__ void pack_q4_k(const struct src *s, const struct mat *m, uint3
         uint32_t scale = 0, min = 0;
         for (int i = 0; i < 16; i++) {
             const uint8_t *v = b ? b + 16 + 32 * (j / 2) + i : NULL;
-            uint32_t low = v ? (j % 2 ? v[0] >> 4 : v[0] & 15) : 0, high = v ? (j % 2 ? v[16] >> 4 : v[16] & 15) : 0;
+            uint32_t low = v ? (j % 2 ? v[0] >> 4 : v[0] & 15) : 0,
+                     high = v ? (j % 2 ? v[16] >> 4 : v[16] & 15) : 0;
             q[i] = (uint8_t)(low | high << 4);
         }
         if (b) q4_k_scale(b + 4, j, &scale, &min);
         lo |= ((scale & 15u) | (min & 15u) << 4) << 8 * p;
         hi |= (scale >> 4 | (min >> 4) << 2) << 4 * p;
         memcpy(&t->q[p][lane], q, 16);
-        if (j == 0) t->d[lane / 8][p] = b ? __halves2half2(half_at(b), half_at(b + 2)) : __floats2half2_rn(0, 0);
+        if (j == 0)
+            t->d[lane / 8][p] = b ? __halves2half2(half_at(b), half_at(b + 2)) : __floats2half2_rn(0, 0);
     }
     t->lo[lane] = lo;
     t->hi[lane] = (uint16_t)hi;
@@ -87,8 +89,9 @@ static __device__ void pack_q6_k(const struct src *s, const struct mat *m, uint3
         }
         memcpy(&t->lo[p][lane], q, 16);
         t->hi[p][lane] = up;
-        t->scale[p][lane] = b ? make_char2((signed char)b[192 + 8 * h + 2 * k], (signed char)b[193 + 8 * h + 2 * k])
-                              : make_char2(0, 0);
+        t->scale[p][lane] =
+            b ? make_char2((signed char)b[192 + 8 * h + 2 * k], (signed char)b[193 + 8 * h + 2 * k])
+              : make_char2(0, 0);
         if (j == 0) t->d[lane / 8][p] = b ? half_at(b + 208) : __float2half(0);
     }
 }
@@ -114,7 +117,8 @@ static __device__ void pack_q8_0(const struct src *s, const struct mat *m, uint3
     uint32_t i_block = c * 4 + (uint32_t)j / 2;
     for (int p = 0; p < 4; p++) {
         const uint8_t *row = row_at(s, m, g, p, lane);
-        const uint8_t *b = row && i_block * 32 < m->n_cols ? row + (uint64_t)i_block * small_bytes(type) : NULL;
+        const uint8_t *b =
+            row && i_block * 32 < m->n_cols ? row + (uint64_t)i_block * small_bytes(type) : NULL;
         int8_t q[16];
         for (int i = 0; i < 16; i++) q[i] = b ? (int8_t)small_value(type, b, 16 * (j % 2) + i) : 0;
         memcpy(&t->q[p][lane], q, 16);
@@ -170,9 +174,9 @@ bool repack_kind(uint32_t type, int *kind)
     static const struct {
         uint32_t type;
         int kind;
-    } kinds[] = {{APR_Q4_K, TILE_Q4_K}, {APR_Q6_K, TILE_Q6_K}, {APR_Q8_0, TILE_Q8_0}, {APR_Q4_0, TILE_Q8_0},
-                 {APR_Q5_0, TILE_Q8_0}, {APR_IQ4_NL, TILE_Q8_0}, {APR_F16, TILE_F16}, {APR_BF16, TILE_BF16},
-                 {APR_F32, TILE_F32}};
+    } kinds[] = {{APR_Q4_K, TILE_Q4_K}, {APR_Q6_K, TILE_Q6_K}, {APR_Q8_0, TILE_Q8_0},
+                 {APR_Q4_0, TILE_Q8_0}, {APR_Q5_0, TILE_Q8_0}, {APR_IQ4_NL, TILE_Q8_0},
+                 {APR_F16, TILE_F16},   {APR_BF16, TILE_BF16}, {APR_F32, TILE_F32}};
     for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
         if (kinds[i].type == type) return *kind = kinds[i].kind, true;
     return false;
@@ -180,7 +184,8 @@ bool repack_kind(uint32_t type, int *kind)
 
 uint64_t repack_bytes(int kind, uint32_t n_rows, uint32_t n_cols)
 {
-    uint64_t n_groups = (n_rows + TILE_ROWS - 1) / TILE_ROWS, n_chunks = (n_cols + tile_cols(kind) - 1) / tile_cols(kind);
+    uint64_t n_groups = (n_rows + TILE_ROWS - 1) / TILE_ROWS,
+             n_chunks = (n_cols + tile_cols(kind) - 1) / tile_cols(kind);
     return n_groups * n_chunks * tile_bytes(kind);
 }
 
@@ -192,11 +197,12 @@ void repack_rows(const struct mat *m, uint32_t type, const void *rows, uint64_t 
     pack_kernel<<<(n + 3) / 4, dim3(32, 4), 0, s>>>(*m, src, type, n_groups);
 }
 
-/* ---- back ------------------------------------------------------------------------------------------------ */
+/* ---- back ------------------------------------------------------------------------------------------------
+ */
 
 template <class OUT>
-static __device__ __forceinline__ void unpack_lane(const struct mat &m, uint32_t i_tile, int lane, uint32_t i_row0,
-                                                   OUT put)
+static __device__ __forceinline__ void unpack_lane(const struct mat &m, uint32_t i_tile, int lane,
+                                                   uint32_t i_row0, OUT put)
 {
     uint32_t g = i_tile / m.n_chunks, c = i_tile % m.n_chunks;
     const uint8_t *t = m.tiles + (uint64_t)i_tile * tile_bytes(m.kind);
@@ -214,11 +220,12 @@ static __global__ void unpack_f32_kernel(struct mat m, uint32_t i_tile0, uint32_
 {
     uint32_t i = blockIdx.x * blockDim.y + threadIdx.y;
     if (i >= n_tiles) return;
-    unpack_lane(m, i_tile0 + i, (int)threadIdx.x, i_row, [&](uint32_t r, uint32_t col, uint32_t n, const float *x) {
-        if (r >= n_rows) return;
-        for (uint32_t k = 0; k < n; k++)
-            if (col + k < m.n_cols) out[(uint64_t)r * m.n_cols + col + k] = x[k];
-    });
+    unpack_lane(m, i_tile0 + i, (int)threadIdx.x, i_row,
+                [&](uint32_t r, uint32_t col, uint32_t n, const float *x) {
+                    if (r >= n_rows) return;
+                    for (uint32_t k = 0; k < n; k++)
+                        if (col + k < m.n_cols) out[(uint64_t)r * m.n_cols + col + k] = x[k];
+                });
 }
 void unpack_f32(const struct mat *m, uint32_t i_row, uint32_t n_rows, float *out, cudaStream_t s)
 {
@@ -284,7 +291,8 @@ void unpack_bf16(const struct mat *m, __nv_bfloat16 *out, cudaStream_t s)
     }
 }
 
-/* ---- embedding: one row of tiles a token ------------------------------------------------------------------ */
+/* ---- embedding: one row of tiles a token ------------------------------------------------------------------
+ */
 
 static __device__ void embed_row(const struct mat &m, uint32_t id, float scale, float *x)
 {
@@ -293,7 +301,8 @@ static __device__ void embed_row(const struct mat &m, uint32_t id, float scale, 
         float v[32];
         uint32_t c = i / 8, lane = quarter * 8 + i % 8;
         const uint8_t *t = m.tiles + ((uint64_t)(id / TILE_ROWS) * m.n_chunks + c) * tile_bytes(m.kind);
-        uint32_t n = (uint32_t)tile_values(m.kind, t, p, (int)lane, v), col = c * tile_cols(m.kind) + i % 8 * n;
+        uint32_t n = (uint32_t)tile_values(m.kind, t, p, (int)lane, v),
+                 col = c * tile_cols(m.kind) + i % 8 * n;
         for (uint32_t k = 0; k < n; k++)
             if (col + k < m.n_cols) x[col + k] = v[k] * scale;
     }

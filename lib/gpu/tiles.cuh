@@ -66,7 +66,10 @@ static_assert(sizeof(tile_16) == 2048 && sizeof(tile_f32) == 2048, "tile_16");
 
 __host__ __device__ constexpr uint32_t tile_cols(int kind)
 {
-    return kind == TILE_Q4_K || kind == TILE_Q6_K ? 256 : kind == TILE_Q8_0 ? 128 : kind == TILE_F32 ? 32 : 64;
+    return kind == TILE_Q4_K || kind == TILE_Q6_K ? 256
+           : kind == TILE_Q8_0                    ? 128
+           : kind == TILE_F32                     ? 32
+                                                  : 64;
 }
 __host__ __device__ constexpr uint32_t tile_bytes(int kind)
 {
@@ -173,8 +176,7 @@ static __device__ __forceinline__ void tile_mac_q8_0(const tile_q8_0 *t, const a
     }
 }
 
-template <bool BF16>
-static __device__ __forceinline__ float2 pair_of(uint32_t w)
+template <bool BF16> static __device__ __forceinline__ float2 pair_of(uint32_t w)
 {
     if (BF16) return make_float2(__uint_as_float(w << 16), __uint_as_float(w & 0xffff0000u));
     return __half22float2(*(const __half2 *)&w);

@@ -1,7 +1,7 @@
 /* bench_gpu [7b|1.5b] [q4_k_m|q8_0|bf16] [resident]: the GPU plugin alone, on random weights of a real shape.
  *
- * No model file is needed: blocks are random bits with small scales. Prints a line a measurement: name, value,
- * unit, and for decoding the share of the memory's read bandwidth. */
+ * No model file is needed: blocks are random bits with small scales. Prints a line a measurement: name,
+ * value, unit, and for decoding the share of the memory's read bandwidth. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -95,9 +95,24 @@ static void random_model(const struct shape *s, const char *recipe, struct apr_g
         l[i].q.bias = ones(n_q), l[i].k.bias = ones(n_kv), l[i].v.bias = ones(n_kv);
         l[i].attn_norm = ones(s->n_hidden), l[i].ffn_norm = ones(s->n_hidden);
     }
-    *d = (struct apr_gpu_desc){sizeof *d, s->n_layers, s->n_hidden, s->n_heads, s->n_heads_kv, s->head_dim, s->n_inter,
-                               s->n_vocab, 1e-6, 1.0f, 0.088388f, false, inv_freq, 1.0f,
-                               {0}, random_mat(mix ? APR_Q6_K : type, s->n_vocab, s->n_hidden, true), ones(s->n_hidden), l};
+    *d = (struct apr_gpu_desc){sizeof *d,
+                               s->n_layers,
+                               s->n_hidden,
+                               s->n_heads,
+                               s->n_heads_kv,
+                               s->head_dim,
+                               s->n_inter,
+                               s->n_vocab,
+                               1e-6,
+                               1.0f,
+                               0.088388f,
+                               false,
+                               inv_freq,
+                               1.0f,
+                               {0},
+                               random_mat(mix ? APR_Q6_K : type, s->n_vocab, s->n_hidden, true),
+                               ones(s->n_hidden),
+                               l};
     d->embed = s->tied ? d->head : random_mat(type, s->n_vocab, s->n_hidden, false);
 }
 
@@ -128,7 +143,8 @@ static void decode(const struct run *r, uint32_t depth)
         all[i] = (now() - t) / n;
         if (all[i] < best) best = all[i];
     }
-    double n_bytes = (double)n_weight_bytes + 4.0 * r->s->n_layers * r->s->n_heads_kv * r->s->head_dim * (depth + n / 2);
+    double n_bytes =
+        (double)n_weight_bytes + 4.0 * r->s->n_layers * r->s->n_heads_kv * r->s->head_dim * (depth + n / 2);
     printf("decode_d%u %.1f tok/s (%.1f at worst), %.1f %% of the read bandwidth\n", depth, 1 / best,
            1 / (all[0] > all[4] ? all[0] : all[4]), 100 * n_bytes / best / r->bandwidth);
     r->g->seq_close(q);
@@ -164,8 +180,9 @@ static void measure(struct run *r, struct apr_gpu_device *dev, const struct apr_
     check(r->g->model_plan(dev, d, &o, &p, &e), &e, "plan");
     double t = now();
     check(r->g->model_open(dev, d, &o, NULL, NULL, &r->m, &e), &e, "model");
-    printf("load %.2f s; memory MiB: weights %.0f resident %.0f cache %.0f work %.0f\n", now() - t, (double)p.weights / 1048576,
-           (double)p.resident / 1048576, (double)p.cache / 1048576, (double)p.work / 1048576);
+    printf("load %.2f s; memory MiB: weights %.0f resident %.0f cache %.0f work %.0f\n", now() - t,
+           (double)p.weights / 1048576, (double)p.resident / 1048576, (double)p.cache / 1048576,
+           (double)p.work / 1048576);
     if (!resident) {
         static const uint32_t depths[] = {0, 1024, 4096, 16384};
         for (size_t i = 0; i < 4; i++) decode(r, depths[i]);
@@ -189,7 +206,8 @@ int main(int argc, char **argv)
     if (apr_gpu_load(&r.g, &err) != APR_OK) return fprintf(stderr, "bench_gpu: %s\n", err.text), 9;
     check(r.g->device_open(0, &dev, &e), &e, "device");
     check(r.g->bandwidth(dev, &r.bandwidth, &e), &e, "bandwidth");
-    printf("%s\nshape %s, %s\nread bandwidth %.0f GB/s\n", r.g->device_name(dev), s->name, recipe, r.bandwidth * 1e-9);
+    printf("%s\nshape %s, %s\nread bandwidth %.0f GB/s\n", r.g->device_name(dev), s->name, recipe,
+           r.bandwidth * 1e-9);
     random_model(s, recipe, &d);
     r.s = s;
     measure(&r, dev, &d, false);

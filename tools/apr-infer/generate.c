@@ -38,6 +38,9 @@ size_t apr_stop_scan(const struct apr_strs *stops, const char *held, size_t n_he
     return at_stop;
 }
 
+#define N_AHEAD                                                                                              \
+    8u /* tokens that a device chooses in one go: text still flows, and no token waits for the host */
+
 /* What one run of the loop carries along. */
 struct loop {
     struct apr_session *s;
@@ -47,6 +50,8 @@ struct loop {
     struct apr_buf piece, held;
     struct apr_cache other_cache; /* of the guide's sequence */
     float *logits, *other;        /* [n_vocab] */
+    int32_t ahead[N_AHEAD];       /* chosen by the device; [i_ahead, n_ahead) are not yet taken */
+    size_t i_ahead, n_ahead;
 };
 
 /* Takes the bytes of one more token (n 0 and last: the end) through the gate and the stop strings. */
@@ -99,6 +104,34 @@ static size_t n_left(const struct loop *l)
     return n_max < l->s->n_ctx - n_pos + 1 ? n_max : l->s->n_ctx - n_pos + 1;
 }
 
+/* A device can go on alone where the largest logit is the choice. */
+static bool goes_alone(const struct loop *l, const struct apr_sampler *sampler)
+{
+    return l->s->fwd.offload && !l->s->fwd.c.exact && !l->g->opts.guide &&
+           apr_sampler_is_plain_greedy(sampler);
+}
+
+static enum apr_code run_ahead(struct loop *l, int32_t id, struct apr_err *e)
+{
+    struct apr_session *s = l->s;
+    size_t n = l->g->opts.n_max - l->g->ids.n, n_room = s->n_ctx - s->cache.n_pos, n_stop = 0;
+    int32_t stop[APR_MAX_EOS];
+    if (n > n_room) n = n_room;
+    if (n > N_AHEAD) n = N_AHEAD;
+    for (uint32_t i = 0; i < s->model->generation.n_eos && !l->g->opts.ignore_eos; i++)
+        stop[n_stop++] = (int32_t)s->model->generation.eos_ids[i];
+    l->i_ahead = 0;
+    return apr_offload_greedy(s->fwd.offload, &s->cache, id, n, stop, n_stop, l->ahead, &l->n_ahead, e);
+}
+
+/* The next token: chosen ahead, or from the logits. */
+static enum apr_code choose(struct loop *l, struct apr_sampler *sampler, int32_t *id, struct apr_err *e)
+{
+    if (l->i_ahead < l->n_ahead) return *id = l->ahead[l->i_ahead++], APR_OK;
+    if (sampler->limit) sampler->limit->n_left = n_left(l);
+    return apr_sampler_next(sampler, l->logits, id, e);
+}
+
 static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, int64_t ns_start,
                                  struct apr_err *e)
 {
@@ -108,8 +141,7 @@ static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, in
     bool stopped = false; /* by a stop string */
     while (g->ids.n < g->opts.n_max) {
         int32_t id;
-        if (sampler->limit) sampler->limit->n_left = n_left(l);
-        TRY(apr_sampler_next(sampler, l->logits, &id, e));
+        TRY(choose(l, sampler, &id, e));
         TRY(apr_sampler_accept(sampler, id, e));
         TRY(apr_ids_push(&g->ids, id, e));
         if (!ns_first) ns_first = apr_now_ns();
@@ -124,12 +156,14 @@ static enum apr_code decode_loop(struct loop *l, struct apr_sampler *sampler, in
             break;
         }
         if (g->ids.n == g->opts.n_max) break;
+        if (l->i_ahead < l->n_ahead) continue;
         if (is_full(l)) {
             apr_note("the context of %zu positions is full", s->n_ctx);
             break;
         }
-        TRY(next_logits(l, &id, 1, &id, 1, e));
+        TRY(goes_alone(l, sampler) ? run_ahead(l, id, e) : next_logits(l, &id, 1, &id, 1, e));
     }
+    apr_cache_truncate(&s->cache, s->cache.n_pos - (l->n_ahead - l->i_ahead));
     int64_t ns_end = apr_now_ns();
     if (ns_first) g->decode_s = (double)(ns_end - ns_first) * 1e-9;
     g->prompt_s = (double)((ns_first ? ns_first : ns_end) - ns_start) * 1e-9;

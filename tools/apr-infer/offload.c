@@ -172,7 +172,7 @@ static enum apr_code open_model(struct apr_offload *o, const struct apr_forward 
     TRY(describe(f, m, &o->arena, &d, e));
     TRY(apr_gpu_code(o->gpu->model_plan(o->device, &d, &opts, &plan, &ge), &ge, e));
     apr_verbose("device memory: weights %" PRIu64 ", cache %" PRIu64 ", work %" PRIu64 ", free %" PRIu64,
-               plan.weights, plan.cache, plan.work, plan.free);
+                plan.weights, plan.cache, plan.work, plan.free);
     apr_progress_begin(&shown.bar, "to the GPU", plan.weights, "bytes");
     enum apr_gpu_status s = o->gpu->model_open(o->device, &d, &opts, progress, &shown, &o->model, &ge);
     apr_progress_end(&shown.bar);

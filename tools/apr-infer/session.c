@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <inttypes.h>
+#include <string.h>
 
 #include "load.h"
 #include "override.h"
@@ -44,7 +45,20 @@ static enum apr_code check_kind(const struct apr_session *s, unsigned runs, stru
     return APR_OK;
 }
 
-static enum apr_code open_text(struct apr_session *s, const struct apr_engine_opts *o, struct apr_err *e)
+/* Where this model and verb compute; what only the CPU can do is refused elsewhere, not moved silently. */
+static enum apr_code device_of(const struct apr_session *s, const struct apr_engine_opts *o,
+                               const char **device, struct apr_err *e)
+{
+    const char *what = s->kind == APR_RUNS_ENCODER  ? "an encoder"
+                       : s->kind == APR_RUNS_SPEECH ? "a speech recognizer"
+                                                    : o->on_cpu;
+    *device = what ? "cpu" : o->device;
+    if (!what || !o->device || !strcmp(o->device, "auto") || !strcmp(o->device, "cpu")) return APR_OK;
+    return apr_fail(e, APR_EUNAVAIL, "--device %.40s: %s: only the CPU computes this", o->device, what);
+}
+
+static enum apr_code open_text(struct apr_session *s, const struct apr_engine_opts *o, const char *device,
+                               struct apr_err *e)
 {
     const struct apr_model *m = s->model;
     s->n_ctx = o->n_ctx ? (size_t)o->n_ctx : m->config.n_ctx_train;
@@ -53,13 +67,14 @@ static enum apr_code open_text(struct apr_session *s, const struct apr_engine_op
                  m->config.n_ctx_train, s->n_ctx);
     size_t n_batch = o->n_batch < s->n_ctx ? (size_t)o->n_batch : s->n_ctx;
     TRY(apr_forward_open(&s->fwd, &s->checked, s->kern, s->pool, o->exact, n_batch, e));
-    TRY(apr_forward_offload(&s->fwd, o->device, m, s->n_ctx, e));
+    TRY(apr_forward_offload(&s->fwd, device, m, s->n_ctx, e));
     return apr_cache_init(&s->cache, &m->config, o->exact, s->n_ctx, e);
 }
 
 static enum apr_code open_parts(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
                                 const struct apr_ctx *ctx, struct apr_err *e)
 {
+    const char *device;
     TRY(apr_kern_pick(&s->kern, e));
     TRY(apr_load_model(path, APR_LOAD_RANDOM, &s->model, e));
     const struct apr_model *m = s->model;
@@ -70,7 +85,8 @@ static enum apr_code open_parts(struct apr_session *s, const char *path, const s
     TRY(apr_override_apply(&(struct apr_override){.pre = o->pre, .runs = true}, s->model, e));
     TRY(apr_contract_check(s->model, s->kern, s->pool, !ctx->gated, &s->checked, e));
     if (m->vocab.kind != APR_VOCAB_NONE) TRY(apr_tok_open(&s->tok, &m->vocab, m->path, e));
-    if (s->kind == APR_RUNS_TEXT) return open_text(s, o, e);
+    TRY(device_of(s, o, &device, e));
+    if (s->kind == APR_RUNS_TEXT) return open_text(s, o, device, e);
     if (o->n_ctx)
         return apr_fail(e, APR_EUSAGE, "--ctx-size: %s has %" PRIu32 " positions, no more and no fewer",
                         m->path, m->config.n_ctx_train);

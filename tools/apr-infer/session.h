@@ -24,6 +24,8 @@ struct apr_engine_opts {
     uint64_t n_ctx;     /* 0 = what the model was trained for */
     bool exact;
     const char *device; /* NULL = auto: offload.h */
+    const char *on_cpu; /* what the verb reads that stays on a device ("hidden states"): it computes on the
+                           CPU; NULL: anywhere */
     const char *pre;    /* of the tokenizer; NULL = the model says */
     unsigned runs; /* enum apr_runs, or-ed: the kinds of model that the verb computes; 0 = APR_RUNS_TEXT */
 };

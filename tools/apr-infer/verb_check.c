@@ -18,6 +18,7 @@ static void init(void *args_)
 {
     struct check_args *a = args_;
     apr_engine_defaults(&a->engine);
+    a->engine.on_cpu = "the states between the stages";
     a->engine.exact = true;
     a->engine.n_batch = 32;
 }

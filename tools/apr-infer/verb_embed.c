@@ -36,6 +36,7 @@ static void init(void *args_)
 {
     struct embed_args *a = args_;
     apr_engine_defaults(&a->engine);
+    a->engine.on_cpu = "hidden states";
     a->engine.runs = APR_RUNS_TEXT | APR_RUNS_ENCODER;
 }
 

@@ -32,6 +32,7 @@ static void init(void *args_)
 {
     struct imatrix_args *a = args_;
     apr_engine_defaults(&a->engine);
+    a->engine.on_cpu = "inputs of matrices";
     a->window = 512;
 }
 

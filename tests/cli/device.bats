@@ -1,0 +1,78 @@
+#!/usr/bin/env bats
+# --device: which machine computes, and what happens where there is no GPU.
+
+bats_require_minimum_version 1.5.0
+
+setup() {
+    PATH=${BINDIR:-$PWD/bin}:$PATH
+    M=tests/data/apr-demo-8M-Instruct
+    has_gpu=false
+    if [ -e /dev/nvidiactl ] || [ -e /dev/dxg ]; then has_gpu=true; fi
+}
+
+@test "a device that does not exist is a usage error" {
+    for device in foo cuda: cuda:x cuda:99 cudaX; do
+        run --separate-stderr apr-infer run "$M" hi --device "$device"
+        echo "$device: $status: $stderr"
+        [ "$status" -eq 2 ]
+        [[ "$stderr" == *"--device"*"$device"*"expected auto, cpu, cuda or cuda:N"* ]]
+        [ -z "$output" ]
+    done
+}
+
+@test "cuda without a GPU or a plugin: 9, one line, no other device takes over" {
+    ! $has_gpu || skip 'this machine has a GPU'
+    for verb in "run $M hi" "eval $M --file $BATS_TEST_FILENAME" "logits $M --prompt hi -o $BATS_TEST_TMPDIR/x" "bench $M"; do
+        # shellcheck disable=SC2086 # the words of a command
+        run --separate-stderr apr-infer $verb --device cuda
+        echo "$verb: $status: $stderr"
+        [ "$status" -eq 9 ]
+        [ "$(wc -l <<<"$stderr")" -eq 1 ]
+        [ -z "$output" ]
+    done
+    [ ! -e "$BATS_TEST_TMPDIR/x" ]
+}
+
+@test "verbs that read what stays on a device refuse it, and compute on the CPU by themselves" {
+    for verb in "check $M" "imatrix $M -f $BATS_TEST_FILENAME -o $BATS_TEST_TMPDIR/i.gguf" "embed $M hi"; do
+        # shellcheck disable=SC2086
+        run --separate-stderr apr-infer $verb --device cuda
+        echo "$verb: $status: $stderr"
+        [ "$status" -eq 9 ] || [ "$status" -eq 2 ] # check has no such option
+        # shellcheck disable=SC2086
+        run --separate-stderr apr-infer $verb -q
+        [ "$status" -eq 0 ]
+    done
+}
+
+@test "auto without a driver is the CPU, and says nothing" {
+    ! $has_gpu || skip 'this machine has a GPU'
+    run --separate-stderr apr-infer run "$M" "What is 2+2? Answer with just the number."
+    [ "$status" -eq 0 ]
+    [ "$output" = 4 ]
+    [ -z "$stderr" ]
+    run --separate-stderr apr-infer run "$M" "What is 2+2? Answer with just the number." --device auto
+    [ "$output" = 4 ]
+}
+
+@test "a plugin of another interface is refused" {
+    ! $has_gpu || skip 'this machine has a GPU'
+    mkdir "$BATS_TEST_TMPDIR/bin"
+    cp "$(command -v apr-infer)" "$BATS_TEST_TMPDIR/bin/"
+    cat >"$BATS_TEST_TMPDIR/old.c" <<'C'
+struct { unsigned abi, struct_bytes; } old = {99, 8};
+void *apr_gpu_plugin(void) { return &old; }
+C
+    ${CC:-cc} -shared -fPIC -o "$BATS_TEST_TMPDIR/bin/apr-cuda.so" "$BATS_TEST_TMPDIR/old.c"
+    run --separate-stderr "$BATS_TEST_TMPDIR/bin/apr-infer" run "$M" hi --device cuda
+    echo "$status: $stderr"
+    [ "$status" -eq 9 ]
+    [[ "$stderr" == *"interface 99 of 8 bytes, expected 1 of "*"build it anew"* ]]
+    echo 'not an object' >"$BATS_TEST_TMPDIR/bin/apr-cuda.so"
+    run --separate-stderr "$BATS_TEST_TMPDIR/bin/apr-infer" run "$M" hi --device cuda
+    [ "$status" -eq 9 ]
+    rm "$BATS_TEST_TMPDIR/bin/apr-cuda.so"
+    run --separate-stderr "$BATS_TEST_TMPDIR/bin/apr-infer" run "$M" hi --device cuda
+    [ "$status" -eq 9 ]
+    [[ "$stderr" == *"apr-cuda.so"* ]]
+}
