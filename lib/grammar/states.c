@@ -8,7 +8,7 @@
 #define MAX_PLACES  (1u << 19)
 #define MAX_FRAMES  (1u << 17)
 #define MAX_AT_ONCE 512u  /* places of one state */
-#define MAX_TODO    4096u /* visited while one state is made; its hash has twice the room */
+#define MAX_VISITS  4096u /* visited while one state is made; its hash has twice the room */
 
 static inline uint32_t mix(uint32_t a, uint32_t b)
 {
@@ -42,10 +42,10 @@ static uint32_t frame_of(struct apr_states *s, uint32_t node, uint32_t below)
 static void visit(struct apr_states *s, uint32_t node, uint32_t frame)
 {
     if (sum(s->a->least[node], s->frames[frame].least) == APR_GRAMMAR_INFINITE) return;
-    uint32_t i = mix(node, frame ^ 0x55555555u) & (2 * MAX_TODO - 1);
-    for (; s->seen_round[i] == s->round; i = (i + 1) & (2 * MAX_TODO - 1))
+    uint32_t i = mix(node, frame ^ 0x55555555u) & (2 * MAX_VISITS - 1);
+    for (; s->seen_round[i] == s->round; i = (i + 1) & (2 * MAX_VISITS - 1))
         if (s->seen[i].node == node && s->seen[i].frame == frame) return;
-    if (s->n_todo == MAX_TODO) return;
+    if (s->n_todo == MAX_VISITS) return;
     s->seen_round[i] = s->round;
     s->seen[i] = s->todo[s->n_todo++] = (struct apr_place){node, frame};
 }
@@ -55,7 +55,7 @@ static void begin(struct apr_states *s)
     s->n_todo = s->n_found = 0;
     s->accepts = false;
     if (++s->round) return;
-    memset(s->seen_round, 0, 2 * MAX_TODO * sizeof *s->seen_round);
+    memset(s->seen_round, 0, 2 * MAX_VISITS * sizeof *s->seen_round);
     s->round = 1;
 }
 
@@ -179,10 +179,10 @@ enum apr_code apr_states_init(struct apr_states *s, const struct apr_automaton *
     TRY(apr_arena_try(arena, &s->states, MAX_STATES, sizeof *s->states, what, e));
     TRY(apr_arena_try(arena, &s->state_slots, 2 * MAX_STATES, sizeof *s->state_slots, what, e));
     TRY(apr_arena_try(arena, &s->trans, (size_t)MAX_STATES * a->n_classes, sizeof *s->trans, what, e));
-    TRY(apr_arena_try(arena, &s->todo, MAX_TODO, sizeof *s->todo, what, e));
-    TRY(apr_arena_try(arena, &s->found, MAX_TODO, sizeof *s->found, what, e));
-    TRY(apr_arena_try(arena, &s->seen, 2 * MAX_TODO, sizeof *s->seen, what, e));
-    TRY(apr_arena_try(arena, &s->seen_round, 2 * MAX_TODO, sizeof *s->seen_round, what, e));
+    TRY(apr_arena_try(arena, &s->todo, MAX_VISITS, sizeof *s->todo, what, e));
+    TRY(apr_arena_try(arena, &s->found, MAX_VISITS, sizeof *s->found, what, e));
+    TRY(apr_arena_try(arena, &s->seen, 2 * MAX_VISITS, sizeof *s->seen, what, e));
+    TRY(apr_arena_try(arena, &s->seen_round, 2 * MAX_VISITS, sizeof *s->seen_round, what, e));
     clear(s);
     begin(s);
     visit(s, a->root, 0);
