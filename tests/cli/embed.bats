@@ -217,6 +217,14 @@ floats() { od -An -v -w4 -tf4 "$1"; }
     at_most "$(max_diff "$T/h.f32" "$BERT/hidden.f32")" 1e-3
 }
 
+@test "llama.cpp loads and computes an exported encoder" {
+    [ -x "${APR_PEER_BIN:-}/llama-bench" ] || skip "APR_PEER_BIN names no folder with llama-bench"
+    apr export "$BERT" --format gguf -q -o "$T/m.gguf"
+    run env LD_LIBRARY_PATH="$APR_PEER_BIN" timeout 60 "$APR_PEER_BIN/llama-bench" -m "$T/m.gguf" -p 16 -n 0 -r 1 -t 1
+    [ "$status" -eq 0 ]
+    [[ $output == *bert*pp16* ]]
+}
+
 @test "a folder, its .apr and the folder made from that hold the same weights by the same names" {
     apr import "$BERT" -q -o "$T/m.apr"
     apr export "$T/m.apr" --format safetensors -q -o "$T/out"
