@@ -175,7 +175,7 @@ END
 
 @test "options of the other kind are refused, each by its name" {
     tone 16000 1 "$T/a.wav"
-    for bad in "--system x" "--raw" "--chat" "--stop x" "--top-k 3" "--repeat-penalty 1.1" "--task sing" "--language de" \
+    for bad in "--system x" "--raw" "--chat" "--stop x" "--top-k 3" "--repeat-penalty 1.1" "--template-name rag" "--task sing" "--language de" \
         "--timestamps" "--task translate" "--format xml" "--best-of 1000" "--temperature 2" "--json --format srt" "-c 32"; do
         # shellcheck disable=SC2086 # words
         run apr run "$WHISPER" "$T/a.wav" $bad
