@@ -27,22 +27,22 @@ probes() { # MODEL LIST
 
 @test "tokenizers: a folder with tokenizer.model alone" {
     mkdir "$tmp/m"
-    cp $data/spm.model "$tmp/m/tokenizer.model"
+    cp "$data"/spm.model "$tmp/m/tokenizer.model"
     echo '{"bos_token":"<s>","add_bos_token":true}' >"$tmp/m/tokenizer_config.json"
-    probes "$tmp/m" $data/spm.json
+    probes "$tmp/m" "$data"/spm.json
 }
 
 @test "tokenizers: WordPiece from tokenizer.json and from vocab.txt" {
     mkdir "$tmp/j" "$tmp/v"
-    cp $data/bert.json "$tmp/j/tokenizer.json"
-    jq -r '.model.vocab | to_entries | sort_by(.value)[].key' $data/bert.json >"$tmp/v/vocab.txt"
-    probes "$tmp/j" $data/bert-golden.json
-    probes "$tmp/v" $data/bert-golden.json
+    cp "$data"/bert.json "$tmp/j/tokenizer.json"
+    jq -r '.model.vocab | to_entries | sort_by(.value)[].key' "$data"/bert.json >"$tmp/v/vocab.txt"
+    probes "$tmp/j" "$data"/bert-golden.json
+    probes "$tmp/v" "$data"/bert-golden.json
 }
 
 @test "tokenizers: special tokens only where they are allowed" {
     mkdir "$tmp/m"
-    cp $data/spm.model "$tmp/m/tokenizer.model"
+    cp "$data"/spm.model "$tmp/m/tokenizer.model"
     [ "$(apr tokenize "$tmp/m" '<s>')" = 1 ]
     ids=$(apr tokenize "$tmp/m" --no-special '<s>')
     for id in $ids; do [ "$id" -gt 2 ]; done
@@ -52,7 +52,7 @@ probes() { # MODEL LIST
 
 @test "tokenizers: a broken model file has one line and status 4" {
     mkdir "$tmp/m"
-    head -c 3000 $data/spm.model >"$tmp/m/tokenizer.model"
+    head -c 3000 "$data"/spm.model >"$tmp/m/tokenizer.model"
     run apr tokenize "$tmp/m" x
     [ "$status" -eq 4 ]
     [ "${#lines[@]}" -eq 1 ]
@@ -64,7 +64,7 @@ probes() { # MODEL LIST
 }
 
 @test "tokenizers: what cannot be run is refused by name" {
-    jq '.pre_tokenizer = {"type": "UnicodeScripts"}' $data/bert.json >"$tmp/tokenizer.json"
+    jq '.pre_tokenizer = {"type": "UnicodeScripts"}' "$data"/bert.json >"$tmp/tokenizer.json"
     run apr tokenize "$tmp" x
     [ "$status" -eq 6 ]
     [[ $output == *'$.pre_tokenizer: "UnicodeScripts" is not supported'* ]]
@@ -109,8 +109,8 @@ probes() { # MODEL LIST
 
 @test "tokenizers: a megabyte without an end of a word" {
     mkdir "$tmp/m" "$tmp/j"
-    cp $data/spm.model "$tmp/m/tokenizer.model"
-    cp $data/bert.json "$tmp/j/tokenizer.json"
+    cp "$data"/spm.model "$tmp/m/tokenizer.model"
+    cp "$data"/bert.json "$tmp/j/tokenizer.json"
     for c in a ' ' 7; do
         head -c 1000000 /dev/zero | tr '\0' "$c" >"$tmp/text"
         for model in "$tmp/m" "$tmp/j" tests/data/apr-demo-8M-Instruct; do
