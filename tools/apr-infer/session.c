@@ -13,7 +13,7 @@
 
 void apr_engine_defaults(struct apr_engine_opts *o)
 {
-    *o = (struct apr_engine_opts){.n_batch = 512};
+    *o = (struct apr_engine_opts){.n_batch = APR_DEFAULT_BATCH};
 }
 
 static enum apr_code check_range(const char *name, uint64_t v, uint64_t min, uint64_t max, struct apr_err *e)

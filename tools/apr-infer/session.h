@@ -17,6 +17,8 @@ enum apr_runs {                       /* what a model does */
                 APR_RUNS_SPEECH = 4   /* sound to text: the verb opens a struct apr_speech */
 };
 
+#define APR_DEFAULT_BATCH 512u /* tokens of a prefill chunk */
+
 /* Options that every engine verb shares; put this into the verb's args and APR_ENGINE_OPTS into its rows. */
 struct apr_engine_opts {
     uint64_t n_threads; /* 0 = the CPUs this process may use */

@@ -265,20 +265,21 @@ static const char *text_option(const struct run_args *a)
     for (size_t i = 0; i < n; i++)
         if (strcmp(p[i].field, "temperature") != 0 && apr_sample_is_given(&a->sample, &p[i]))
             return p[i].option;
-    return a->system                  ? "system"
-           : a->raw                   ? "raw"
-           : a->chat                  ? "chat"
-           : a->stops.n               ? "stop"
-           : a->benchmark             ? "benchmark"
-           : a->model_sampling        ? "model-sampling"
-           : a->sample.samplers       ? "samplers"
-           : a->sample.logit_bias.n   ? "logit-bias"
-           : a->sample.dry_breakers.n ? "dry-sequence-breaker"
-           : a->template_name         ? "template-name"
-           : !isnan(a->cfg_scale)     ? "cfg-scale"
-           : a->grammar               ? "grammar"
-           : a->schema                ? "json-schema"
-                                      : NULL;
+    return a->system                                ? "system"
+           : a->raw                                 ? "raw"
+           : a->chat                                ? "chat"
+           : a->stops.n                             ? "stop"
+           : a->benchmark                           ? "benchmark"
+           : a->model_sampling                      ? "model-sampling"
+           : a->sample.samplers                     ? "samplers"
+           : a->sample.logit_bias.n                 ? "logit-bias"
+           : a->sample.dry_breakers.n               ? "dry-sequence-breaker"
+           : a->template_name                       ? "template-name"
+           : !isnan(a->cfg_scale)                   ? "cfg-scale"
+           : a->grammar                             ? "grammar"
+           : a->schema                              ? "json-schema"
+           : a->engine.n_batch != APR_DEFAULT_BATCH ? "prefill-chunk"
+                                                    : NULL;
 }
 
 /* The second operand is a sound file, or "-" for standard input, which has been read. */
