@@ -55,15 +55,19 @@ void apr_attention_block(struct apr_forward *f, struct apr_cache *cache, uint32_
     const struct apr_layer *l = &f->w.layers[i_layer];
     const struct apr_product qkv[] = {{&l->q, f->q}, {&l->k, f->k}, {&l->v, f->v}};
     apr_linear(&f->c, &f->h, qkv, 3);
+    apr_forward_mark(f, APR_OP_QKV, i_layer);
 
     apr_for_tokens(&(struct apr_token_job){
         .f = f, .fn = rotate_and_store_token, .layer = l, .i_layer = i_layer, .cache = cache});
+    apr_forward_mark(f, APR_OP_ROPE, i_layer);
     const struct apr_attn_span span = {f->pos0, f->n_toks, l->is_local ? f->w.cfg->window : 0};
     apr_attention(&f->attn, &f->c, &f->shape, cache, i_layer, &span, f->q, f->att.f32);
+    apr_forward_mark(f, APR_OP_ATTENTION, i_layer);
 
     apr_pack_tokens(f, &f->att, apr_mat_wants(&l->o, f->c.exact));
     const struct apr_product o[] = {{&l->o, f->y}};
     apr_linear(&f->c, &f->att, o, 1);
+    apr_forward_mark(f, APR_OP_ATTN_OUT, i_layer);
 }
 
 unsigned apr_ffn_wants(const struct apr_forward *f, const struct apr_layer *l)
@@ -96,8 +100,10 @@ void apr_ffn_block(struct apr_forward *f, uint32_t i_layer)
         up.gate_y = f->gate;
     }
     apr_linear_act(&f->c, &up, 1, f->w.cfg->activation);
+    apr_forward_mark(f, APR_OP_FFN_UP, i_layer);
 
     apr_pack_tokens(f, &f->ffn, apr_mat_wants(&m->down, f->c.exact));
     const struct apr_product down[] = {{&m->down, f->y}};
     apr_linear(&f->c, &f->ffn, down, 1);
+    apr_forward_mark(f, APR_OP_FFN_DOWN, i_layer);
 }

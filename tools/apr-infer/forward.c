@@ -126,18 +126,22 @@ static void layer(struct apr_forward *f, struct apr_cache *cache, uint32_t i)
     bool is_parallel = f->w.cfg->is_parallel;
 
     norm_tokens(f, &l->attn_norm, attn_wants | (is_parallel ? ffn_wants : 0));
+    apr_forward_mark(f, APR_OP_ATTN_NORM, i);
     if (l->mla.kv_a.data)
         apr_mla_block(f, cache, i);
     else
         apr_attention_block(f, cache, i);
     add_residual(f, l->o.bias, l->post_attn_norm);
+    apr_forward_mark(f, APR_OP_ATTN_ADD, i);
 
     if (!is_parallel) norm_tokens(f, &l->ffn_norm, ffn_wants);
+    apr_forward_mark(f, APR_OP_FFN_NORM, i);
     if (l->is_moe)
         apr_moe_block(f, i);
     else
         apr_ffn_block(f, i);
     add_residual(f, l->is_moe ? NULL : l->ffn.down.bias, l->post_ffn_norm);
+    apr_forward_mark(f, APR_OP_FFN_ADD, i);
 }
 
 static enum apr_code floats_alloc(struct apr_forward *f, float **p, size_t n_cols, struct apr_err *e)
@@ -270,6 +274,7 @@ static enum apr_code run_chunk(struct apr_forward *f, struct apr_cache *cache, c
     apr_rope_at(&f->rope, f->pos0, n, n_seq);
     apr_rope_at(&f->rope_local, f->pos0, n, n_seq);
     apr_for_tokens(&(struct apr_token_job){.f = f, .fn = embed_token, .ids = ids});
+    apr_forward_mark(f, APR_OP_EMBED, 0);
     for (uint32_t i = 0; i < f->w.cfg->n_layers; i++) layer(f, cache, i);
     cache->n_pos += n;
     return APR_OK;
@@ -346,9 +351,11 @@ static void compute_logits(struct apr_forward *f, size_t i_tok, size_t n_rows, f
         norm(f, &f->w.final_norm, f->x + (i_tok + i) * cfg->n_hidden, h.f32 + i * cfg->n_hidden);
         apr_acts_pack(&f->c, &h, wants, i);
     }
+    apr_forward_mark(f, APR_OP_FINAL_NORM, cfg->n_layers);
     const struct apr_product head[] = {{&f->w.head, logits}};
     apr_linear(&f->c, &h, head, 1);
     finish_logits(f, logits, n_rows);
+    apr_forward_mark(f, APR_OP_HEAD, cfg->n_layers);
 }
 
 static enum apr_code check_logits(const struct apr_forward *f, size_t i_tok, size_t n_rows,

@@ -13,6 +13,7 @@
 #include "attention.h"
 #include "cache.h"
 #include "offload.h"
+#include "probe.h"
 #include "rope.h"
 #include "strips.h"
 #include "weights.h"
@@ -72,7 +73,15 @@ struct apr_forward {
 
     struct apr_offload *offload; /* owned; NULL: computed here. Then x and the cache's pages stay empty */
     float *last_logits;          /* [n_vocab] of the last token, with offload */
+
+    apr_probe_fn *probe; /* NULL: none */
+    void *probe_ctx;
 };
+
+static inline void apr_forward_mark(const struct apr_forward *f, enum apr_op op, uint32_t i_layer)
+{
+    if (f->probe) f->probe(f->probe_ctx, op, i_layer);
+}
 
 APR_MUST_USE enum apr_code apr_forward_open(struct apr_forward *f, const struct apr_checked_model *m,
                                             const struct apr_kern *kern, struct apr_pool *pool, bool exact,

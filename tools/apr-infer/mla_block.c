@@ -82,26 +82,31 @@ void apr_mla_block(struct apr_forward *f, struct apr_cache *cache, uint32_t i_la
 
     r->q_a.n_toks = r->q_nope.n_toks = r->latent.n_toks = f->n_toks;
     project(f, l);
+    apr_forward_mark(f, APR_OP_QKV, i_layer);
     apr_for_tokens(&(struct apr_token_job){.f = f,
                                            .fn = store_token,
                                            .layer = l,
                                            .i_layer = i_layer,
                                            .cache = cache,
                                            .wants = apr_mat_wants(&l->mla.k_b[0], exact)});
+    apr_forward_mark(f, APR_OP_ROPE, i_layer);
     if (f->c.tap && l->mla.kv_b.data) { /* what the matrix would see if it were not absorbed */
         const struct apr_acts c = {
             .n_cols = mla->kv_rank, .n_toks = f->n_toks, .n_stride = k_dim, .f32 = f->k};
         f->c.tap(f->c.tap_ctx, &l->mla.kv_b, &c);
     }
     for_heads(f, l->mla.k_b, &r->q_nope, r->q, k_dim, n_heads * k_dim);
+    apr_forward_mark(f, APR_OP_QKV, i_layer);
     const struct apr_attn_span span = {f->pos0, f->n_toks, l->is_local ? f->w.cfg->window : 0};
     apr_attention(&f->attn, &f->c, &f->shape, cache, i_layer, &span, r->q, r->latent.f32);
+    apr_forward_mark(f, APR_OP_ATTENTION, i_layer);
 
     apr_pack_tokens(f, &r->latent, apr_mat_wants(&l->mla.v_b[0], exact));
     for_heads(f, l->mla.v_b, &r->latent, f->att.f32, mla->n_value, (size_t)n_heads * mla->n_value);
     apr_pack_tokens(f, &f->att, apr_mat_wants(&l->o, exact));
     const struct apr_product o[] = {{&l->o, f->y}};
     apr_linear(&f->c, &f->att, o, 1);
+    apr_forward_mark(f, APR_OP_ATTN_OUT, i_layer);
 }
 
 enum apr_code apr_mla_open(struct apr_forward *f, struct apr_err *e)

@@ -209,6 +209,7 @@ void apr_moe_block(struct apr_forward *f, uint32_t i_layer)
 
     j.fn = combine_token;
     apr_for_tokens(&j);
+    apr_forward_mark(f, APR_OP_EXPERTS, i_layer);
 }
 
 enum apr_code apr_moe_open(struct apr_forward *f, struct apr_err *e)
