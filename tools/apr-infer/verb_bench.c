@@ -1,152 +1,215 @@
 /* bench: how fast prompts are read and tokens are made. */
 #include <inttypes.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "generate.h"
+#include "bench.h"
 #include "prompt.h"
+#include "ranges.h"
 #include "verbs.h"
 
-#define MAX_RUNS 10000u
+#define MAX_RUNS       10000u
+#define MAX_TOKS       (1u << 20)
+#define MAX_THREADS    1024u
+#define MAX_CHUNK      65536u
+#define MAX_TESTS      4096u
+#define DEFAULT_PROMPT 512u
+#define DEFAULT_GEN    128u
 
 struct bench_args {
-    struct apr_engine_opts engine;
-    uint64_t n_warmup, n_iterations, n_max, n_prompt;
-    const char *prompt;
+    struct apr_engine_opts engine; /* threads and chunk are set from the lists, one after the other */
+    uint64_t n_warmup, n_repetitions;
+    const char *prompt_toks, *gen_toks, *depths, *threads, *chunks;
+    struct apr_strs pairs;
+    const char *prompt, *output;
 };
 
 static const struct apr_opt opts[] = {
-    APR_OPT(struct bench_args, n_warmup, "warmup", 0, "N", "runs before measuring (default 3)"),
-    APR_OPT(struct bench_args, n_iterations, "iterations", 0, "N", "measured runs (default 5)"),
-    APR_OPT(struct bench_args, n_iterations, "measure", 0, "N", "the same as --iterations"),
-    APR_OPT(struct bench_args, n_max, "max-tokens", 'n', "N", "tokens to make in each run (default 32)"),
-    APR_OPT(struct bench_args, prompt, "prompt", 'p', "TEXT", "the prompt (default: \"What is 2+2?\")"),
-    APR_OPT(struct bench_args, n_prompt, "n-prompt", 0, "N", "repeat the prompt's tokens up to N tokens"),
-    APR_ENGINE_OPTS(struct bench_args),
+    APR_OPT(struct bench_args, prompt_toks, "n-prompt", 'p', "N,...",
+            "tokens of prompts; 0: no such test (default 512, or --prompt's)"),
+    APR_OPT(struct bench_args, gen_toks, "n-gen", 'n', "N,...",
+            "tokens to make; 0: no such test (default 128)"),
+    APR_OPT(struct bench_args, gen_toks, "max-tokens", 0, "N,...", "the same as --n-gen"),
+    APR_OPT(struct bench_args, pairs, "pg", 0, "P,G", "also read P and then make G tokens; repeatable"),
+    APR_OPT(struct bench_args, depths, "n-depth", 'd', "N,...", "tokens in the cache before (default 0)"),
+    APR_OPT(struct bench_args, n_repetitions, "repetitions", 'r', "N", "measured runs of a test (default 5)"),
+    APR_OPT(struct bench_args, n_repetitions, "iterations", 0, "N", "the same as --repetitions"),
+    APR_OPT(struct bench_args, n_repetitions, "measure", 0, "N", "the same as --repetitions"),
+    APR_OPT(struct bench_args, n_warmup, "warmup", 0, "N", "runs of a test before measuring (default 1)"),
+    APR_OPT(struct bench_args, prompt, "prompt", 0, "TEXT",
+            "tokens of this text, repeated (default: drawn from the vocabulary)"),
+    APR_OPT(struct bench_args, output, "output", 'o', "FORMAT", "md, json, jsonl or csv (default md)"),
+    APR_OPT(struct bench_args, threads, "threads", 't', "N,...", "threads (default: the CPUs available)"),
+    APR_OPT(struct bench_args, threads, "jobs", 'j', "N,...", "the same as --threads"),
+    APR_OPT(struct bench_args, chunks, "prefill-chunk", 'b', "N,...",
+            "tokens computed at once (default 512)"),
+    APR_OPT(struct bench_args, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),
+    APR_OPT(struct bench_args, engine.pre, "pre", 0, "NAME", "pre-tokenizer of a GGUF that names none"),
+    APR_OPT(struct bench_args, engine.exact, "exact", 0, NULL, "reference mode: F32 activations and cache"),
 };
 
 static void init(void *args_)
 {
     struct bench_args *a = args_;
     apr_engine_defaults(&a->engine);
-    a->n_warmup = 3;
-    a->n_iterations = 5;
-    a->n_max = 32;
-    a->prompt = "What is 2+2?";
+    a->n_warmup = 1;
+    a->n_repetitions = 5;
+    a->depths = "0";
+    a->threads = NULL;
+    a->chunks = NULL;
 }
 
-struct series {
-    double *at; /* [n], sorted by summary */
-    size_t n;
+/* Everything that was asked for, as numbers. */
+struct plan {
+    struct apr_ranges prompts, gens, depths, threads, chunks;
+    struct apr_bench_test pairs[APR_MAX_RANGE];
+    size_t n_pairs;
+    struct apr_ids text;
+    struct apr_bench_row *rows; /* [n_rows] of n_cap */
+    size_t n_rows, n_cap;
 };
 
-static int compare(const void *a, const void *b)
+static enum apr_code plan_pairs(const struct bench_args *a, struct plan *p, struct apr_err *e)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
+    for (size_t i = 0; i < a->pairs.n; i++) {
+        struct apr_ranges r = {0};
+        TRY(apr_ranges_parse("--pg", a->pairs.at[i], 1, MAX_TOKS, &r, e));
+        if (r.n != 2 || strchr(a->pairs.at[i], '-'))
+            return apr_fail(e, APR_EUSAGE, "--pg: found \"%.40s\", expected P,G such as 512,128",
+                            a->pairs.at[i]);
+        if (p->n_pairs == APR_MAX_RANGE)
+            return apr_fail(e, APR_EUSAGE, "--pg: more than %u pairs", APR_MAX_RANGE);
+        p->pairs[p->n_pairs++] =
+            (struct apr_bench_test){.n_prompt = (size_t)r.at[0], .n_gen = (size_t)r.at[1]};
+    }
+    return APR_OK;
 }
 
-static void summary(struct apr_out *o, const char *key, struct series *s)
+static enum apr_code plan_parse(const struct bench_args *a, size_t n_models, struct plan *p,
+                                struct apr_arena *arena, struct apr_err *e)
 {
-    qsort(s->at, s->n, sizeof *s->at, compare);
-    double median = s->n % 2 ? s->at[s->n / 2] : (s->at[s->n / 2 - 1] + s->at[s->n / 2]) / 2;
-    apr_out_obj(o, key);
-    apr_out_f64(o, "median", median);
-    apr_out_f64(o, "min", s->at[0]);
-    apr_out_f64(o, "max", s->at[s->n - 1]);
-    apr_out_end(o);
+    if (a->n_repetitions < 1 || a->n_repetitions > MAX_RUNS || a->n_warmup > MAX_RUNS)
+        return apr_fail(e, APR_EUSAGE, "--repetitions: expected 1 to %u; --warmup: at most as many",
+                        MAX_RUNS);
+    if (a->prompt_toks) TRY(apr_ranges_parse("--n-prompt", a->prompt_toks, 0, MAX_TOKS, &p->prompts, e));
+    if (a->gen_toks) TRY(apr_ranges_parse("--n-gen", a->gen_toks, 0, MAX_TOKS, &p->gens, e));
+    TRY(apr_ranges_parse("--n-depth", a->depths, 0, MAX_TOKS, &p->depths, e));
+    if (a->threads) TRY(apr_ranges_parse("--threads", a->threads, 1, MAX_THREADS, &p->threads, e));
+    if (a->chunks) TRY(apr_ranges_parse("--prefill-chunk", a->chunks, 1, MAX_CHUNK, &p->chunks, e));
+    if (!p->threads.n) p->threads = (struct apr_ranges){.at = {a->engine.n_threads}, .n = 1};
+    if (!p->chunks.n) p->chunks = (struct apr_ranges){.at = {a->engine.n_batch}, .n = 1};
+    TRY(plan_pairs(a, p, e));
+    size_t n_prompts = p->prompts.n ? p->prompts.n : 1, n_gens = p->gens.n ? p->gens.n : 1;
+    p->n_cap = n_models * p->threads.n * p->chunks.n * p->depths.n * (n_prompts + n_gens + p->n_pairs);
+    if (p->n_cap > MAX_TESTS)
+        return apr_fail(e, APR_EUSAGE, "%zu tests are more than %u", p->n_cap, MAX_TESTS);
+    return apr_arena_try(arena, &p->rows, p->n_cap, sizeof *p->rows, "results", e);
 }
 
-static enum apr_code one_run(struct apr_session *s, const struct apr_ids *ids, const struct bench_args *a,
-                             struct apr_gen *g, struct apr_err *e)
-{
-    struct apr_sample_opts o;
-    struct apr_sampler sampler;
-    struct apr_arena arena;
-    apr_arena_init(&arena);
-    apr_sample_defaults(&o);
-    apr_gen_init(g, &(struct apr_gen_opts){.n_max = (size_t)a->n_max, .ignore_eos = true});
-    const struct apr_sampler_site site = {s->model->config.n_vocab, s->n_ctx, s->kern, s->tok};
-    enum apr_code code = apr_sampler_init(&sampler, &o, &site, &arena, e);
-    if (code == APR_OK) code = apr_generate(s, &sampler, ids->at, ids->n, g, NULL, e);
-    apr_arena_free(&arena);
-    return code;
-}
-
-static enum apr_code prompt_ids(const struct bench_args *a, const struct apr_session *s, struct apr_ids *ids,
-                                struct apr_err *e)
+static enum apr_code text_ids(const struct bench_args *a, const struct apr_session *s, struct apr_ids *ids,
+                              struct apr_err *e)
 {
     const struct apr_tok *tok;
+    ids->n = 0;
+    if (!a->prompt) return APR_OK;
     TRY(apr_session_tok(s, &tok, e));
     TRY(apr_prompt_encode(tok, &s->model->vocab, a->prompt, strlen(a->prompt), ids, e));
-    if (!ids->n) return apr_fail(e, APR_EUSAGE, "the prompt has no tokens");
-    size_t n_given = ids->n;
-    while (ids->n < a->n_prompt) TRY(apr_ids_push(ids, ids->at[ids->n % n_given], e));
-    if (a->n_prompt && ids->n > a->n_prompt) ids->n = (size_t)a->n_prompt;
-    return apr_session_fits(s, ids->n, (size_t)a->n_max, e);
+    return ids->n ? APR_OK : apr_fail(e, APR_EUSAGE, "the prompt has no tokens");
 }
 
-static enum apr_code measure(const struct bench_args *a, const struct apr_ctx *ctx, struct apr_session *s,
-                             const struct apr_ids *ids, struct apr_err *e)
+/* The tests of one session in order: prompts, generation, pairs; each at every depth. Sizes that were not
+ * given shrink to a short context; the test's name says so. */
+static enum apr_code list_tests(const struct plan *p, const struct apr_session *s,
+                                struct apr_bench_test *tests, size_t *n_tests, struct apr_err *e)
 {
-    struct series prompt = {0}, decode = {0}, first = {0};
-    TRY(apr_arena_try(ctx->arena, &prompt.at, a->n_iterations, sizeof(double), "timings", e));
-    TRY(apr_arena_try(ctx->arena, &decode.at, a->n_iterations, sizeof(double), "timings", e));
-    TRY(apr_arena_try(ctx->arena, &first.at, a->n_iterations, sizeof(double), "timings", e));
-    for (uint64_t i = 0; i < a->n_warmup + a->n_iterations; i++) {
-        struct apr_gen g;
-        enum apr_code code = one_run(s, ids, a, &g, e);
-        if (code == APR_OK && i >= a->n_warmup) {
-            prompt.at[prompt.n++] = apr_gen_prompt_rate(&g);
-            first.at[first.n++] = g.prompt_s;
-            if (g.ids.n > 1) decode.at[decode.n++] = apr_gen_decode_rate(&g);
-        }
-        apr_gen_free(&g);
+    size_t n = 0;
+    for (size_t d = 0; d < p->depths.n; d++) {
+        size_t depth = (size_t)p->depths.at[d], n_room = s->n_ctx > depth ? s->n_ctx - depth : 1;
+        size_t n_prompt = p->text.n ? p->text.n : DEFAULT_PROMPT < n_room ? DEFAULT_PROMPT : n_room;
+        size_t n_gen = DEFAULT_GEN < n_room ? DEFAULT_GEN : n_room;
+        const struct apr_ranges prompts = p->prompts.n ? p->prompts : (struct apr_ranges){{n_prompt}, 1};
+        const struct apr_ranges gens = p->gens.n ? p->gens : (struct apr_ranges){{n_gen}, 1};
+        for (size_t i = 0; i < prompts.n; i++)
+            if (prompts.at[i]) tests[n++] = (struct apr_bench_test){(size_t)prompts.at[i], 0, depth};
+        for (size_t i = 0; i < gens.n; i++)
+            if (gens.at[i]) tests[n++] = (struct apr_bench_test){0, (size_t)gens.at[i], depth};
+        for (size_t i = 0; i < p->n_pairs; i++)
+            tests[n++] = (struct apr_bench_test){p->pairs[i].n_prompt, p->pairs[i].n_gen, depth};
+    }
+    for (size_t i = 0; i < n; i++)
+        TRY(apr_session_fits(s, tests[i].n_depth + tests[i].n_prompt + tests[i].n_gen, 0, e));
+    *n_tests = n;
+    return n ? APR_OK : apr_fail(e, APR_EUSAGE, "nothing to measure: --n-prompt and --n-gen are 0");
+}
+
+static enum apr_code run_tests(const struct bench_args *a, struct plan *p, struct apr_session *s,
+                               struct apr_arena *arena, struct apr_err *e)
+{
+    struct apr_bench b = {.session = s, .n_warmup = a->n_warmup, .n_repetitions = a->n_repetitions};
+    struct apr_bench_test *tests;
+    size_t n_tests = 0;
+    TRY(text_ids(a, s, &p->text, e));
+    if (p->text.n) b.text = &p->text;
+    TRY(apr_arena_try(arena, &tests, p->n_cap, sizeof *tests, "tests", e));
+    TRY(list_tests(p, s, tests, &n_tests, e));
+    for (size_t i = 0; i < n_tests; i++) {
+        char name[128];
+        apr_verbose("%s: %s", s->model->name, apr_bench_name(&tests[i], name, sizeof name));
+        TRY(apr_bench_run(&b, &tests[i], &p->rows[p->n_rows], arena, e));
+        p->n_rows++;
+    }
+    return APR_OK;
+}
+
+static enum apr_code run_models(const struct bench_args *a, const struct apr_ctx *ctx, struct plan *p,
+                                struct apr_err *e)
+{
+    const size_t n_each = p->threads.n * p->chunks.n;
+    for (size_t i = 0; i < ctx->operands->n * n_each; i++) {
+        struct apr_engine_opts o = a->engine;
+        struct apr_session s;
+        o.n_threads = p->threads.at[i % n_each / p->chunks.n];
+        o.n_batch = p->chunks.at[i % p->chunks.n];
+        TRY(apr_session_open(&s, ctx->operands->at[i / n_each], &o, ctx, e));
+        enum apr_code code = run_tests(a, p, &s, ctx->arena, e);
+        apr_session_close(&s);
         TRY(code);
     }
-    struct apr_out *o = apr_out_open(stdout, ctx->g->json, "apr.bench/1");
-    apr_out_str(o, "model", s->model->name);
-    apr_out_str(o, "kernels", s->kern->name);
-    apr_out_u64(o, "n_threads", apr_pool_threads(s->pool));
-    apr_out_bytes(o, "bytes_per_token", s->fwd.w.n_bytes);
-    apr_out_u64(o, "n_prompt_toks", ids->n);
-    apr_out_u64(o, "n_generated", a->n_max);
-    apr_out_u64(o, "n_iterations", a->n_iterations);
-    apr_out_f64(o, "load_s", s->load_s);
-    summary(o, "prompt_toks_per_s", &prompt);
-    if (decode.n) summary(o, "decode_toks_per_s", &decode);
-    summary(o, "first_token_s", &first);
-    return apr_out_close(o, e);
+    return APR_OK;
 }
 
 static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
 {
-    struct bench_args *a = args_;
-    if (a->n_iterations < 1 || a->n_iterations > MAX_RUNS || a->n_warmup > MAX_RUNS)
-        return apr_fail(e, APR_EUSAGE, "--iterations: expected 1 to %u; --warmup: at most as many", MAX_RUNS);
-    if (a->n_max < 1 || a->n_max > 1u << 20)
-        return apr_fail(e, APR_EUSAGE, "--max-tokens: found %" PRIu64 ", expected 1 to 1048576", a->n_max);
-    struct apr_session s;
-    struct apr_ids ids = {0};
-    TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
-    enum apr_code code = prompt_ids(a, &s, &ids, e);
-    if (code == APR_OK) code = measure(a, ctx, &s, &ids, e);
-    apr_ids_free(&ids);
-    apr_session_close(&s);
+    const struct bench_args *a = args_;
+    enum apr_bench_format format = ctx->g->json ? APR_BENCH_JSON : APR_BENCH_MD;
+    struct plan *p = apr_arena_get(ctx->arena, sizeof *p);
+    if (a->output) TRY(apr_bench_format_named(a->output, &format, e));
+    if (ctx->g->json && format != APR_BENCH_JSON)
+        return apr_fail(e, APR_EUSAGE, "--json and --output %s exclude each other", a->output);
+    TRY(plan_parse(a, ctx->operands->n, p, ctx->arena, e));
+    enum apr_code code = run_models(a, ctx, p, e);
+    if (code == APR_OK) code = apr_bench_report(p->rows, p->n_rows, format, e);
+    apr_ids_free(&p->text);
     return code;
 }
 
-static const char details[] = "Each run reads the prompt into an empty cache and makes tokens greedily; end "
-                              "tokens do not end it. Rates are\n"
-                              "tokens a second; the first token counts to the prompt.\n"
-                              "\n"
-                              "  apr bench model.gguf --n-prompt 512 -n 64 --json\n";
+static const char details[] =
+    "Tests are named as llama-bench names them: pp512 reads a prompt of 512 tokens in chunks and computes\n"
+    "the logits of the last one; tg128 makes 128 tokens one by one, each with its logits, without\n"
+    "sampling; --pg does one after the other; \"@ d1024\" begins with 1024 tokens in the cache, which are\n"
+    "not timed. Lists may hold ranges: 128,512 or 64-256+64 or 1-16*2. Several models, threads and chunks\n"
+    "make a test each. Rates are tokens a second: mean, standard deviation and CV of the repetitions. p50,\n"
+    "p95 and p99 are milliseconds: of single tokens in tg tests, of whole runs in the others, where p50\n"
+    "of pp is the time to the first token. Sizes that are not given shrink to a context that is shorter.\n"
+    "Results appear when all tests are done: after a failure there is no output.\n"
+    "\n"
+    "  apr bench model.gguf -p 512 -n 128 --pg 512,128 -d 0,4096 -r 5\n"
+    "  apr bench a.gguf b.gguf -t 1-16*2 -o csv > threads.csv\n";
 
 const struct apr_verb verb_bench = {
     .name = "bench",
-    .operands = "MODEL",
+    .operands = "MODEL...",
     .n_operands_min = 1,
-    .n_operands_max = 1,
+    .n_operands_max = 64,
     .opts = opts,
     .n_opts = sizeof opts / sizeof *opts,
     .args_bytes = sizeof(struct bench_args),
