@@ -13,5 +13,6 @@ extern const struct apr_verb verb_tokenize;
 extern const struct apr_verb verb_template;
 extern const struct apr_verb verb_imatrix;
 extern const struct apr_verb verb_embed;
+extern const struct apr_verb verb_trace;
 
 #endif
