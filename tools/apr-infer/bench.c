@@ -98,7 +98,7 @@ static void describe(const struct apr_session *s, struct apr_bench_row *row, str
         if (n_bytes_of[i] > n_bytes_of[i_most]) i_most = i;
     row->model = apr_arena_strdup(arena, m->name);
     row->type = apr_type_name((uint32_t)i_most);
-    row->kernels = s->kern->name;
+    row->kernels = s->fwd.offload ? apr_arena_strdup(arena, apr_offload_name(s->fwd.offload)) : s->kern->name;
     row->n_token_bytes = s->fwd.w.n_bytes;
     row->n_threads = apr_pool_threads(s->pool);
     row->n_chunk = s->fwd.n_batch;

@@ -70,13 +70,14 @@ static enum apr_code put_csv(struct apr_buf *b, const struct apr_bench_row *rows
     for (size_t i = 0; i < n; i++) {
         const struct apr_bench_row *r = &rows[i];
         TRY(csv_text(b, r->model, e));
+        TRY(apr_buf_printf(b, e, ",%s,%" PRIu64 ",%" PRIu64 ",", r->type, r->n_model_bytes, r->n_params));
+        TRY(csv_text(b, r->kernels, e));
         TRY(apr_buf_printf(b, e,
-                           ",%s,%" PRIu64 ",%" PRIu64 ",%s,%" PRIu64 ",%" PRIu64 ",%s,%zu,%zu,%zu,%zu,"
+                           ",%" PRIu64 ",%" PRIu64 ",%s,%zu,%zu,%zu,%zu,"
                            "%.6g,%.6g,%.6g,%.6g,%.6g,%.6g\n",
-                           r->type, r->n_model_bytes, r->n_params, r->kernels, r->n_threads, r->n_chunk,
-                           apr_bench_name(&r->test, name, sizeof name), r->test.n_prompt, r->test.n_gen,
-                           r->test.n_depth, r->n, r->rate.mean, r->rate.sd, r->rate.cv_pct, r->latency_ms.p50,
-                           r->latency_ms.p95, r->latency_ms.p99));
+                           r->n_threads, r->n_chunk, apr_bench_name(&r->test, name, sizeof name),
+                           r->test.n_prompt, r->test.n_gen, r->test.n_depth, r->n, r->rate.mean, r->rate.sd,
+                           r->rate.cv_pct, r->latency_ms.p50, r->latency_ms.p95, r->latency_ms.p99));
     }
     return APR_OK;
 }

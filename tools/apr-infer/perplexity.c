@@ -22,6 +22,11 @@ struct rows {
     struct judged judged[N_ROWS];
 };
 
+struct rows_from {
+    float *to; /* [n_rows, n_vocab] */
+    size_t n_vocab;
+};
+
 struct run {
     struct apr_ppl *p;
     struct apr_session *s, *ref; /* ref or NULL */
@@ -101,13 +106,37 @@ static enum apr_code count(struct run *r, size_t i_next, const struct judged *j,
     return apr_buf_append(&p->kls, &j->kl, sizeof j->kl, e);
 }
 
-/* The chunk that both models have just run: tokens i_tok .. of the window. */
-static enum apr_code judge_chunk(struct run *r, const int32_t *ids, size_t i_tok, size_t n, struct apr_err *e)
+static enum apr_code take_rows(void *ctx, size_t i_tok, size_t n_rows, const float *logits, struct apr_err *e)
+{
+    const struct rows_from *from = ctx;
+    (void)e;
+    memcpy(from->to + i_tok * from->n_vocab, logits, n_rows * from->n_vocab * sizeof *logits);
+    return APR_OK;
+}
+
+/* A device computes tokens and logits at once, at most N_ROWS; otherwise the logits are of rows i .. of the
+ * chunk that begins at ids and has been run. */
+static enum apr_code get_rows(struct apr_session *s, const int32_t *ids, size_t i, size_t n_rows,
+                              float *logits, struct apr_err *e)
+{
+    struct rows_from from = {.to = logits, .n_vocab = s->model->config.n_vocab};
+    if (!s->fwd.offload) return apr_forward_logits(&s->fwd, i, n_rows, logits, e);
+    return apr_forward_all_logits(&s->fwd, &s->cache, ids, n_rows, take_rows, &from, e);
+}
+
+static enum apr_code run_chunk(struct apr_session *s, const int32_t *ids, size_t n, struct apr_err *e)
+{
+    return s->fwd.offload ? APR_OK : apr_forward_chunk(&s->fwd, &s->cache, ids, n, e);
+}
+
+/* The chunk that both models have just run: tokens i_tok .. of the window, which are at. */
+static enum apr_code judge_chunk(struct run *r, const int32_t *ids, const int32_t *at, size_t i_tok, size_t n,
+                                 struct apr_err *e)
 {
     for (size_t i = 0; i < n; i += N_ROWS) {
         size_t n_rows = n - i < N_ROWS ? n - i : N_ROWS, i_first = i_tok + i + 1;
-        TRY(apr_forward_logits(&r->s->fwd, i, n_rows, r->logits, e));
-        if (r->ref) TRY(apr_forward_logits(&r->ref->fwd, i, n_rows, r->ref_logits, e));
+        TRY(get_rows(r->s, at, i, n_rows, r->logits, e));
+        if (r->ref) TRY(get_rows(r->ref, at, i, n_rows, r->ref_logits, e));
         if (i_first + n_rows > r->p->window) n_rows = r->p->window - i_first;
         r->rows.next = ids + i_first;
         apr_parallel_for(r->s->pool, n_rows, 1, judge_task, &r->rows);
@@ -126,9 +155,9 @@ static enum apr_code one_window(struct run *r, const int32_t *ids, struct apr_er
         bool is_bos = i == 0 && p->bos >= 0;
         n = is_bos ? 1 : p->window - i < r->n_batch ? p->window - i : r->n_batch;
         const int32_t *at = is_bos ? &bos : ids + i;
-        TRY(apr_forward_chunk(&r->s->fwd, &r->s->cache, at, n, e));
-        if (r->ref) TRY(apr_forward_chunk(&r->ref->fwd, &r->ref->cache, at, n, e));
-        TRY(judge_chunk(r, ids, i, n, e));
+        TRY(run_chunk(r->s, at, n, e));
+        if (r->ref) TRY(run_chunk(r->ref, at, n, e));
+        TRY(judge_chunk(r, ids, at, i, n, e));
     }
     p->n_windows++;
     p->n_toks += p->window;
@@ -149,6 +178,7 @@ static enum apr_code run_open(struct run *r, struct apr_arena *arena, struct apr
     TRY(apr_session_fits(r->s, r->p->window, 0, e));
     if (r->ref) TRY(apr_session_fits(r->ref, r->p->window, 0, e));
     size_t n_rows = r->n_batch < N_ROWS ? r->n_batch : N_ROWS;
+    if (r->s->fwd.offload || (r->ref && r->ref->fwd.offload)) r->n_batch = n_rows;
     TRY(apr_arena_try(arena, &r->logits, n_rows * n_vocab, sizeof(float), "logits", e));
     if (r->ref) TRY(apr_arena_try(arena, &r->ref_logits, n_rows * n_vocab, sizeof(float), "logits", e));
     r->rows =

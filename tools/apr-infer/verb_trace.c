@@ -36,6 +36,7 @@ static void init(void *args_)
 {
     struct trace_args *a = args_;
     apr_engine_defaults(&a->engine);
+    a->engine.on_cpu = "hidden states";
     a->layer = -1;
     a->n_values = 8;
 }
