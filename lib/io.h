@@ -71,7 +71,8 @@ uint32_t apr_src_crc(const struct apr_src *s);
 /* From now on the bytes on disk are also hashed, as long as they are read front to back (gaps of a few MiB
  * are read for it). Position 0; before apr_src_unpack, which ends it. */
 APR_MUST_USE enum apr_code apr_src_sha_begin(struct apr_src *s, struct apr_err *e);
-/* The reader goes to and fro in this file: what it leaves out on the way is read for the hash, however much. */
+/* The reader goes to and fro in this file: what it leaves out on the way is read for the hash, however much.
+ */
 void apr_src_sha_patient(struct apr_src *s);
 /* While on, apr_src_pread leaves the hashing to the caller, who hands over what he read, in order: from any
  * thread, one at a time, also while another piece is read. */

@@ -1,5 +1,5 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
-forward_parts := forward attention_block mla_block moe_block rope attention linear strips weights bind cache
+forward_parts := forward attention_block mla_block moe_block rope attention linear strips weights bind cache offload
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache)
@@ -21,8 +21,7 @@ UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 UNIT_OBJ_test_audio    := $(call infer_obj,audio_wav audio_resample audio_mel)
 UNIT_OBJ_test_asr      := $(call infer_obj,asr asr_rules asr_text) $(sampler_obj)
 
-$(foreach t,test_cache test_attention test_rope test_linear test_sample test_sampler test_grammar_schema test_forward test_fixtures test_generate test_chat test_chat_forge test_merge test_pull_names test_tok_keys,$(eval $(O)/unit/$(t): $(UNIT_OBJ_$(t))))
-$(O)/unit/test_pull_names: LIBS += -lcurl
-
 UNIT_OBJ_test_strips := $(call infer_obj,strips)
-$(O)/unit/test_strips: $(UNIT_OBJ_test_strips)
+
+$(foreach v,$(filter UNIT_OBJ_%,$(.VARIABLES)),$(eval $(O)/unit/$(v:UNIT_OBJ_%=%): $($(v))))
+$(O)/unit/test_pull_names: LIBS += -lcurl
