@@ -1,14 +1,14 @@
 #!/usr/bin/env bats
-# llama.cpp reads what we write. APR_PEER names a folder with its programs (llama-completion); without it the tests skip.
+# llama.cpp reads what we write. APR_PEER_BIN names a folder with its programs (llama-completion); without it the tests skip.
 
 setup() {
     PATH=${BINDIR:-$PWD/bin}:$PATH
     export APR_HOME=$BATS_TEST_TMPDIR/home
     MODEL=tests/data/apr-demo-8M-Instruct
     T=$BATS_TEST_TMPDIR
-    [ -n "${APR_PEER:-}" ] || skip 'APR_PEER names no folder with llama.cpp programs'
-    [ -x "$APR_PEER/llama-completion" ] || skip "no llama-completion in $APR_PEER"
-    export LD_LIBRARY_PATH=$APR_PEER
+    [ -n "${APR_PEER_BIN:-}" ] || skip 'APR_PEER_BIN names no folder with llama.cpp programs'
+    [ -x "$APR_PEER_BIN/llama-completion" ] || skip "no llama-completion in $APR_PEER_BIN"
+    export LD_LIBRARY_PATH=$APR_PEER_BIN
 }
 
 # The chat format is written out, so that both programs see the same tokens.
@@ -21,7 +21,7 @@ ask() { # QUESTION: the raw prompt
 theirs() { # GGUF: greedy continuation of $T/prompt
     local text attempt
     for attempt in {1..12}; do
-        text=$(timeout 60 "$APR_PEER/llama-completion" -m "$1" -f "$T/prompt" -n 24 -t 1 --temp 0 -no-cnv --no-display-prompt 2>/dev/null |
+        text=$(timeout 60 "$APR_PEER_BIN/llama-completion" -m "$1" -f "$T/prompt" -n 24 -t 1 --temp 0 -no-cnv --no-display-prompt 2>/dev/null |
             tr -d '\n')
         case $text in *' [end of text]'*) break ;; esac
         text="no end mark in $attempt attempts"
