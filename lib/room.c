@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -21,18 +22,26 @@ static bool text_of(const char *path, struct apr_buf *b)
     return false;
 }
 
+/* The decimal behind key in a text, spaces before it skipped; UINT64_MAX where there is none. */
+static uint64_t number_after(const char *text, const char *key)
+{
+    const char *at = strstr(text, key);
+    if (!at) return UINT64_MAX;
+    at += strlen(key);
+    at += strspn(at, " ");
+    return *at >= '0' && *at <= '9' ? strtoull(at, NULL, 10) : UINT64_MAX;
+}
+
 /* The number after key in a file; UINT64_MAX when the file or the key is absent, or it says "max". */
 static uint64_t number_in(const char *folder, const char *name, const char *key)
 {
     char path[4200];
-    unsigned long long v;
     struct apr_buf b;
     if (snprintf(path, sizeof path, "%s/%s", folder, name) >= (int)sizeof path || !text_of(path, &b))
         return UINT64_MAX;
-    const char *at = strstr((const char *)b.data, key);
-    bool found = at && sscanf(at + strlen(key), "%llu", &v) == 1;
+    uint64_t v = number_after((const char *)b.data, key);
     apr_buf_free(&b);
-    return found ? v : UINT64_MAX;
+    return v;
 }
 
 /* Where one version of control groups keeps its numbers. */
@@ -84,12 +93,10 @@ static uint64_t left_in_groups(const struct version *v, const char *groups)
 uint64_t apr_memory_available(void)
 {
     struct apr_buf b;
-    uint64_t n_kib = 0;
     if (!text_of("/proc/meminfo", &b)) return 0;
-    const char *line = strstr((const char *)b.data, "MemAvailable:");
-    if (!line || sscanf(line, "MemAvailable: %" SCNu64 " kB", &n_kib) != 1) n_kib = 0;
+    uint64_t n_kib = number_after((const char *)b.data, "MemAvailable:");
     apr_buf_free(&b);
-    uint64_t n_left = n_kib > UINT64_MAX / 1024 ? UINT64_MAX : n_kib * 1024;
+    uint64_t n_left = n_kib == UINT64_MAX ? 0 : n_kib > UINT64_MAX / 1024 ? UINT64_MAX : n_kib * 1024;
     if (!text_of("/proc/self/cgroup", &b)) return n_left;
     for (size_t i = 0; i < sizeof versions / sizeof *versions; i++) {
         uint64_t n = left_in_groups(&versions[i], (const char *)b.data);

@@ -54,9 +54,10 @@ static struct apr_gpu_mat random_mat(uint32_t type, uint32_t n_rows, uint32_t n_
         memcpy(p + i, &v, 8);
     }
     for (uint64_t i = 0; i < n_bytes; i += q->block_bytes) { /* scales that keep sums finite */
-        if (type == APR_Q4_K) memcpy(p + i, "\x20\x05\x40\x10", 4);
-        if (type == APR_Q6_K) memcpy(p + i + 208, "\x10\x02", 2);
-        if (type == APR_Q8_0) memcpy(p + i, "\x20\x05", 2);
+        static const uint8_t small[4] = {0x20, 0x05, 0x40, 0x10}, smaller[2] = {0x10, 0x02};
+        if (type == APR_Q4_K) memcpy(p + i, small, 4);
+        if (type == APR_Q6_K) memcpy(p + i + 208, smaller, 2);
+        if (type == APR_Q8_0) memcpy(p + i, small, 2);
         if (type == APR_BF16) p[i + 1] = (uint8_t)((p[i + 1] & 0x80) | 0x3c);
     }
     if (streamed) n_weight_bytes += n_bytes;
@@ -143,8 +144,9 @@ static void decode(const struct run *r, uint32_t depth)
         all[i] = (now() - t) / n;
         if (all[i] < best) best = all[i];
     }
+    const uint32_t n_mean = depth + n / 2; /* positions that a token sees, on average */
     double n_bytes =
-        (double)n_weight_bytes + 4.0 * r->s->n_layers * r->s->n_heads_kv * r->s->head_dim * (depth + n / 2);
+        (double)n_weight_bytes + 4.0 * r->s->n_layers * r->s->n_heads_kv * r->s->head_dim * n_mean;
     printf("decode_d%u %.1f tok/s (%.1f at worst), %.1f %% of the read bandwidth\n", depth, 1 / best,
            1 / (all[0] > all[4] ? all[0] : all[4]), 100 * n_bytes / best / r->bandwidth);
     r->g->seq_close(q);

@@ -309,3 +309,25 @@ EOF
         done
     done
 }
+
+@test "llama.cpp chooses the same tokens from the GGUF of every family" {
+    need_fixtures
+    local peer=${APR_PEER_BIN:-}
+    [ -x "$peer/llama-completion" ] || skip 'APR_PEER_BIN names no folder with llama-completion'
+    printf 'The quick brown fox' >"$T/prompt"
+    for f in $DECODERS; do
+        case $f in phi3 | mistral) continue ;; esac # a token name that the peer wants; a window that it ignores
+        quiet apr export "$FAMILIES/$f" --format gguf --quantize f32 -o "$T/m.gguf" --force
+        LD_LIBRARY_PATH=$peer timeout 60 "$peer/llama-completion" -m "$T/m.gguf" -f "$T/prompt" -n 12 -t 1 --temp 0 -no-cnv \
+            --no-display-prompt --no-warmup </dev/null >"$T/peer" 2>/dev/null
+        apr run "$T/m.gguf" --raw "$(cat "$T/prompt")" -n 12 -q >"$T/ours"
+        # the peer prints the bytes of cut characters and no padding tokens
+        python3 - "$T/peer" "$T/ours" "$f" <<'P'
+import re, sys
+text = lambda p: re.sub(r"\[PAD\d+\]|\ufffd| \[end of text\]", "", open(p, "rb").read().decode("utf8", "ignore")).strip()
+a, b = text(sys.argv[1]), text(sys.argv[2])
+n = min(len(a), len(b))
+assert n > 3 and a[:n] == b[:n], (sys.argv[3], a, b)
+P
+    done
+}

@@ -13,7 +13,8 @@ static enum apr_code ramp(struct apr_model *m, const struct apr_tensor *t, uint6
     (void)m;
     (void)e;
     for (size_t i = 0; i < n; i++) {
-        float x = (float)((off + i) / 4);
+        uint64_t i_float = (off + i) / 4;
+        float x = (float)i_float;
         ((uint8_t *)dst)[i] =
             t->type == APR_F32 ? ((const uint8_t *)&x)[(off + i) % 4] : (uint8_t)((off + i) * 7);
     }

@@ -145,7 +145,9 @@ static unsigned long resident_kib(const void *p)
     assert_true(snprintf(begin, sizeof begin, "%lx-", (unsigned long)(uintptr_t)p) > 0);
     while (fgets(line, sizeof line, maps)) {
         if (strncmp(line, begin, strlen(begin)) == 0) here = true;
-        if (here && sscanf(line, "Rss: %lu kB", &kib) == 1) break;
+        if (!here || strncmp(line, "Rss:", 4) != 0) continue;
+        kib = strtoul(line + 4, NULL, 10);
+        break;
     }
     assert_int_equal(fclose(maps), 0);
     assert_true(here);

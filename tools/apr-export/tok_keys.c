@@ -62,7 +62,7 @@ static struct apr_str *phantom(const struct apr_vocab *v, struct apr_arena *aren
             continue;
         }
         char *text = apr_arena_get(arena, s.n_bytes + APR_BAR_BYTES + 1);
-        memcpy(text, APR_BAR, APR_BAR_BYTES);
+        memcpy(text, APR_BAR, APR_BAR_BYTES + 1);
         memcpy(text + APR_BAR_BYTES, s.p, s.n_bytes);
         toks[i] = (struct apr_str){text, s.n_bytes + APR_BAR_BYTES};
     }
