@@ -264,3 +264,87 @@ LINES
     done
     run -3 apr trace "$T/absent"
 }
+
+# ---- profile ----
+
+@test "profile: steps add up, bytes are the model's, bounds and efficiency follow from the roofline" {
+    make_model q4k apr
+    run -0 --separate-stderr apr profile "$T/m.apr" --measure 2 -n 8 --granular --json
+    cat <<<"$output"
+    jq -e '.schema == "apr.profile/1" and .roofline.memory_gb_per_s > 0.1 and .roofline.read_gb_per_s >= .roofline.memory_gb_per_s' <<<"$output"
+    jq -e '.prefill.n_passes == 2 and .prefill.n_toks == 64 and .decode.n_passes == 16 and .decode.n_toks == 1' <<<"$output"
+    jq -e '[.prefill, .decode] | map(([.operations[].share_pct] | add - 100 | fabs) < 1e-6 and (.layers | length) == 8) | all' <<<"$output"
+    jq -e '.decode | ([.operations[].pass_us] | add) as $us | $us > 0.5 * .latency_ms.mean * 1000 and $us <= 1.001 * .latency_ms.mean * 1000' <<<"$output"
+    jq -e '.bytes_per_token as $b | [.decode.operations[] | select(.operation | test("^(qkv|attn_out|ffn_gate_up|ffn_down|head)$")) | .pass_bytes] | add == $b' <<<"$output"
+    jq -e '.decode.bound == "memory" and .prefill.flops_per_byte > .decode.flops_per_byte' <<<"$output"
+    jq -e '([.decode.layers[].pass_us] | (unique | length) > 1) and ([.decode.layers[] | .attention_us + .ffn_us == .pass_us] | all)' <<<"$output"
+    jq -e '.grade == (.efficiency_pct | if . >= 80 then "A+" elif . >= 50 then "A" elif . >= 30 then "B" elif . >= 15 then "C" elif . >= 5 then "D" else "F" end)' <<<"$output"
+    # the head of a prompt is computed for one row: two operations a weight
+    jq -e '.prefill.operations[] | select(.operation == "head") | .pass_flops == 2 * 4096 * 256' <<<"$output"
+}
+
+@test "profile: the same logits with a probe as without" {
+    a=$(apr run "$MODEL" --raw "The quick" -n 8 -q)
+    apr profile "$MODEL" --measure 1 -n 2 -q >/dev/null
+    [ "$(apr run "$MODEL" --raw "The quick" -n 8 -q)" = "$a" ]
+}
+
+@test "profile --ci: assertions answer with the status" {
+    run -0 --separate-stderr apr profile "$MODEL" --measure 1 -n 4 --ci --assert-throughput 0.001 --assert-p50 1e6 --assert-p99 1e6 --json
+    jq -e '.passed and (.assertions | length) == 3 and (.metrics | .throughput_tok_s > 0 and .latency_p50_ms <= .latency_p99_ms)' <<<"$output"
+    for assert in "--assert-throughput 999999999" "--assert-p50 1e-6" "--assert-p99 1e-6"; do
+        # shellcheck disable=SC2086 # words
+        run -1 --separate-stderr apr profile "$MODEL" --measure 1 -n 4 --ci $assert --json
+        jq -e '.passed == false and .assertions[0].passed == false' <<<"$output"
+        [[ $stderr == *"asserted"* ]]
+    done
+}
+
+@test "profile --detect-naive: scalar kernels are named" {
+    [ "$(apr --version | sed -n 's/.*kernels: *//p')" != scalar ] || skip "this CPU has the scalar kernels alone"
+    APR_KERN=scalar run -1 --separate-stderr apr profile "$MODEL" --measure 1 -n 2 -p 8 --fail-on-naive --json
+    jq -e '.kernels == "scalar" and .roofline.kernels != "scalar" and (.naive | length) > 5' <<<"$output"
+    APR_KERN=scalar run -0 --separate-stderr apr profile "$MODEL" --measure 1 -n 2 -p 8 --detect-naive --json
+    run -0 --separate-stderr apr profile "$MODEL" --measure 1 -n 8 --fail-on-naive --threshold 0.01 --json
+    [ "$(jq -c .naive <<<"$output")" = '[]' ]
+}
+
+@test "profile --compare: two formats side by side" {
+    make_model q8_0 gguf
+    run -0 --separate-stderr apr profile "$T/m.apr" --compare "$T/m.gguf" --measure 1 -n 4 --perf-grade --json
+    jq -e '[.comparison[].format] == ["apr", "gguf"] and ([.comparison[].decode_toks_per_s > 0] | all) and .decode_ratio > 0 and
+        (.decode | has("operations") | not)' <<<"$output"
+}
+
+@test "profile -o: a flame graph that is well-formed and shows every phase" {
+    run -0 apr profile "$MODEL" --measure 1 -n 2 -o "$T/flame.svg"
+    python3 - "$T/flame.svg" <<'PY'
+import sys, xml.etree.ElementTree as tree
+ns = "{http://www.w3.org/2000/svg}"
+titles = [t.text for t in tree.parse(sys.argv[1]).getroot().iter(ns + "title")]
+assert len(titles) > 60, len(titles)
+for name in ("all", "prefill", "decode", "layer 7", "ffn_gate_up", "head"):
+    assert any(t.startswith(name + " (") for t in titles), name
+PY
+    run -2 apr profile "$MODEL" --measure 1 -n 2 -o "$T/flame.svg" # it exists
+    run -0 apr profile "$MODEL" --measure 1 -n 2 -o "$T/flame.svg" --force
+}
+
+@test "profile: misuse; other families" {
+    for args in "--ci" "--measure 0" "-n 0" "--threshold 0" "--perf-grade --granular" "--force" "-n 5000"; do
+        # shellcheck disable=SC2086 # words
+        run --separate-stderr apr profile "$MODEL" $args
+        echo "$args -> $status $stderr"
+        [ "$status" -eq 2 ]
+        [ -z "$output" ]
+    done
+    run -3 apr profile "$T/absent"
+    families=${APR_SHARED:-../shared}/fixtures/families
+    [ -d "$families/deepseek2" ] || skip "the fixtures are not here: $families"
+    for f in deepseek2 mixtral gemma2 gpt2; do
+        run -0 --separate-stderr apr profile "$families/$f" --measure 1 -n 4 -p 20 --json
+        jq -e '.decode.toks_per_s > 0 and ([.decode.operations[] | select(.operation == "experts" or .operation == "ffn_down") | .pass_flops > 0] | any)' <<<"$output"
+        run -0 --separate-stderr apr trace "$families/$f" "a b c" --json
+        [ "$(jq .anomaly_count <<<"$output")" -eq 0 ]
+    done
+}

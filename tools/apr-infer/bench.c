@@ -23,17 +23,25 @@ static double ms_since(int64_t ns)
     return (double)(apr_now_ns() - ns) * 1e-6;
 }
 
-/* xorshift64: the same tokens in every run. */
-static void draw_tokens(const struct apr_bench *b, int32_t *ids, size_t n)
+/* xorshift64 */
+void apr_bench_draw(uint32_t n_vocab, int32_t *ids, size_t n)
 {
     uint64_t x = UINT64_C(0x9e3779b97f4a7c15);
     for (size_t i = 0; i < n; i++) {
         x ^= x << 13;
         x ^= x >> 7;
         x ^= x << 17;
-        ids[i] =
-            b->text ? b->text->at[i % b->text->n] : (int32_t)((x >> 11) % b->session->model->config.n_vocab);
+        ids[i] = (int32_t)((x >> 11) % n_vocab);
     }
+}
+
+static void choose_tokens(const struct apr_bench *b, int32_t *ids, size_t n)
+{
+    if (!b->text) {
+        apr_bench_draw(b->session->model->config.n_vocab, ids, n);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) ids[i] = b->text->at[i % b->text->n];
 }
 
 static enum apr_code step(const struct work *w, const int32_t *ids, size_t n, struct apr_err *e)
@@ -79,7 +87,7 @@ static enum apr_code work_alloc(struct work *w, struct apr_arena *arena, struct 
     TRY(apr_arena_try(arena, &w->run_s, n_reps, sizeof *w->run_s, "timings", e));
     TRY(apr_arena_try(arena, &w->rates, n_reps, sizeof *w->rates, "timings", e));
     TRY(apr_arena_try(arena, &w->latencies, n, sizeof *w->latencies, "timings", e));
-    draw_tokens(w->b, w->ids, n_toks);
+    choose_tokens(w->b, w->ids, n_toks);
     return APR_OK;
 }
 

@@ -40,6 +40,8 @@ struct apr_bench {
 APR_MUST_USE enum apr_code apr_bench_run(struct apr_bench *b, const struct apr_bench_test *t,
                                          struct apr_bench_row *row, struct apr_arena *arena,
                                          struct apr_err *e);
+/* Tokens drawn evenly from the vocabulary, the same in every run. */
+void apr_bench_draw(uint32_t n_vocab, int32_t *ids, size_t n);
 /* "pp512+tg128 @ d1024" */
 const char *apr_bench_name(const struct apr_bench_test *t, char *out, size_t n_out);
 

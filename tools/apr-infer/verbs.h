@@ -14,5 +14,6 @@ extern const struct apr_verb verb_template;
 extern const struct apr_verb verb_imatrix;
 extern const struct apr_verb verb_embed;
 extern const struct apr_verb verb_trace;
+extern const struct apr_verb verb_profile;
 
 #endif
