@@ -17,6 +17,19 @@ F_PERF_001() {
     return 1
 }
 
+# Blocks multiplied as they are, and the values they stand for multiplied as floats. Planted fault: the values before
+# they were quantized.
+F_PERF_002() {
+    local f32=$GATE_WORK/dequantized.apr m
+    once "$f32" apr convert "$(q4k_apr)" --quantize f32 -q -o "$f32"
+    [ "$1" = bad ] && f32=$MODEL
+    for m in "$(q4k_apr)" "$f32"; do
+        expect 0 apr logits "$m" -p "$QUESTION" --exact -q -f -o "$GATE_WORK/logits.$([ "$m" = "$f32" ] && echo b || echo a)" || return 1
+    done
+    paste <(od -An -v -w4 -tf4 "$GATE_WORK/logits.a") <(od -An -v -w4 -tf4 "$GATE_WORK/logits.b") |
+        awk '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= m)) m = d } END { exit !(NR >= 4096 && m < 1e-3) }'
+}
+
 # Planted fault: a limit that is met.
 F_PERF_004() {
     local limit=999999999

@@ -25,3 +25,6 @@ UNIT_OBJ_test_strips := $(call infer_obj,strips)
 
 $(foreach v,$(filter UNIT_OBJ_%,$(.VARIABLES)),$(eval $(O)/unit/$(v:UNIT_OBJ_%=%): $($(v))))
 $(O)/unit/test_pull_names: LIBS += -lcurl
+
+UNIT_OBJ_test_measure := $(call infer_obj,ranges series)
+$(O)/unit/test_measure: $(UNIT_OBJ_test_measure)
