@@ -13,7 +13,7 @@
 static const char *key_part(const char *name, char out[APR_MAX_TEMPLATE_NAME + 1])
 {
     size_t i;
-    for (i = 0; name[i] && i < APR_MAX_TEMPLATE_NAME; i++)
+    for (i = 0; i < APR_MAX_TEMPLATE_NAME && name[i]; i++)
         out[i] = isalnum((unsigned char)name[i]) ? name[i] : '_'; /* of ASCII: check_name */
     out[i] = '\0';
     return out;

@@ -53,7 +53,7 @@ static inline bool v8_any(m8 mask)
 
 static inline v8 v8_lookup(v8 table, m8 index)
 {
-    v8 found;
+    v8 found = {0};
     for (int j = 0; j < APR_FIT_LANES; j++) found[j] = table[index[j] & 7];
     return found;
 }

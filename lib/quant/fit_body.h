@@ -319,7 +319,7 @@ FIT_INLINE v8 uneven_level(v8 y, v8 *value)
 {
     v8 odd = {middle(1), middle(5), middle(9), middle(13), 0, 0, 0, 0};
     v8 even = {middle(0), middle(2), middle(4), middle(6), middle(8), middle(10), middle(12), middle(14)};
-    v8 low, high;
+    v8 low = {0}, high = {0};
     FIT_UNROLL
     for (int k = 0; k < APR_FIT_LANES; k++) {
         low[k] = apr_iq4_values[k];

@@ -28,7 +28,7 @@ static enum apr_code put_escaped(struct apr_buf *b, const char *s, size_t n_most
 {
     char safe[512];
     apr_escape(safe, sizeof safe, s, strlen(s));
-    for (size_t i = 0; safe[i] && i < n_most; i++) {
+    for (size_t i = 0; i < n_most && safe[i]; i++) {
         const char *as = safe[i] == '&' ? "&amp;" : safe[i] == '<' ? "&lt;" : safe[i] == '>' ? "&gt;" : NULL;
         TRY(apr_buf_append(b, as ? as : &safe[i], as ? strlen(as) : 1, e));
     }
