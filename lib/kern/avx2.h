@@ -100,4 +100,7 @@ void apr_avx2_scores_f32(const float *q, size_t n_q, const float *k, size_t k_st
 void apr_avx2_values_f32(const float *weights, size_t w_stride, size_t n_q, const float *v, size_t v_stride,
                          size_t n_pos, size_t n_dim, float *out);
 
+/* Rows to float; the AVX-512 table has the same. */
+extern apr_to_f32_fn *const apr_avx2_to_f32s[APR_N_TYPES];
+
 #endif

@@ -2,50 +2,11 @@
 #include "scalar.h"
 
 #include "../quant/types.h"
+#include "slots.h"
 
-/* f32 activations only */
-#define ROWS(fn)                                                                                             \
-    {                                                                                                        \
-        fn, APR_ACT_F32, fn, NULL, NULL                                                                      \
-    }
-#define STRIPS(lower, act)                                                                                   \
-    {                                                                                                        \
-        apr_scalar_fast_##lower, act, apr_scalar_exact_##lower, apr_scalar_to_strips_##lower,                \
-            apr_scalar_strips_##lower                                                                        \
-    }
+static const struct apr_matmul matmul[APR_N_TYPES] = APR_KERN_MATMUL(apr_scalar, apr_scalar);
+
 /* clang-format off */
-static const struct apr_matmul matmul[APR_N_TYPES] = {
-    [APR_F32] = ROWS(apr_scalar_f32),
-    [APR_F16] = ROWS(apr_scalar_f16),
-    [APR_BF16] = ROWS(apr_scalar_bf16),
-    [APR_F64] = ROWS(apr_scalar_f64),
-    [APR_I8] = ROWS(apr_scalar_i8),
-    [APR_NATIVE_Q4] = ROWS(apr_scalar_native_q4),
-    [APR_NATIVE_Q8] = ROWS(apr_scalar_native_q8),
-    [APR_Q4_0] = STRIPS(q4_0, APR_ACT_Q8_32),
-    [APR_Q4_1] = STRIPS(q4_1, APR_ACT_Q8_32),
-    [APR_Q5_0] = STRIPS(q5_0, APR_ACT_Q8_32),
-    [APR_Q5_1] = STRIPS(q5_1, APR_ACT_Q8_32),
-    [APR_Q8_0] = STRIPS(q8_0, APR_ACT_Q8_32),
-    [APR_Q2_K] = STRIPS(q2_k, APR_ACT_Q8_256),
-    [APR_Q3_K] = STRIPS(q3_k, APR_ACT_Q8_256),
-    [APR_Q4_K] = STRIPS(q4_k, APR_ACT_Q8_256),
-    [APR_Q5_K] = STRIPS(q5_k, APR_ACT_Q8_256),
-    [APR_Q6_K] = STRIPS(q6_k, APR_ACT_Q8_256),
-    [APR_IQ2_XXS] = ROWS(apr_scalar_exact_iq2_xxs),
-    [APR_IQ2_XS] = ROWS(apr_scalar_exact_iq2_xs),
-    [APR_IQ2_S] = ROWS(apr_scalar_exact_iq2_s),
-    [APR_IQ3_XXS] = ROWS(apr_scalar_exact_iq3_xxs),
-    [APR_IQ3_S] = ROWS(apr_scalar_exact_iq3_s),
-    [APR_IQ1_S] = ROWS(apr_scalar_exact_iq1_s),
-    [APR_IQ1_M] = ROWS(apr_scalar_exact_iq1_m),
-    [APR_IQ4_NL] = ROWS(apr_scalar_exact_iq4_nl),
-    [APR_IQ4_XS] = ROWS(apr_scalar_exact_iq4_xs),
-    [APR_TQ1_0] = ROWS(apr_scalar_exact_tq1_0),
-    [APR_TQ2_0] = ROWS(apr_scalar_exact_tq2_0),
-    [APR_MXFP4] = ROWS(apr_scalar_exact_mxfp4),
-};
-
 static apr_to_f32_fn *const to_f32[APR_N_TYPES] = {
     [APR_F32] = apr_f32_to_f32, [APR_F16] = apr_f16_row_to_f32, [APR_BF16] = apr_bf16_row_to_f32,
     [APR_F64] = apr_f64_to_f32, [APR_I8] = apr_i8_to_f32,
@@ -64,31 +25,4 @@ static apr_to_f32_fn *const to_f32[APR_N_TYPES] = {
 /* clang-format on */
 
 const struct apr_kern apr_kern_scalar = {
-    .name = "scalar",
-    .matmul = matmul,
-    .to_act32 = apr_scalar_to_act32,
-    .to_act256 = apr_scalar_to_act256,
-    .to_f32 = to_f32,
-    .rmsnorm = apr_scalar_rmsnorm,
-    .layernorm = apr_scalar_layernorm,
-    .add = apr_scalar_add,
-    .mul = apr_scalar_mul,
-    .scale = apr_scalar_scale,
-    .add_scaled = apr_scalar_add_scaled,
-    .silu_mul = apr_scalar_silu_mul,
-    .silu = apr_scalar_silu,
-    .gelu = apr_scalar_gelu,
-    .gelu_tanh = apr_scalar_gelu_tanh,
-    .relu = apr_scalar_relu,
-    .softcap = apr_scalar_softcap,
-    .rope_half = apr_scalar_rope_half,
-    .rope_pairs = apr_scalar_rope_pairs,
-    .softmax = apr_scalar_softmax,
-    .max = apr_scalar_max,
-    .attn_scores_f16 = apr_scalar_scores_f16,
-    .attn_values_f16 = apr_scalar_values_f16,
-    .attn_scores_f32 = apr_scalar_scores_f32,
-    .attn_values_f32 = apr_scalar_values_f32,
-    .f32_to_f16 = apr_scalar_f32_to_f16,
-    .stats = apr_scalar_stats,
-};
+    .name = "scalar", .matmul = matmul, .to_f32 = to_f32, APR_KERN_SLOTS(apr_scalar)};
