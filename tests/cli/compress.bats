@@ -3,7 +3,7 @@
 # convert --compress: the same content in fewer bytes, readable by the formats' own tools; damage and bombs refused.
 
 setup() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     export APR_HOME=$BATS_TEST_TMPDIR/home
     MODEL=tests/data/apr-demo-8M-Instruct
     T=$BATS_TEST_TMPDIR

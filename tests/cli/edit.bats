@@ -2,7 +2,7 @@
 # edit: metadata of .apr and GGUF files changes, tensors keep their bytes, the file is whole at every moment.
 
 setup() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     export APR_HOME=$BATS_TEST_TMPDIR/home
     MODEL=tests/data/apr-demo-8M-Instruct
     GGUF=${APR_SHARED:-../shared}/fixtures/gguf

@@ -3,7 +3,7 @@
 # shellcheck disable=SC2086 # lists of options, and a path without spaces
 
 setup() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     export APR_HOME=$BATS_TEST_TMPDIR/home
     MODEL=tests/data/apr-demo-8M-Instruct
     T=$BATS_TEST_TMPDIR

@@ -3,7 +3,7 @@
 # export to folders and to split GGUF, and back: the same tensors by every route.
 
 setup() {
-    PATH=$PWD/bin:$PATH
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     export APR_HOME=$BATS_TEST_TMPDIR/home
     MODEL=tests/data/apr-demo-8M-Instruct
     GGUF=${APR_SHARED:-../shared}/fixtures/gguf
