@@ -106,15 +106,17 @@ flip() {
 
 @test "bombs: no more than the index justifies comes out" {
     command -v zstd >/dev/null && command -v lz4 >/dev/null || skip "no zstd or lz4 here"
+    local most=2000000
+    if apr-qa --version | grep -q fsanitize; then most=unlimited; fi # its shadow alone takes terabytes
     apr import "$MODEL" --quantize q4k --compress zstd -q -o "$T/a.apr"
     tail -c +65 "$T/a.apr" | zstd -dcq >"$T/content"
     { head -c 64 "$T/a.apr"; { cat "$T/content"; head -c 4G /dev/zero; } | zstd -cq -1; } >"$T/bomb.apr"
     [ "$(stat -c %s "$T/bomb.apr")" -lt 30000000 ]
     for verb in validate inspect; do
-        run bash -c "ulimit -v 2000000; timeout 20 apr $verb '$T/bomb.apr'"
+        run bash -c "ulimit -v $most; timeout 20 apr $verb '$T/bomb.apr'"
         [ "$status" -eq 4 ]
         [[ $output == *justifies* ]]
-        run bash -c "ulimit -v 2000000; cat '$T/bomb.apr' | timeout 20 apr convert - -q --force -o '$T/never.apr'"
+        run bash -c "ulimit -v $most; cat '$T/bomb.apr' | timeout 20 apr convert - -q --force -o '$T/never.apr'"
         [ "$status" -eq 4 ]
     done
 }

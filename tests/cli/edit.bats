@@ -10,9 +10,10 @@ setup() {
 }
 
 setup_file() {
+    PATH=${BINDIR:-$PWD/bin}:$PATH
     export F=$BATS_FILE_TMPDIR
-    bin/apr import tests/data/apr-demo-8M-Instruct -q -o "$F/a.apr"
-    bin/apr export "$F/a.apr" --format gguf -q -o "$F/a.gguf"
+    apr import tests/data/apr-demo-8M-Instruct -q -o "$F/a.apr"
+    apr export "$F/a.apr" --format gguf -q -o "$F/a.gguf"
 }
 
 manifest() { tests/tools/gguf-manifest "$1"; }
