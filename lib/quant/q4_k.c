@@ -19,9 +19,9 @@ void apr_q4_k_to_f32(const void *blocks, float *x, size_t n_elems)
 }
 
 static const struct apr_fit_spec spec = {.n_levels = 16,
-                                         .first = -1.4F,
+                                         .first = -1.2F,
                                          .step = 0.2F,
-                                         .n_candidates = 14,
+                                         .n_candidates = 13,
                                          .n_more = 4,
                                          .n_refits = 1,
                                          .reach = 1,
