@@ -12,36 +12,11 @@ static const char *const hf_architectures[] = {"Gemma2ForCausalLM", NULL};
 static const char *const hf_model_types[] = {"gemma2", NULL};
 
 static const struct apr_tensor_rule rules[] = {
-    APR_RULES_ENDS,
-    APR_RULE_ATTN_NORM,
-    {APR_ROLE_POST_ATTN_NORM,
-     APR_L "post_attention_layernorm.weight",
-     APR_B "post_attention_norm.weight",
-     {APR_DIM_HIDDEN},
-     APR_REQUIRED},
-    {APR_ROLE_FFN_NORM,
-     APR_L "pre_feedforward_layernorm.weight",
-     APR_B "ffn_norm.weight",
-     {APR_DIM_HIDDEN},
-     APR_REQUIRED},
-    {APR_ROLE_POST_FFN_NORM,
-     APR_L "post_feedforward_layernorm.weight",
-     APR_B "post_ffw_norm.weight",
-     {APR_DIM_HIDDEN},
-     APR_REQUIRED},
-    APR_RULES_QKV,
-    APR_RULE_O,
-    APR_RULES_QKV_BIASES,
-    APR_RULE_O_BIAS,
-    APR_RULES_GATED(APR_REQUIRED),
+    APR_RULES_ENDS,  APR_RULES_NORMS_AROUND,        APR_RULES_QKV, APR_RULE_O, APR_RULES_QKV_BIASES,
+    APR_RULE_O_BIAS, APR_RULES_GATED(APR_REQUIRED),
 };
 static const struct apr_tensor_form forms[] = {
-    {.role = APR_ROLE_LM_HEAD, .change = APR_CHANGE_TIED},
-    {.role = APR_ROLE_FINAL_NORM, .change = APR_CHANGE_PLUS_ONE},
-    {.role = APR_ROLE_ATTN_NORM, .change = APR_CHANGE_PLUS_ONE},
-    {.role = APR_ROLE_POST_ATTN_NORM, .change = APR_CHANGE_PLUS_ONE},
-    {.role = APR_ROLE_FFN_NORM, .change = APR_CHANGE_PLUS_ONE},
-    {.role = APR_ROLE_POST_FFN_NORM, .change = APR_CHANGE_PLUS_ONE},
+    APR_FORMS_NORMS_AROUND,
 };
 
 /* Defaults: transformers'. */

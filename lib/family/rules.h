@@ -191,4 +191,32 @@
         .role = APR_ROLE_K_BIAS, .change = APR_CHANGE_PAIRS_K                                                \
     }
 
+/* Norms before and behind both blocks (gemma2, gemma3). */
+#define APR_RULES_NORMS_AROUND                                                                               \
+    APR_RULE_ATTN_NORM,                                                                                      \
+        {APR_ROLE_POST_ATTN_NORM,                                                                            \
+         APR_L "post_attention_layernorm.weight",                                                            \
+         APR_B "post_attention_norm.weight",                                                                 \
+         {APR_DIM_HIDDEN},                                                                                   \
+         APR_REQUIRED},                                                                                      \
+        {APR_ROLE_FFN_NORM,                                                                                  \
+         APR_L "pre_feedforward_layernorm.weight",                                                           \
+         APR_B "ffn_norm.weight",                                                                            \
+         {APR_DIM_HIDDEN},                                                                                   \
+         APR_REQUIRED},                                                                                      \
+    {                                                                                                        \
+        APR_ROLE_POST_FFN_NORM, APR_L "post_feedforward_layernorm.weight", APR_B "post_ffw_norm.weight",     \
+            {APR_DIM_HIDDEN}, APR_REQUIRED                                                                   \
+    }
+/* Gemma: the head is the embedding, a norm in a checkpoint lacks the 1 that GGUF has. */
+#define APR_FORMS_NORMS_AROUND                                                                               \
+    {.role = APR_ROLE_LM_HEAD, .change = APR_CHANGE_TIED},                                                   \
+        {.role = APR_ROLE_FINAL_NORM, .change = APR_CHANGE_PLUS_ONE},                                        \
+        {.role = APR_ROLE_ATTN_NORM, .change = APR_CHANGE_PLUS_ONE},                                         \
+        {.role = APR_ROLE_POST_ATTN_NORM, .change = APR_CHANGE_PLUS_ONE},                                    \
+        {.role = APR_ROLE_FFN_NORM, .change = APR_CHANGE_PLUS_ONE},                                          \
+    {                                                                                                        \
+        .role = APR_ROLE_POST_FFN_NORM, .change = APR_CHANGE_PLUS_ONE                                        \
+    }
+
 #endif
