@@ -1,0 +1,160 @@
+/* The types of a cache. */
+#include "page.h"
+
+#include <string.h>
+
+#include "../quant/blocks.h"
+#include "../quant/types.h"
+
+#define HALF_NAN 0x7e00u
+
+static void store_f32(const struct apr_kern *k, const float *x, void *row, size_t n_dim)
+{
+    (void)k;
+    memcpy(row, x, n_dim * sizeof *x);
+}
+
+static void scores_f32(const struct apr_kern *k, const struct apr_page *p, const float *q, size_t n_q,
+                       float scale, float *scores, size_t s_stride, float *room)
+{
+    (void)room;
+    k->attn_scores_f32(q, n_q, p->rows, p->row_bytes / sizeof(float), p->n_pos, p->n_dim, scale, scores,
+                       s_stride);
+}
+
+static void values_f32(const struct apr_kern *k, const struct apr_page *p, const float *weights,
+                       size_t w_stride, size_t n_q, float *out, float *room)
+{
+    (void)room;
+    k->attn_values_f32(weights, w_stride, n_q, p->rows, p->row_bytes / sizeof(float), p->n_pos, p->n_dim,
+                       out);
+}
+
+static void store_f16(const struct apr_kern *k, const float *x, void *row, size_t n_dim)
+{
+    k->f32_to_f16(x, row, n_dim);
+}
+
+static void scores_f16(const struct apr_kern *k, const struct apr_page *p, const float *q, size_t n_q,
+                       float scale, float *scores, size_t s_stride, float *room)
+{
+    (void)room;
+    k->attn_scores_f16(q, n_q, p->rows, p->row_bytes / sizeof(uint16_t), p->n_pos, p->n_dim, scale, scores,
+                       s_stride);
+}
+
+static void values_f16(const struct apr_kern *k, const struct apr_page *p, const float *weights,
+                       size_t w_stride, size_t n_q, float *out, float *room)
+{
+    (void)room;
+    k->attn_values_f16(weights, w_stride, n_q, p->rows, p->row_bytes / sizeof(uint16_t), p->n_pos, p->n_dim,
+                       out);
+}
+
+/* Exponents all ones somewhere. */
+static bool has_no_number(const float *x)
+{
+    uint32_t bits[APR_QK], bad = 0;
+    memcpy(bits, x, sizeof bits);
+    for (int i = 0; i < APR_QK; i++) bad |= (bits[i] & 0x7f800000u) == 0x7f800000u;
+    return bad;
+}
+
+static void store_q8_0(const struct apr_kern *k, const float *x, void *row, size_t n_dim)
+{
+    (void)k;
+    struct apr_block_q8_0 *b = row;
+    for (size_t i = 0; i < n_dim; i += APR_QK, b++) {
+        if (has_no_number(x + i))
+            *b = (struct apr_block_q8_0){.d = HALF_NAN};
+        else
+            apr_q8_0_from_f32(x + i, b, APR_QK, NULL);
+    }
+}
+
+static void store_q4_0(const struct apr_kern *k, const float *x, void *row, size_t n_dim)
+{
+    (void)k;
+    struct apr_block_q4_0 *b = row;
+    bool bad = false;
+    for (size_t i = 0; i < n_dim; i += APR_QK) bad |= has_no_number(x + i);
+    if (!bad) {
+        apr_q4_0_from_f32(x, row, n_dim, NULL);
+        return;
+    }
+    for (size_t i = 0; i < n_dim; i += APR_QK, b++) {
+        if (has_no_number(x + i))
+            *b = (struct apr_block_q4_0){.d = HALF_NAN};
+        else
+            apr_q4_0_from_f32(x + i, b, APR_QK, NULL);
+    }
+}
+
+/* The page as f32, [n_pos, n_dim]. */
+static void widen(const struct apr_kern *k, enum apr_type type, const struct apr_page *p, float *room)
+{
+    const uint8_t *row = p->rows;
+    for (size_t i = 0; i < p->n_pos; i++, row += p->row_bytes)
+        k->to_f32[type](row, room + i * p->n_dim, p->n_dim);
+}
+
+static void widened_scores(const struct apr_kern *k, enum apr_type type, const struct apr_page *p,
+                           const float *q, size_t n_q, float scale, float *scores, size_t s_stride,
+                           float *room)
+{
+    widen(k, type, p, room);
+    k->attn_scores_f32(q, n_q, room, p->n_dim, p->n_pos, p->n_dim, scale, scores, s_stride);
+}
+
+static void widened_values(const struct apr_kern *k, enum apr_type type, const struct apr_page *p,
+                           const float *weights, size_t w_stride, size_t n_q, float *out, float *room)
+{
+    widen(k, type, p, room);
+    k->attn_values_f32(weights, w_stride, n_q, room, p->n_dim, p->n_pos, p->n_dim, out);
+}
+
+#define BLOCKS(lower, type)                                                                                  \
+    static void scores_##lower(const struct apr_kern *k, const struct apr_page *p, const float *q,           \
+                               size_t n_q, float scale, float *scores, size_t s_stride, float *room)         \
+    {                                                                                                        \
+        widened_scores(k, type, p, q, n_q, scale, scores, s_stride, room);                                   \
+    }                                                                                                        \
+    static void values_##lower(const struct apr_kern *k, const struct apr_page *p, const float *weights,     \
+                               size_t w_stride, size_t n_q, float *out, float *room)                         \
+    {                                                                                                        \
+        widened_values(k, type, p, weights, w_stride, n_q, out, room);                                       \
+    }
+BLOCKS(q8_0, APR_Q8_0)
+BLOCKS(q4_0, APR_Q4_0)
+
+static const struct apr_page_type types[] = {
+    {APR_F16, "f16", store_f16, scores_f16, values_f16},
+    {APR_Q8_0, "q8_0", store_q8_0, scores_q8_0, values_q8_0},
+    {APR_Q4_0, "q4_0", store_q4_0, scores_q4_0, values_q4_0},
+    {APR_F32, "f32", store_f32, scores_f32, values_f32},
+};
+#define N_TYPES (sizeof types / sizeof types[0])
+
+size_t apr_page_room_floats(size_t n_dim)
+{
+    return APR_PAGE_POS * n_dim;
+}
+
+const struct apr_page_type *apr_page_type_at(size_t i)
+{
+    return i < N_TYPES ? &types[i] : NULL;
+}
+
+const struct apr_page_type *apr_page_type_of(enum apr_type type)
+{
+    for (size_t i = 0; i < N_TYPES; i++)
+        if (types[i].type == type) return &types[i];
+    return NULL;
+}
+
+const struct apr_page_type *apr_page_type_named(const char *name)
+{
+    for (size_t i = 0; i < N_TYPES; i++)
+        if (!strcmp(types[i].name, name)) return &types[i];
+    return NULL;
+}
