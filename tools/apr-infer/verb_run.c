@@ -156,20 +156,20 @@ static enum apr_code write_text(void *ctx, const char *p, size_t n_bytes, struct
 }
 
 /* Timings of one run; the same numbers for --benchmark and json. */
-static void timings(struct apr_out *o, const struct apr_session *s, const struct apr_gen *g, double start_s)
+static void timings(struct apr_out *o, const struct apr_session *s, const struct apr_reply *g, double start_s)
 {
     apr_out_f64(o, "load_s", s->load_s);
     apr_out_f64(o, "data_scan_s", s->checked.scan_s);
     apr_out_f64(o, "prompt_s", g->prompt_s);
-    apr_out_f64(o, "prompt_toks_per_s", apr_gen_prompt_rate(g));
+    apr_out_f64(o, "prompt_toks_per_s", apr_reply_prompt_rate(g));
     apr_out_f64(o, "first_token_s", start_s + g->prompt_s);
     apr_out_f64(o, "decode_s", g->decode_s);
-    apr_out_f64(o, "decode_toks_per_s", apr_gen_decode_rate(g));
+    apr_out_f64(o, "decode_toks_per_s", apr_reply_decode_rate(g));
     apr_out_u64(o, "n_threads", apr_pool_threads(s->pool));
     apr_out_str(o, "kernels", s->kern->name);
 }
 
-static enum apr_code report_json(const struct apr_session *s, const struct apr_gen *g,
+static enum apr_code report_json(const struct apr_session *s, const struct apr_reply *g,
                                  const struct apr_sampler *sampler, double start_s, struct apr_err *e)
 {
     struct apr_out *o = apr_out_open(stdout, true, "apr.run/1");
@@ -230,24 +230,22 @@ static enum apr_code init_limit(const struct run_args *a, const struct apr_ctx *
     return APR_OK;
 }
 
-static enum apr_code generate(const struct run_args *a, struct apr_session *s, struct apr_sampler *sampler,
-                              const struct apr_buf *text, struct apr_gen *g, bool json, struct apr_err *e)
+static enum apr_code generate(const struct run_args *a, struct apr_session *s, const struct apr_buf *text,
+                              struct apr_reply *g, bool json, struct apr_err *e)
 {
-    struct apr_ids ids = {0}, guide = {0};
+    struct apr_ids ids = {0};
+    struct apr_guide guide = {.scale = a->cfg_scale};
     enum apr_code code = encode_prompt(a, s, text, &ids, e);
-    if (code == APR_OK) code = encode_guide(a, s, &ids, &guide, e);
-    const struct apr_text_sink to = {write_text, stdout};
-    g->opts.guide = guide.n ? &guide : NULL;
-    g->opts.guide_scale = a->cfg_scale;
-    if (code == APR_OK) code = apr_generate(s, sampler, ids.at, ids.n, g, json ? NULL : &to, e);
-    apr_ids_free(&guide);
+    if (code == APR_OK) code = encode_guide(a, s, &ids, &guide.ids, e);
+    if (code == APR_OK) code = apr_generate(s, g, ids.at, ids.n, guide.ids.n ? &guide : NULL, e);
+    apr_ids_free(&guide.ids);
     apr_ids_free(&ids);
     /* A line of its own for the shell's prompt, but only there: a pipe gets the generated text alone. */
     if (code == APR_OK && !json && isatty(STDOUT_FILENO)) code = write_text(stdout, "\n", 1, e);
     return code;
 }
 
-static enum apr_code benchmark(const struct apr_session *s, const struct apr_gen *g, double start_s,
+static enum apr_code benchmark(const struct apr_session *s, const struct apr_reply *g, double start_s,
                                struct apr_err *e)
 {
     struct apr_out *o = apr_out_open(stderr, false, "apr.run.timings/1");
@@ -321,22 +319,24 @@ static enum apr_code with_text(const struct run_args *a, const struct apr_ctx *c
                                const struct apr_buf *text, bool json, struct apr_err *e)
 {
     int64_t ns_start = apr_now_ns();
-    struct apr_gen g;
+    struct apr_reply g;
     struct apr_sampler sampler = {0};
     struct apr_limit limit = {0};
     size_t n_max = a->n_max > 0                              ? (size_t)a->n_max
                    : a->n_max == NOT_GIVEN && !a->constraint ? N_MAX_DEFAULT
                                                              : SIZE_MAX;
     TRY(check_text(a, ctx, s, json, e));
-    apr_gen_init(&g, &(struct apr_gen_opts){.n_max = n_max, .stops = &a->stops});
+    const struct apr_text_sink to = {write_text, stdout};
+    const struct apr_reply_site site = {&sampler, s->tok, &s->model->generation, json ? NULL : &to};
+    apr_reply_init(&g, &(struct apr_reply_opts){.n_max = n_max, .stops = &a->stops}, &site);
     enum apr_code code = init_sampler(a, ctx, s, &sampler, e);
     if (code == APR_OK) code = init_limit(a, ctx, s, &sampler, &limit, e);
-    if (code == APR_OK) code = generate(a, s, &sampler, text, &g, json, e);
+    if (code == APR_OK) code = generate(a, s, text, &g, json, e);
     apr_limit_close(&limit);
     double start_s = s->load_s + (double)(apr_now_ns() - ns_start) * 1e-9 - g.prompt_s - g.decode_s;
     if (code == APR_OK && json) code = report_json(s, &g, &sampler, start_s, e);
     if (code == APR_OK && a->benchmark) code = benchmark(s, &g, start_s, e);
-    apr_gen_free(&g);
+    apr_reply_free(&g);
     return code;
 }
 

@@ -5,7 +5,7 @@
 #include <cmocka.h>
 #include <string.h>
 
-#include "../../tools/apr-infer/generate.h"
+#include "../../tools/apr-infer/reply.h"
 
 static const char *list[] = {"END", "ab\nab\nc", "", "é"};
 static const struct apr_strs stops = {.at = list, .n = sizeof list / sizeof *list};
