@@ -115,8 +115,10 @@ static enum apr_code labels(const json_t *config, struct apr_config *c, const ch
     return APR_OK;
 }
 
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+static enum apr_code from_hf(const struct apr_family *f, const json_t *config, struct apr_config *c,
+                             const char *file, struct apr_err *e)
 {
+    (void)f;
     const char *arch = json_string_value(json_array_get(json_object_get(config, "architectures"), 0));
     const char *position = "absolute";
     uint64_t n_types = 2;
@@ -138,9 +140,10 @@ static enum apr_code from_hf(const json_t *config, struct apr_config *c, const c
 #define KEY(name) "bert." name
 
 /* A GGUF holds neither heads nor the positions before the first token's. */
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
+static enum apr_code from_gguf(const struct apr_family *f, const struct apr_kvs *kvs, struct apr_config *c,
+                               const char *file, struct apr_err *e)
 {
+    (void)f;
     const struct {
         const char *key;
         uint64_t max;
@@ -181,9 +184,10 @@ static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, 
     return APR_OK;
 }
 
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
+static void to_gguf(const struct apr_family *f, const struct apr_config *c, const json_t *hf_config,
+                    uint32_t file_type, struct apr_kvs *kvs)
 {
+    (void)f;
     (void)hf_config;
     apr_kvs_u32(kvs, KEY("block_count"), c->n_layers);
     apr_kvs_u32(kvs, KEY("context_length"), c->n_ctx_train);

@@ -13,6 +13,19 @@
 
 #include "family.h"
 
+struct apr_keys;
+typedef void apr_key_fn(const struct apr_keys *k); /* keys.h */
+struct apr_moe_keys;
+
+/* Which layers see sliding_window positions, by config.json. */
+enum apr_window_rule {
+    APR_WINDOW_NONE,   /* none; the key means nothing */
+    APR_WINDOW_ALL,    /* all */
+    APR_WINDOW_LISTED, /* as layer_types says, else all */
+    APR_WINDOW_QWEN,   /* with use_sliding_window: layer_types, else those from max_window_layers on */
+    APR_WINDOW_PATTERN /* layer_types, else all but each sliding_window_pattern-th */
+};
+
 struct apr_decoder {
     const char *gguf_arch; /* prefix of the keys: "qwen2" */
     /* Defaults: transformers', where config.json is silent. */
@@ -36,7 +49,36 @@ struct apr_decoder {
     bool gguf_pairs; /* rotates adjacent pairs there */
     bool norm_topk;  /* where there is no key */
     bool shared_gate;
+
+    enum apr_window_rule window;
+    uint32_t window_pattern, window_default; /* of APR_WINDOW_PATTERN; the pattern is GGUF's too */
+    bool norm_plus_one;                      /* norms multiply by 1 + w */
+    bool embed_sqrt;                         /* the embedding is scaled by sqrt(n_hidden) */
+    bool learned_positions;                  /* one row for each of n_ctx_train */
+    const char *const *refused;     /* NULL, or NULL-terminated: keys that must not be true in config.json */
+    const struct apr_moe_keys *moe; /* NULL: no experts */
+    apr_key_fn *const *keys;        /* NULL-terminated: GGUF's, in the order of llama.cpp's converter */
+
+    /* What the family alone has, behind everything above. NULL: nothing. */
+    enum apr_code (*more_from_hf)(const json_t *config, struct apr_config *c, const char *file,
+                                  struct apr_err *e);
+    enum apr_code (*more_from_gguf)(const struct apr_decoder *d, const struct apr_kvs *kvs,
+                                    struct apr_config *c, const char *file, struct apr_err *e);
+    void (*more_to_hf)(const struct apr_config *c, json_t *config);
 };
+
+/* A decoder's row of the table of families: all is told by the struct. In decoder_row.c. */
+#define APR_DECODER_ROW(d)                                                                                   \
+    .decoder = &(d), .from_hf = apr_decoder_row_from_hf, .from_gguf = apr_decoder_row_from_gguf,             \
+    .to_gguf = apr_decoder_row_to_gguf, .to_hf = apr_decoder_row_to_hf
+APR_MUST_USE enum apr_code apr_decoder_row_from_hf(const struct apr_family *f, const json_t *config,
+                                                   struct apr_config *c, const char *file, struct apr_err *e);
+APR_MUST_USE enum apr_code apr_decoder_row_from_gguf(const struct apr_family *f, const struct apr_kvs *kvs,
+                                                     struct apr_config *c, const char *file,
+                                                     struct apr_err *e);
+void apr_decoder_row_to_gguf(const struct apr_family *f, const struct apr_config *c, const json_t *hf_config,
+                             uint32_t file_type, struct apr_kvs *kvs);
+void apr_decoder_row_to_hf(const struct apr_family *f, const struct apr_config *c, json_t *config);
 
 enum apr_code apr_decoder_from_hf(const struct apr_decoder *d, const json_t *config, struct apr_config *c,
                                   const char *file, struct apr_err *e);

@@ -78,16 +78,6 @@ static const struct apr_tensor_form forms[] = {
     APR_FORMS_EXPERTS,
 };
 
-/* Defaults: transformers'. */
-static const struct apr_decoder decoder = {
-    .gguf_arch = "deepseek2",
-    .n_ctx_default = 2048,
-    .norm_eps = 1e-6,
-    .act_default = "silu",
-    .is_gated = true,
-    .gguf_pairs = true,
-};
-
 static const struct apr_moe_keys moe = {
     .n_experts = "n_routed_experts",
     .n_inter = "moe_intermediate_size",
@@ -158,10 +148,6 @@ static enum apr_code read_mla(const json_t *config, struct apr_config *c, const 
 
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
 {
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    TRY(apr_refuse_true(config, "attention_bias", file, e));
-    TRY(apr_refuse_true(config, "mlp_bias", file, e));
-    TRY(apr_moe_from_hf(&moe, config, c, file, e));
     TRY(check_choice(config, c, file, e));
     return read_mla(config, c, file, e);
 }
@@ -186,56 +172,24 @@ static void key_log_multiplier(const struct apr_keys *k)
                      (0.1 * r->mscale * log(r->factor) + 1) / (0.1 * r->mscale_all_dim * log(r->factor) + 1));
 }
 
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
+static enum apr_code from_gguf(const struct apr_decoder *d, const struct apr_kvs *kvs, struct apr_config *c,
+                               const char *file, struct apr_err *e)
 {
     double log_multiplier = 0;
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
     if (c->mla.kv_rank == 0)
         return apr_fail(e, APR_EFORMAT, "%s: deepseek2.attention.kv_lora_rank: missing", file);
-    TRY(apr_real_from_gguf(&decoder, kvs, "rope.scaling.yarn_log_multiplier", &log_multiplier, file, e));
+    TRY(apr_real_from_gguf(d, kvs, "rope.scaling.yarn_log_multiplier", &log_multiplier, file, e));
     if (log_multiplier > 0) { /* then attn_factor stands alone */
         c->rope.mscale = c->rope.mscale_all_dim = log_multiplier / 0.1;
         c->rope.attn_factor = 0;
-        TRY(apr_real_from_gguf(&decoder, kvs, "rope.scaling.attn_factor", &c->rope.attn_factor, file, e));
+        TRY(apr_real_from_gguf(d, kvs, "rope.scaling.attn_factor", &c->rope.attn_factor, file, e));
     }
     set_scale(c);
     return apr_rope_check(&c->rope, file, e);
 }
 
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {apr_key_blocks,
-                                       apr_key_context,
-                                       apr_key_hidden,
-                                       apr_key_inter,
-                                       apr_key_heads,
-                                       apr_key_heads_kv_one,
-                                       apr_key_rope_scaling,
-                                       apr_key_freq_base,
-                                       apr_key_eps,
-                                       apr_key_experts,
-                                       key_places,
-                                       apr_key_file_type,
-                                       apr_key_leading_dense,
-                                       apr_key_vocab,
-                                       apr_key_mla,
-                                       apr_key_expert_inter,
-                                       apr_key_expert_shared_count,
-                                       apr_key_expert_scale,
-                                       apr_key_expert_norm,
-                                       apr_key_rope_dims,
-                                       key_log_multiplier,
-                                       NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
 static void to_hf(const struct apr_config *c, json_t *config)
 {
-    apr_decoder_to_hf(&decoder, &moe, c, config);
     json_object_set_new(config, "q_lora_rank", c->mla.q_rank ? json_integer(c->mla.q_rank) : json_null());
     apr_hf_put_uint(config, "kv_lora_rank", c->mla.kv_rank);
     apr_hf_put_uint(config, "qk_nope_head_dim", c->mla.n_nope);
@@ -244,6 +198,47 @@ static void to_hf(const struct apr_config *c, json_t *config)
     json_object_set_new(config, "topk_method",
                         json_string(c->moe.n_groups > 1 ? "group_limited_greedy" : "greedy"));
 }
+
+static const char *const refused[] = {"attention_bias", "mlp_bias", NULL};
+
+static apr_key_fn *const keys[] = {apr_key_blocks,
+                                   apr_key_context,
+                                   apr_key_hidden,
+                                   apr_key_inter,
+                                   apr_key_heads,
+                                   apr_key_heads_kv_one,
+                                   apr_key_rope_scaling,
+                                   apr_key_freq_base,
+                                   apr_key_eps,
+                                   apr_key_experts,
+                                   key_places,
+                                   apr_key_file_type,
+                                   apr_key_leading_dense,
+                                   apr_key_vocab,
+                                   apr_key_mla,
+                                   apr_key_expert_inter,
+                                   apr_key_expert_shared_count,
+                                   apr_key_expert_scale,
+                                   apr_key_expert_norm,
+                                   apr_key_rope_dims,
+                                   key_log_multiplier,
+                                   NULL};
+
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "deepseek2",
+    .n_ctx_default = 2048,
+    .norm_eps = 1e-6,
+    .act_default = "silu",
+    .is_gated = true,
+    .gguf_pairs = true,
+    .moe = &moe,
+    .refused = refused,
+    .keys = keys,
+    .more_from_hf = from_hf,
+    .more_from_gguf = from_gguf,
+    .more_to_hf = to_hf,
+};
 
 const struct apr_family apr_family_deepseek2 = {
     .name = "deepseek2",
@@ -255,9 +250,6 @@ const struct apr_family apr_family_deepseek2 = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
+    APR_DECODER_ROW(decoder),
     .rope_type = 2,
 };

@@ -208,12 +208,15 @@ struct apr_tensor_form {
     bool is_turned; /* stored [in, out] (Conv1D); the model has [out, in] */
 };
 
+struct apr_decoder;
+
 struct apr_family {
     const char *name;                    /* "qwen2": contracts, .apr metadata "architecture" */
     const char *gguf_arch;               /* general.architecture */
     const char *model_type_apr;          /* .apr metadata "model_type" as the original wrote it: "Qwen2" */
     const char *const *hf_architectures; /* NULL-terminated: "Qwen2ForCausalLM" */
     const char *const *hf_model_types;   /* NULL-terminated: "qwen2" */
+    const struct apr_decoder *decoder;   /* decoder.h; NULL: not an ordinary decoder */
     const struct apr_tensor_rule *rules;
     size_t n_rules;
     const struct apr_tensor_form *forms; /* of the roles that need one */
@@ -226,17 +229,18 @@ struct apr_family {
     const char *const
         *dropped; /* NULL, or NULL-terminated: names in checkpoints that hold no weights; {n} = layer */
     /* file names the document in messages. Every value is range-checked; divisors are proven non-zero. */
-    enum apr_code (*from_hf)(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e);
+    enum apr_code (*from_hf)(const struct apr_family *f, const json_t *config, struct apr_config *c,
+                             const char *file, struct apr_err *e);
     /* n_vocab, tied, the biases and longrope are told by the tensors (rows of token_embd; no output.weight):
      * the caller sets them before the call and they are kept; 0 lets a vocab_size key fill n_vocab. */
-    enum apr_code (*from_gguf)(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e);
+    enum apr_code (*from_gguf)(const struct apr_family *f, const struct apr_kvs *kvs, struct apr_config *c,
+                               const char *file, struct apr_err *e);
     /* <arch>.* keys and general.file_type, in the order of llama.cpp's converter (gguf-export facts, 3). */
-    void (*to_gguf)(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs);
+    void (*to_gguf)(const struct apr_family *f, const struct apr_config *c, const json_t *hf_config,
+                    uint32_t file_type, struct apr_kvs *kvs);
     /* NULL, or: fills a new config.json, but for architectures, model_type and what is the tokenizer's.
      * from_hf must read the same config from it. */
-    void (*to_hf)(const struct apr_config *c, json_t *config);
+    void (*to_hf)(const struct apr_family *f, const struct apr_config *c, json_t *config);
     /* NULL, or keys that stand before general.type. */
     void (*to_gguf_first)(const struct apr_config *c, struct apr_kvs *kvs);
     /* NULL, or: of the families with this gguf_arch, is it the one that the keys tell? */

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "decoder.h"
+#include "gemma.h"
 #include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
@@ -27,6 +28,39 @@ static const struct apr_tensor_form forms[] = {
     {.role = APR_ROLE_FFN_NORM, .change = APR_CHANGE_PLUS_ONE},
 };
 
+static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true, .eot_id = 107};
+
+enum apr_code apr_gemma_scale_from_hf(const json_t *config, struct apr_config *c, const char *file,
+                                      struct apr_err *e)
+{
+    double scalar = 256;
+    TRY(apr_positive_from_hf(config, "query_pre_attn_scalar", &scalar, file, e));
+    c->attn_scale = 1 / sqrt(scalar);
+    return APR_OK;
+}
+
+double apr_gemma_scale(const struct apr_config *c, uint32_t n_layers_27b)
+{
+    return 1 / sqrt(c->n_layers == n_layers_27b ? c->n_hidden / c->n_heads : c->head_dim);
+}
+
+void apr_gemma_key_scale(const struct apr_keys *k, uint32_t n_layers_27b)
+{
+    if (fabs(k->c->attn_scale - apr_gemma_scale(k->c, n_layers_27b)) > 1e-9) apr_key_attn_scale(k);
+}
+
+void apr_gemma_to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_hf_put_real(config, "query_pre_attn_scalar", 1 / (c->attn_scale * c->attn_scale));
+    apr_hf_put_real_or_null(config, "attn_logit_softcapping", c->attn_softcap);
+    apr_hf_put_real_or_null(config, "final_logit_softcapping", c->logit_softcap);
+}
+
+static apr_key_fn *const keys[] = {apr_key_context,      apr_key_hidden,        apr_key_blocks,
+                                   apr_key_inter,        apr_key_heads,         apr_key_heads_kv,
+                                   apr_key_eps,          apr_key_head_dim,      apr_key_file_type,
+                                   apr_key_rope_scaling, apr_key_freq_base_odd, NULL};
+
 /* Defaults: transformers'. */
 static const struct apr_decoder decoder = {
     .gguf_arch = "gemma",
@@ -41,42 +75,10 @@ static const struct apr_decoder decoder = {
     .o_bias_key = "attention_bias",
     .is_gated = true,
     .activation = APR_GELU_TANH,
+    .norm_plus_one = true,
+    .embed_sqrt = true,
+    .keys = keys,
 };
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    c->norm_plus_one = true;
-    c->embed_scale = sqrt(c->n_hidden);
-    return APR_OK;
-}
-
-static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true, .eot_id = 107};
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    c->embed_scale = sqrt(c->n_hidden);
-    return APR_OK;
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {apr_key_context,      apr_key_hidden,        apr_key_blocks,
-                                       apr_key_inter,        apr_key_heads,         apr_key_heads_kv,
-                                       apr_key_eps,          apr_key_head_dim,      apr_key_file_type,
-                                       apr_key_rope_scaling, apr_key_freq_base_odd, NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-}
 
 const struct apr_family apr_family_gemma = {
     .name = "gemma",
@@ -88,10 +90,7 @@ const struct apr_family apr_family_gemma = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
+    APR_DECODER_ROW(decoder),
     .gguf_tok = &gguf_tok,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -2,10 +2,8 @@
  * their own. */
 #include "table.h"
 
-#include <math.h>
-
 #include "decoder.h"
-#include "hf_write.h"
+#include "gemma.h"
 #include "keys.h"
 #include "rope.h"
 #include "rules.h"
@@ -23,6 +21,38 @@ static const struct apr_tensor_form forms[] = {
     {.role = APR_ROLE_K_NORM, .change = APR_CHANGE_PLUS_ONE},
 };
 
+static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    static const struct apr_rope_defaults local = {
+        .theta = 10000.0, .theta_key = "rope_local_base_freq", .ignores_scaling = true};
+    TRY(apr_gemma_scale_from_hf(config, c, file, e));
+    TRY(apr_softcap_from_hf(config, "attn_logit_softcapping", &c->attn_softcap, file, e));
+    TRY(apr_softcap_from_hf(config, "final_logit_softcapping", &c->logit_softcap, file, e));
+    return apr_rope_from_hf(config, "sliding_attention", &local, c, &c->rope_local, file, e);
+}
+
+static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true};
+
+#define N_LAYERS_27B 62u
+
+static void key_scale(const struct apr_keys *k)
+{
+    apr_gemma_key_scale(k, N_LAYERS_27B);
+}
+
+static enum apr_code from_gguf(const struct apr_decoder *d, const struct apr_kvs *kvs, struct apr_config *c,
+                               const char *file, struct apr_err *e)
+{
+    if (!(c->attn_scale > 0)) c->attn_scale = apr_gemma_scale(c, N_LAYERS_27B);
+    c->rope_local = (struct apr_rope){.theta = 10000, .n_dims = c->rope.n_dims};
+    TRY(apr_real_from_gguf(d, kvs, "rope.freq_base_swa", &c->rope_local.theta, file, e));
+    return apr_rope_check(&c->rope_local, file, e);
+}
+
+static const char *const refused[] = {"use_bidirectional_attention", NULL};
+
+static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_softcap_final, apr_key_window_6, key_scale, NULL};
+
 /* Defaults: transformers'. */
 static const struct apr_decoder decoder = {
     .gguf_arch = "gemma3",
@@ -37,75 +67,17 @@ static const struct apr_decoder decoder = {
     .o_bias_key = "attention_bias",
     .is_gated = true,
     .activation = APR_GELU_TANH,
+    .window = APR_WINDOW_PATTERN,
+    .window_pattern = 6,
+    .window_default = 4096,
+    .norm_plus_one = true,
+    .embed_sqrt = true,
+    .refused = refused,
+    .keys = keys,
+    .more_from_hf = from_hf,
+    .more_from_gguf = from_gguf,
+    .more_to_hf = apr_gemma_to_hf,
 };
-
-/* 1 / sqrt(query_pre_attn_scalar) */
-static enum apr_code read_scale(const json_t *config, struct apr_config *c, const char *file,
-                                struct apr_err *e)
-{
-    double scalar = 256;
-    TRY(apr_positive_from_hf(config, "query_pre_attn_scalar", &scalar, file, e));
-    c->attn_scale = 1 / sqrt(scalar);
-    return APR_OK;
-}
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    static const struct apr_rope_defaults local = {
-        .theta = 10000.0, .theta_key = "rope_local_base_freq", .ignores_scaling = true};
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    c->norm_plus_one = true;
-    c->embed_scale = sqrt(c->n_hidden);
-    TRY(read_scale(config, c, file, e));
-    TRY(apr_softcap_from_hf(config, "attn_logit_softcapping", &c->attn_softcap, file, e));
-    TRY(apr_softcap_from_hf(config, "final_logit_softcapping", &c->logit_softcap, file, e));
-    TRY(apr_refuse_true(config, "use_bidirectional_attention", file, e));
-    TRY(apr_rope_from_hf(config, "sliding_attention", &local, c, &c->rope_local, file, e));
-    return apr_pattern_from_hf(config, 6, 4096, c, file, e);
-}
-
-static const struct apr_gguf_tok gguf_tok = {.no_space_prefix = true};
-
-/* What readers of GGUF take for granted: by the head size, but for the 27B model. */
-static double scale_of(const struct apr_config *c)
-{
-    return 1 / sqrt(c->n_layers == 62 ? c->n_hidden / c->n_heads : c->head_dim);
-}
-
-static void key_scale(const struct apr_keys *k)
-{
-    if (fabs(k->c->attn_scale - scale_of(k->c)) > 1e-9) apr_key_attn_scale(k);
-}
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    c->embed_scale = sqrt(c->n_hidden);
-    if (!(c->attn_scale > 0)) c->attn_scale = scale_of(c);
-    c->rope_local = (struct apr_rope){.theta = 10000, .n_dims = c->rope.n_dims};
-    TRY(apr_real_from_gguf(&decoder, kvs, "rope.freq_base_swa", &c->rope_local.theta, file, e));
-    TRY(apr_rope_check(&c->rope_local, file, e));
-    return apr_window_from_gguf(&decoder, kvs, 6, c, file, e);
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_softcap_final, apr_key_window_6, key_scale,
-                                       NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-    apr_hf_put_real(config, "query_pre_attn_scalar", 1 / (c->attn_scale * c->attn_scale));
-    apr_hf_put_real_or_null(config, "attn_logit_softcapping", c->attn_softcap);
-    apr_hf_put_real_or_null(config, "final_logit_softcapping", c->logit_softcap);
-}
 
 const struct apr_family apr_family_gemma3 = {
     .name = "gemma3",
@@ -117,10 +89,7 @@ const struct apr_family apr_family_gemma3 = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
+    APR_DECODER_ROW(decoder),
     .gguf_tok = &gguf_tok,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -3,7 +3,6 @@
 
 #include "../json.h"
 #include "decoder.h"
-#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -60,6 +59,31 @@ static const char *const prefixes[][2] = {{"", "transformer."}, {NULL, NULL}};
 /* The causal mask and its value, which older checkpoints store. */
 static const char *const dropped[] = {H "attn.bias", H "attn.masked_bias", NULL};
 
+static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    bool scaled = true;
+    TRY(apr_json_bool(config, "scale_attn_weights", &scaled, file, e));
+    if (!scaled) c->attn_scale = 1;
+    return APR_OK;
+}
+
+/* GGUF's gpt2 scales by the head size; another scale has a key of its own. */
+static void key_scale(const struct apr_keys *k)
+{
+    apr_key_attn_scale(k);
+}
+
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    if (c->attn_scale > 0) json_object_set_new(config, "scale_attn_weights", json_false());
+}
+
+static const char *const refused[] = {"scale_attn_by_inverse_layer_idx", "add_cross_attention", NULL};
+
+static apr_key_fn *const keys[] = {apr_key_blocks,    apr_key_context, apr_key_hidden,
+                                   apr_key_inter,     apr_key_heads,   apr_key_eps,
+                                   apr_key_file_type, key_scale,       NULL};
+
 /* Defaults: transformers'. */
 static const struct apr_decoder decoder = {
     .gguf_arch = "gpt2",
@@ -75,50 +99,12 @@ static const struct apr_decoder decoder = {
     .o_bias = true,
     .mlp_bias = true,
     .activation = APR_GELU_TANH,
+    .learned_positions = true,
+    .refused = refused,
+    .keys = keys,
+    .more_from_hf = from_hf,
+    .more_to_hf = to_hf,
 };
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    bool scaled = true;
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    TRY(apr_json_bool(config, "scale_attn_weights", &scaled, file, e));
-    if (!scaled) c->attn_scale = 1;
-    TRY(apr_refuse_true(config, "scale_attn_by_inverse_layer_idx", file, e));
-    TRY(apr_refuse_true(config, "add_cross_attention", file, e));
-    c->n_positions = c->n_ctx_train;
-    return APR_OK;
-}
-
-/* GGUF's gpt2 scales by the head size; another scale has a key of its own. */
-static void key_scale(const struct apr_keys *k)
-{
-    apr_key_attn_scale(k);
-}
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    c->n_positions = c->n_ctx_train;
-    return APR_OK;
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {apr_key_blocks,    apr_key_context, apr_key_hidden,
-                                       apr_key_inter,     apr_key_heads,   apr_key_eps,
-                                       apr_key_file_type, key_scale,       NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-    if (c->attn_scale > 0) json_object_set_new(config, "scale_attn_weights", json_false());
-}
 
 const struct apr_family apr_family_gpt2 = {
     .name = "gpt2",
@@ -132,9 +118,6 @@ const struct apr_family apr_family_gpt2 = {
     .n_forms = sizeof forms / sizeof forms[0],
     .prefixes = prefixes,
     .dropped = dropped,
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
+    APR_DECODER_ROW(decoder),
     .rope_type = 2,
 };

@@ -25,6 +25,45 @@ static const struct apr_tensor_form forms[] = {
     APR_FORMS_PAIRS,
 };
 
+static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+{
+    double divisor = 1;
+    c->embed_scale = c->residual_scale = c->attn_scale = 1;
+    TRY(apr_positive_from_hf(config, "embedding_multiplier", &c->embed_scale, file, e));
+    TRY(apr_positive_from_hf(config, "residual_multiplier", &c->residual_scale, file, e));
+    TRY(apr_positive_from_hf(config, "attention_multiplier", &c->attn_scale, file, e));
+    TRY(apr_positive_from_hf(config, "logits_scaling", &divisor, file, e));
+    c->logit_scale = 1 / divisor;
+    return APR_OK;
+}
+
+static enum apr_code from_gguf(const struct apr_decoder *d, const struct apr_kvs *kvs, struct apr_config *c,
+                               const char *file, struct apr_err *e)
+{
+    double divisor = 1;
+    c->embed_scale = c->residual_scale = 1;
+    if (!(c->attn_scale > 0)) c->attn_scale = 1 / sqrt(c->head_dim);
+    TRY(apr_real_from_gguf(d, kvs, "embedding_scale", &c->embed_scale, file, e));
+    TRY(apr_real_from_gguf(d, kvs, "residual_scale", &c->residual_scale, file, e));
+    TRY(apr_real_from_gguf(d, kvs, "logit_scale", &divisor, file, e));
+    if (!(divisor > 0 && c->embed_scale > 0 && c->residual_scale > 0))
+        return apr_fail(e, APR_EFORMAT, "%s: granite: scales must be positive", file);
+    c->logit_scale = 1 / divisor;
+    return APR_OK;
+}
+
+static void to_hf(const struct apr_config *c, json_t *config)
+{
+    apr_hf_put_real(config, "embedding_multiplier", c->embed_scale);
+    apr_hf_put_real(config, "residual_multiplier", c->residual_scale);
+    apr_hf_put_real(config, "attention_multiplier", c->attn_scale);
+    apr_hf_put_real(config, "logits_scaling", 1 / c->logit_scale);
+}
+
+static apr_key_fn *const keys[] = {
+    APR_KEYS_COMMON,     apr_key_vocab,          apr_key_rope_dims,   apr_key_attn_scale,
+    apr_key_embed_scale, apr_key_residual_scale, apr_key_logit_scale, NULL};
+
 /* Defaults: transformers'. */
 static const struct apr_decoder decoder = {
     .gguf_arch = "granite",
@@ -37,56 +76,11 @@ static const struct apr_decoder decoder = {
     .mlp_bias_key = "mlp_bias",
     .is_gated = true,
     .gguf_pairs = true,
+    .keys = keys,
+    .more_from_hf = from_hf,
+    .more_from_gguf = from_gguf,
+    .more_to_hf = to_hf,
 };
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    double divisor = 1;
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    c->embed_scale = c->residual_scale = c->attn_scale = 1;
-    TRY(apr_positive_from_hf(config, "embedding_multiplier", &c->embed_scale, file, e));
-    TRY(apr_positive_from_hf(config, "residual_multiplier", &c->residual_scale, file, e));
-    TRY(apr_positive_from_hf(config, "attention_multiplier", &c->attn_scale, file, e));
-    TRY(apr_positive_from_hf(config, "logits_scaling", &divisor, file, e));
-    c->logit_scale = 1 / divisor;
-    return APR_OK;
-}
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    double divisor = 1;
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    c->embed_scale = c->residual_scale = 1;
-    if (!(c->attn_scale > 0)) c->attn_scale = 1 / sqrt(c->head_dim);
-    TRY(apr_real_from_gguf(&decoder, kvs, "embedding_scale", &c->embed_scale, file, e));
-    TRY(apr_real_from_gguf(&decoder, kvs, "residual_scale", &c->residual_scale, file, e));
-    TRY(apr_real_from_gguf(&decoder, kvs, "logit_scale", &divisor, file, e));
-    if (!(divisor > 0 && c->embed_scale > 0 && c->residual_scale > 0))
-        return apr_fail(e, APR_EFORMAT, "%s: granite: scales must be positive", file);
-    c->logit_scale = 1 / divisor;
-    return APR_OK;
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {
-        APR_KEYS_COMMON,     apr_key_vocab,          apr_key_rope_dims,   apr_key_attn_scale,
-        apr_key_embed_scale, apr_key_residual_scale, apr_key_logit_scale, NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-    apr_hf_put_real(config, "embedding_multiplier", c->embed_scale);
-    apr_hf_put_real(config, "residual_multiplier", c->residual_scale);
-    apr_hf_put_real(config, "attention_multiplier", c->attn_scale);
-    apr_hf_put_real(config, "logits_scaling", 1 / c->logit_scale);
-}
 
 const struct apr_family apr_family_granite = {
     .name = "granite",
@@ -98,9 +92,6 @@ const struct apr_family apr_family_granite = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
+    APR_DECODER_ROW(decoder),
     .rope_type = 2,
 };

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "moe.h"
+
 /* The decimal that was meant: 15 digits are more than any of these values was told with. */
 static double rounded(double v)
 {
@@ -158,8 +160,7 @@ static void put_experts(const struct apr_moe_keys *k, const struct apr_config *c
     put_dense(k, c, config);
 }
 
-void apr_decoder_to_hf(const struct apr_decoder *d, const struct apr_moe_keys *moe,
-                       const struct apr_config *c, json_t *config)
+void apr_decoder_to_hf(const struct apr_decoder *d, const struct apr_config *c, json_t *config)
 {
     put_dims(d, c, config);
     json_object_set_new(config, d->act_key ? d->act_key : "hidden_act", json_string(activation_name(d, c)));
@@ -170,5 +171,5 @@ void apr_decoder_to_hf(const struct apr_decoder *d, const struct apr_moe_keys *m
     put_bool(config, d->mlp_bias_key, c->mlp_bias);
     put_rope(d, c, config);
     put_window(c, config);
-    put_experts(moe, c, config);
+    put_experts(d->moe, c, config);
 }

@@ -16,7 +16,6 @@ struct apr_keys {
     uint32_t file_type;
     struct apr_kvs *kvs;
 };
-typedef void apr_key_fn(const struct apr_keys *k);
 
 apr_key_fn apr_key_blocks, apr_key_context, apr_key_hidden, apr_key_inter, apr_key_heads, apr_key_heads_kv;
 apr_key_fn apr_key_heads_kv_one; /* 1: latent attention is multi-query to llama.cpp */

@@ -2,7 +2,6 @@
 #include "table.h"
 
 #include "decoder.h"
-#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -25,6 +24,10 @@ static const struct apr_tensor_form forms[] = {
     APR_FORM_ROPE_FREQS,
 };
 
+static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
+
+static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_vocab, apr_key_rope_dims, NULL};
+
 /* Defaults: transformers'. */
 static const struct apr_decoder decoder = {
     .gguf_arch = "llama",
@@ -38,34 +41,8 @@ static const struct apr_decoder decoder = {
     .mlp_bias_key = "mlp_bias",
     .is_gated = true,
     .gguf_pairs = true,
+    .keys = keys,
 };
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    return apr_decoder_from_hf(&decoder, config, c, file, e);
-}
-
-static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    return apr_decoder_from_gguf(&decoder, kvs, c, file, e);
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_vocab, apr_key_rope_dims, NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-}
 
 const struct apr_family apr_family_llama = {
     .name = "llama",
@@ -77,10 +54,7 @@ const struct apr_family apr_family_llama = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
+    APR_DECODER_ROW(decoder),
     .gguf_tok = &gguf_tok,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -2,7 +2,6 @@
 #include "table.h"
 
 #include "decoder.h"
-#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -17,44 +16,7 @@ static const struct apr_tensor_form forms[] = {
     APR_FORM_ROPE_FREQS,
 };
 
-/* Defaults: transformers'. */
-static const struct apr_decoder decoder = {
-    .gguf_arch = "llama",
-    .n_ctx_default = 131072,
-    .head_dim_always = true,
-    .rope_theta = 10000.0,
-    .norm_eps = 1e-6,
-    .act_default = "silu",
-    .is_gated = true,
-    .gguf_pairs = true,
-};
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    bool found;
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    TRY(apr_layer_types_from_hf(config, c, &found, file, e));
-    return found ? APR_OK : apr_window_from_hf(config, 0, c, file, e);
-}
-
 static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_vocab, apr_key_rope_dims, apr_key_window,
-                                       NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
 
 /* llama.cpp has one name for Llama, Mistral and Mixtral. */
 static bool claims(const struct apr_kvs *kvs)
@@ -65,10 +27,21 @@ static bool claims(const struct apr_kvs *kvs)
            v > 0 && !apr_kvs_find(kvs, "llama.expert_count");
 }
 
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-}
+static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_vocab, apr_key_rope_dims, apr_key_window, NULL};
+
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "llama",
+    .n_ctx_default = 131072,
+    .head_dim_always = true,
+    .rope_theta = 10000.0,
+    .norm_eps = 1e-6,
+    .act_default = "silu",
+    .is_gated = true,
+    .gguf_pairs = true,
+    .window = APR_WINDOW_LISTED,
+    .keys = keys,
+};
 
 const struct apr_family apr_family_mistral = {
     .name = "mistral",
@@ -80,11 +53,8 @@ const struct apr_family apr_family_mistral = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
+    APR_DECODER_ROW(decoder),
     .gguf_tok = &gguf_tok,
     .claims = claims,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -2,7 +2,6 @@
 #include "table.h"
 
 #include "decoder.h"
-#include "hf_write.h"
 #include "keys.h"
 #include "moe.h"
 #include "rules.h"
@@ -45,6 +44,20 @@ static const struct apr_tensor_form forms[] = {
     {.role = APR_ROLE_UP_EXPS, .part = APR_L "block_sparse_moe.experts.{e}.w3.weight"},
 };
 
+static const struct apr_moe_keys moe = {.n_experts = "num_local_experts", .n_inter = "intermediate_size"};
+
+static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
+
+/* llama.cpp has one name for Llama, Mistral and Mixtral. */
+static bool claims(const struct apr_kvs *kvs)
+{
+    uint64_t v = 0;
+    struct apr_err ignored;
+    return apr_kv_get_u64(kvs, "llama.expert_count", 0, UINT32_MAX, &v, "", &ignored) == APR_OK && v > 0;
+}
+
+static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_vocab, apr_key_rope_dims, apr_key_window, NULL};
+
 /* Defaults: transformers'. */
 static const struct apr_decoder decoder = {
     .gguf_arch = "llama",
@@ -55,48 +68,10 @@ static const struct apr_decoder decoder = {
     .is_gated = true,
     .gguf_pairs = true,
     .norm_topk = true,
+    .window = APR_WINDOW_ALL,
+    .moe = &moe,
+    .keys = keys,
 };
-
-static const struct apr_moe_keys moe = {.n_experts = "num_local_experts", .n_inter = "intermediate_size"};
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    TRY(apr_moe_from_hf(&moe, config, c, file, e));
-    return apr_window_from_hf(config, 0, c, file, e);
-}
-
-static const struct apr_gguf_tok gguf_tok = {.prefix_space = true};
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_vocab, apr_key_rope_dims, apr_key_window,
-                                       NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-/* llama.cpp has one name for Llama, Mistral and Mixtral. */
-static bool claims(const struct apr_kvs *kvs)
-{
-    uint64_t v = 0;
-    struct apr_err ignored;
-    return apr_kv_get_u64(kvs, "llama.expert_count", 0, UINT32_MAX, &v, "", &ignored) == APR_OK && v > 0;
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, &moe, c, config);
-}
 
 const struct apr_family apr_family_mixtral = {
     .name = "mixtral",
@@ -108,11 +83,8 @@ const struct apr_family apr_family_mixtral = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
+    APR_DECODER_ROW(decoder),
     .gguf_tok = &gguf_tok,
     .claims = claims,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
     .rope_type = 2,
 };

@@ -3,7 +3,6 @@
 #include "table.h"
 
 #include "decoder.h"
-#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -56,6 +55,27 @@ static const struct apr_tensor_rule rules[] = {
     {APR_ROLE_DOWN_BIAS, APR_L "mlp.fc2.bias", APR_B "ffn_down.bias", {APR_DIM_HIDDEN}, APR_IF_MLP_BIAS},
 };
 
+static void key_no_bos(const struct apr_keys *k)
+{
+    apr_kvs_bool(k->kvs, "tokenizer.ggml.add_bos_token", false);
+}
+
+static const char *const refused[] = {"qk_layernorm", NULL};
+
+static apr_key_fn *const keys[] = {apr_key_context,
+                                   apr_key_hidden,
+                                   apr_key_inter,
+                                   apr_key_blocks,
+                                   apr_key_heads,
+                                   apr_key_heads_kv,
+                                   apr_key_eps,
+                                   apr_key_rope_dims,
+                                   apr_key_file_type,
+                                   key_no_bos,
+                                   apr_key_rope_scaling,
+                                   apr_key_freq_base_odd,
+                                   NULL};
+
 /* Defaults: transformers'. */
 static const struct apr_decoder decoder = {
     .gguf_arch = "phi2",
@@ -72,50 +92,9 @@ static const struct apr_decoder decoder = {
     .head_bias = true,
     .is_parallel = true,
     .activation = APR_GELU_TANH,
+    .refused = refused,
+    .keys = keys,
 };
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    return apr_refuse_true(config, "qk_layernorm", file, e);
-}
-
-static void key_no_bos(const struct apr_keys *k)
-{
-    apr_kvs_bool(k->kvs, "tokenizer.ggml.add_bos_token", false);
-}
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    return apr_decoder_from_gguf(&decoder, kvs, c, file, e);
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {apr_key_context,
-                                       apr_key_hidden,
-                                       apr_key_inter,
-                                       apr_key_blocks,
-                                       apr_key_heads,
-                                       apr_key_heads_kv,
-                                       apr_key_eps,
-                                       apr_key_rope_dims,
-                                       apr_key_file_type,
-                                       key_no_bos,
-                                       apr_key_rope_scaling,
-                                       apr_key_freq_base_odd,
-                                       NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-}
 
 const struct apr_family apr_family_phi = {
     .name = "phi",
@@ -125,9 +104,6 @@ const struct apr_family apr_family_phi = {
     .hf_model_types = hf_model_types,
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
+    APR_DECODER_ROW(decoder),
     .rope_type = 2,
 };

@@ -48,33 +48,15 @@ static const struct apr_tensor_form forms[] = {
     {.role = APR_ROLE_ROPE_SHORT, .change = APR_CHANGE_DROP},
 };
 
-/* Defaults: transformers'. */
-static const struct apr_decoder decoder = {
-    .gguf_arch = "phi3",
-    .n_ctx_default = 4096,
-    .rope_theta = 10000.0,
-    .norm_eps = 1e-5,
-    .act_default = "silu",
-    .is_gated = true,
-};
-
 static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
 {
     uint64_t n_orig = 4096;
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
     TRY(apr_json_u64(config, "original_max_position_embeddings", 1, UINT32_MAX, &n_orig, file, e));
     if (c->rope.n_ctx_orig == 0) c->rope.n_ctx_orig = (uint32_t)n_orig;
-    return apr_window_from_hf(config, 0, c, file, e);
+    return APR_OK;
 }
 
 static const struct apr_gguf_tok gguf_tok = {.added_scores = true};
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
-}
 
 /* What multiplies cos and sin: given, or by the length that the model was stretched to (longrope's paper,
  * Ding et al. 2024). */
@@ -87,33 +69,39 @@ static void to_gguf_first(const struct apr_config *c, struct apr_kvs *kvs)
     apr_kvs_f32(kvs, "phi3.rope.scaling.attn_factor", (float)v);
 }
 
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {apr_key_context,
-                                       apr_key_rope_orig,
-                                       apr_key_hidden,
-                                       apr_key_inter,
-                                       apr_key_blocks,
-                                       apr_key_heads,
-                                       apr_key_heads_kv,
-                                       apr_key_eps,
-                                       apr_key_rope_dims,
-                                       apr_key_freq_base,
-                                       apr_key_file_type,
-                                       apr_key_window_always,
-                                       NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
 static void to_hf(const struct apr_config *c, json_t *config)
 {
-    apr_decoder_to_hf(&decoder, NULL, c, config);
     apr_hf_put_uint(config, "original_max_position_embeddings",
                     c->rope.n_ctx_orig ? c->rope.n_ctx_orig : c->n_ctx_train);
 }
+
+static apr_key_fn *const keys[] = {apr_key_context,
+                                   apr_key_rope_orig,
+                                   apr_key_hidden,
+                                   apr_key_inter,
+                                   apr_key_blocks,
+                                   apr_key_heads,
+                                   apr_key_heads_kv,
+                                   apr_key_eps,
+                                   apr_key_rope_dims,
+                                   apr_key_freq_base,
+                                   apr_key_file_type,
+                                   apr_key_window_always,
+                                   NULL};
+
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "phi3",
+    .n_ctx_default = 4096,
+    .rope_theta = 10000.0,
+    .norm_eps = 1e-5,
+    .act_default = "silu",
+    .is_gated = true,
+    .window = APR_WINDOW_ALL,
+    .keys = keys,
+    .more_from_hf = from_hf,
+    .more_to_hf = to_hf,
+};
 
 const struct apr_family apr_family_phi3 = {
     .name = "phi3",
@@ -125,11 +113,8 @@ const struct apr_family apr_family_phi3 = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
+    APR_DECODER_ROW(decoder),
     .gguf_tok = &gguf_tok,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
     .to_gguf_first = to_gguf_first,
     .rope_type = 2,
 };

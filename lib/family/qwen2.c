@@ -2,7 +2,6 @@
 #include "table.h"
 
 #include "decoder.h"
-#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -15,6 +14,8 @@ static const struct apr_tensor_rule rules[] = {
 };
 
 /* Defaults: transformers' Qwen2Config. */
+static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_window, NULL};
+
 static const struct apr_decoder decoder = {
     .gguf_arch = "qwen2",
     .n_ctx_default = 32768,
@@ -23,34 +24,9 @@ static const struct apr_decoder decoder = {
     .act_default = "silu",
     .qkv_bias = true,
     .is_gated = true,
+    .window = APR_WINDOW_QWEN,
+    .keys = keys,
 };
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    return apr_qwen_window_from_hf(config, c, file, e);
-}
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_window, NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-}
 
 const struct apr_family apr_family_qwen2 = {
     .name = "qwen2",
@@ -60,9 +36,6 @@ const struct apr_family apr_family_qwen2 = {
     .hf_model_types = hf_model_types,
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
+    APR_DECODER_ROW(decoder),
     .rope_type = 2,
 };

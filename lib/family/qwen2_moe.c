@@ -2,7 +2,6 @@
 #include "table.h"
 
 #include "decoder.h"
-#include "hf_write.h"
 #include "keys.h"
 #include "moe.h"
 #include "rules.h"
@@ -29,19 +28,6 @@ static const struct apr_tensor_form forms[] = {
     APR_FORMS_EXPERTS,
 };
 
-/* Defaults: transformers'. */
-static const struct apr_decoder decoder = {
-    .gguf_arch = "qwen2moe",
-    .n_ctx_default = 32768,
-    .rope_theta = 10000.0,
-    .norm_eps = 1e-6,
-    .act_default = "silu",
-    .qkv_bias = true,
-    .qkv_bias_key = "qkv_bias",
-    .is_gated = true,
-    .shared_gate = true,
-};
-
 static const struct apr_moe_keys moe = {
     .n_experts = "num_experts",
     .n_inter = "moe_intermediate_size",
@@ -53,34 +39,24 @@ static const struct apr_moe_keys moe = {
     .shared_gate = true,
 };
 
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    TRY(apr_moe_from_hf(&moe, config, c, file, e));
-    return apr_qwen_window_from_hf(config, c, file, e);
-}
+static apr_key_fn *const keys[] = {APR_KEYS_COMMON,     apr_key_expert_inter, apr_key_expert_shared_inter,
+                                   apr_key_expert_norm, apr_key_window,       NULL};
 
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {APR_KEYS_COMMON,     apr_key_expert_inter, apr_key_expert_shared_inter,
-                                       apr_key_expert_norm, apr_key_window,       NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, &moe, c, config);
-}
+/* Defaults: transformers'. */
+static const struct apr_decoder decoder = {
+    .gguf_arch = "qwen2moe",
+    .n_ctx_default = 32768,
+    .rope_theta = 10000.0,
+    .norm_eps = 1e-6,
+    .act_default = "silu",
+    .qkv_bias = true,
+    .qkv_bias_key = "qkv_bias",
+    .is_gated = true,
+    .shared_gate = true,
+    .window = APR_WINDOW_QWEN,
+    .moe = &moe,
+    .keys = keys,
+};
 
 const struct apr_family apr_family_qwen2_moe = {
     .name = "qwen2_moe",
@@ -92,9 +68,6 @@ const struct apr_family apr_family_qwen2_moe = {
     .n_rules = sizeof rules / sizeof rules[0],
     .forms = forms,
     .n_forms = sizeof forms / sizeof forms[0],
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
+    APR_DECODER_ROW(decoder),
     .rope_type = 2,
 };

@@ -2,7 +2,6 @@
 #include "table.h"
 
 #include "decoder.h"
-#include "hf_write.h"
 #include "keys.h"
 #include "rules.h"
 
@@ -31,6 +30,8 @@ static const struct apr_tensor_rule rules[] = {
     {APR_ROLE_DOWN_BIAS, APR_L "mlp.c_proj.bias", APR_B "ffn_down.bias", {APR_DIM_HIDDEN}, APR_IF_MLP_BIAS},
 };
 
+static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_window, NULL};
+
 /* Defaults: transformers'. */
 static const struct apr_decoder decoder = {
     .gguf_arch = "starcoder2",
@@ -48,34 +49,9 @@ static const struct apr_decoder decoder = {
     .o_bias = true,
     .mlp_bias = true,
     .activation = APR_GELU_TANH,
+    .window = APR_WINDOW_ALL,
+    .keys = keys,
 };
-
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
-{
-    TRY(apr_decoder_from_hf(&decoder, config, c, file, e));
-    return apr_window_from_hf(config, 0, c, file, e);
-}
-
-static enum apr_code from_gguf(const struct apr_kvs *kvs, struct apr_config *c, const char *file,
-                               struct apr_err *e)
-{
-    TRY(apr_decoder_from_gguf(&decoder, kvs, c, file, e));
-    return apr_window_from_gguf(&decoder, kvs, 0, c, file, e);
-}
-
-static void to_gguf(const struct apr_config *c, const json_t *hf_config, uint32_t file_type,
-                    struct apr_kvs *kvs)
-{
-    static apr_key_fn *const keys[] = {APR_KEYS_COMMON, apr_key_window, NULL};
-    apr_keys_write(
-        keys, &(struct apr_keys){
-                  .arch = decoder.gguf_arch, .c = c, .hf = hf_config, .file_type = file_type, .kvs = kvs});
-}
-
-static void to_hf(const struct apr_config *c, json_t *config)
-{
-    apr_decoder_to_hf(&decoder, NULL, c, config);
-}
 
 const struct apr_family apr_family_starcoder2 = {
     .name = "starcoder2",
@@ -85,9 +61,6 @@ const struct apr_family apr_family_starcoder2 = {
     .hf_model_types = hf_model_types,
     .rules = rules,
     .n_rules = sizeof rules / sizeof rules[0],
-    .from_hf = from_hf,
-    .from_gguf = from_gguf,
-    .to_gguf = to_gguf,
-    .to_hf = to_hf,
+    APR_DECODER_ROW(decoder),
     .rope_type = 2,
 };

@@ -238,8 +238,10 @@ static enum apr_code activation(const json_t *config, struct apr_config *c, cons
     return APR_OK;
 }
 
-static enum apr_code from_hf(const json_t *config, struct apr_config *c, const char *file, struct apr_err *e)
+static enum apr_code from_hf(const struct apr_family *f, const json_t *config, struct apr_config *c,
+                             const char *file, struct apr_err *e)
 {
+    (void)f;
     *c = (struct apr_config){.norm = APR_NORM_LAYER, .norm_eps = 1e-5, .tied = true};
     for (size_t i = 0; i < sizeof fields / sizeof *fields; i++) {
         uint64_t v = 0;

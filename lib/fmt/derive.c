@@ -39,7 +39,7 @@ static enum apr_code config_from_hf(struct apr_model *m, struct apr_err *e)
     m->arch = arch ? apr_arena_strdup(&m->arena, arch) : NULL;
     m->family = apr_family_of_hf(m->hf_config);
     if (!m->family) return APR_OK;
-    enum apr_code code = m->family->from_hf(m->hf_config, &m->config, "config.json", e);
+    enum apr_code code = m->family->from_hf(m->family, m->hf_config, &m->config, "config.json", e);
     const struct apr_family *other = apr_family_conflict(m->hf_config, m->family);
     if (code == APR_OK || !other) return code; /* a conflict alone is the contract's business */
     return apr_fail(e, APR_ECONTRACT,
@@ -91,7 +91,7 @@ static enum apr_code config_from_gguf(struct apr_model *m, struct apr_err *e)
         return apr_fail(e, APR_EFORMAT, "%s: %" PRIu32 " tokens, the embedding has %" PRIu32 " rows",
                         file_of(m), m->vocab.n_toks, m->config.n_vocab);
     told_by_tensors(m);
-    TRY(m->family->from_gguf(&m->kvs, &m->config, file_of(m), e));
+    TRY(m->family->from_gguf(m->family, &m->kvs, &m->config, file_of(m), e));
     return APR_OK;
 }
 
@@ -156,7 +156,7 @@ static enum apr_code config_from_flat(struct apr_model *m, struct apr_err *e)
     }
     if (!m->family) return APR_OK;
     config = flat_config(m);
-    code = m->family->from_hf(config, &m->config, file_of(m), e);
+    code = m->family->from_hf(m->family, config, &m->config, file_of(m), e);
     json_decref(config);
     if (apr_model_role(m, APR_ROLE_Q_BIAS, 0)) m->config.qkv_bias = true;
     if (code == APR_EFORMAT &&

@@ -26,7 +26,8 @@ static json_t *parse(const char *text)
 static enum apr_code from_hf(const char *text, struct apr_config *c, struct apr_err *e)
 {
     json_t *v = parse(text);
-    enum apr_code code = apr_family_named("qwen2")->from_hf(v, c, "config.json", e);
+    enum apr_code code =
+        apr_family_named("qwen2")->from_hf(apr_family_named("qwen2"), v, c, "config.json", e);
     json_decref(v);
     return code;
 }
@@ -172,7 +173,9 @@ static void test_config_ranges(void **state)
             json_t *config = parse("{" BASE "}"), *v = NULL;
             assert_int_equal(apr_json_parse(bad[i], strlen(bad[i]), "x", &v, &e), APR_OK);
             json_object_set_new(config, keys[k], v);
-            assert_int_equal(apr_family_named("qwen2")->from_hf(config, &c, "config.json", &e), APR_EFORMAT);
+            assert_int_equal(
+                apr_family_named("qwen2")->from_hf(apr_family_named("qwen2"), config, &c, "config.json", &e),
+                APR_EFORMAT);
             assert_non_null(strstr(e.text, keys[k]));
             json_decref(config);
         }
@@ -181,10 +184,14 @@ static void test_config_ranges(void **state)
     struct apr_err e;
     json_t *config = parse("{" BASE "}");
     json_object_set_new(config, "num_hidden_layers", json_integer(513));
-    assert_int_equal(apr_family_named("qwen2")->from_hf(config, &c, "config.json", &e), APR_EFORMAT);
+    assert_int_equal(
+        apr_family_named("qwen2")->from_hf(apr_family_named("qwen2"), config, &c, "config.json", &e),
+        APR_EFORMAT);
     json_object_set_new(config, "num_hidden_layers", json_integer(1));
     json_object_set_new(config, "num_attention_heads", json_integer(13)); /* 896 is no multiple */
-    assert_int_equal(apr_family_named("qwen2")->from_hf(config, &c, "config.json", &e), APR_EFORMAT);
+    assert_int_equal(
+        apr_family_named("qwen2")->from_hf(apr_family_named("qwen2"), config, &c, "config.json", &e),
+        APR_EFORMAT);
     json_decref(config);
 }
 
@@ -207,16 +214,16 @@ static void test_gguf_keys(void **state)
     assert_int_equal(apr_json_load("tests/data/apr-demo-8M-Instruct/config.json", 1 << 20, &config, &e),
                      APR_OK);
     assert_ptr_equal(apr_family_of_hf(config), f);
-    assert_int_equal(f->from_hf(config, &c, "config.json", &e), APR_OK);
+    assert_int_equal(f->from_hf(f, config, &c, "config.json", &e), APR_OK);
     assert_int_equal(apr_family_n_tensors(f, &c), 99);
     apr_arena_init(&arena);
     apr_kvs_init(&kvs, &arena);
-    f->to_gguf(&c, config, 32, &kvs);
+    f->to_gguf(f, &c, config, 32, &kvs);
     assert_int_equal(kvs.n, sizeof order / sizeof order[0]);
     for (size_t i = 0; i < kvs.n; i++) assert_string_equal(kvs.at[i].key.p, order[i]);
     assert_int_equal(kvs.at[6].type, APR_KV_F32);
     assert_int_equal(kvs.at[8].v.u, 32);
-    assert_int_equal(f->from_gguf(&kvs, &back, "x.gguf", &e), APR_OK);
+    assert_int_equal(f->from_gguf(f, &kvs, &back, "x.gguf", &e), APR_OK);
     assert_true((float)back.norm_eps == (float)c.norm_eps);
     back.norm_eps = c.norm_eps;
     assert_int_equal(back.form, APR_FORM_GGUF);
@@ -225,7 +232,7 @@ static void test_gguf_keys(void **state)
     /* A head size that config.json names travels as key_length and value_length. */
     c.head_dim_given = true;
     apr_kvs_init(&kvs, &arena);
-    f->to_gguf(&c, config, 32, &kvs);
+    f->to_gguf(f, &c, config, 32, &kvs);
     assert_string_equal(kvs.at[8].key.p, "qwen2.attention.key_length");
     assert_string_equal(kvs.at[9].key.p, "qwen2.attention.value_length");
     apr_arena_free(&arena);
@@ -273,11 +280,11 @@ static void test_gguf_refused(void **state)
         apr_arena_init(&arena);
         apr_kvs_init(&all, &arena);
         apr_kvs_init(&kvs, &arena);
-        f->to_gguf(&c, NULL, 32, &all);
+        f->to_gguf(f, &c, NULL, 32, &all);
         for (size_t k = 0; k < all.n; k++)
             if (strcmp(all.at[k].key.p, cases[i].key) != 0) apr_kvs_add(&kvs, &all.at[k]);
         if (!cases[i].drop) apr_kvs_u32(&kvs, cases[i].key, cases[i].value);
-        if (f->from_gguf(&kvs, &back, "x.gguf", &e) == APR_OK) fail_msg("case %zu was accepted", i);
+        if (f->from_gguf(f, &kvs, &back, "x.gguf", &e) == APR_OK) fail_msg("case %zu was accepted", i);
         assert_non_null(strstr(e.text, "x.gguf"));
         apr_arena_free(&arena);
     }

@@ -120,7 +120,7 @@ static const struct apr_family *read(size_t i, struct apr_config *c)
     assert_non_null(f);
     (void)snprintf(text, sizeof text, "{%s}", docs[i].text);
     assert_int_equal(apr_json_parse(text, strlen(text), "config.json", &config, &e), APR_OK);
-    if (f->from_hf(config, c, "config.json", &e) != APR_OK) fail_msg("%zu %s: %s", i, f->name, e.text);
+    if (f->from_hf(f, config, c, "config.json", &e) != APR_OK) fail_msg("%zu %s: %s", i, f->name, e.text);
     json_decref(config);
     return f;
 }
@@ -137,11 +137,11 @@ static void test_gguf_and_back(void **state)
         apr_arena_init(&arena);
         apr_kvs_init(&kvs, &arena);
         apr_kvs_str(&kvs, "general.architecture", f->gguf_arch);
-        f->to_gguf(&c, NULL, 1, &kvs);
+        f->to_gguf(f, &c, NULL, 1, &kvs);
         assert_ptr_equal(apr_family_of_kvs(&kvs), f); /* llama, mistral and mixtral are told apart */
         back = c;                                     /* what tensors tell */
         if (docs[i].is_bare) c.rope.scaling = back.rope.scaling = APR_ROPE_PLAIN;
-        if (f->from_gguf(&kvs, &back, "x.gguf", &e) != APR_OK) fail_msg("%zu %s: %s", i, f->name, e.text);
+        if (f->from_gguf(f, &kvs, &back, "x.gguf", &e) != APR_OK) fail_msg("%zu %s: %s", i, f->name, e.text);
         const char *what = apr_config_differs(&c, &back);
         if (what) fail_msg("%zu %s: %s differs after GGUF", i, f->name, what);
         assert_int_equal(back.form, APR_FORM_GGUF);
@@ -158,8 +158,8 @@ static void test_config_and_back(void **state)
         struct apr_err e;
         const struct apr_family *f = read(i, &c);
         json_t *config = json_object();
-        f->to_hf(&c, config);
-        if (f->from_hf(config, &back, "config.json", &e) != APR_OK)
+        f->to_hf(f, &c, config);
+        if (f->from_hf(f, config, &back, "config.json", &e) != APR_OK)
             fail_msg("%zu %s: %s", i, f->name, e.text);
         const char *what = apr_config_differs(&c, &back);
         if (what) fail_msg("%zu %s: %s differs after config.json", i, f->name, what);

@@ -37,7 +37,7 @@ static enum apr_code check_keys(const struct apr_model *m, const struct apr_kvs 
     if (want.rope.scaling == APR_ROPE_LLAMA3 || want.rope.scaling == APR_ROPE_DYNAMIC) {
         got.rope.scaling = want.rope.scaling = APR_ROPE_PLAIN;
     }
-    TRY(m->family->from_gguf(kvs, &got, m->path, e));
+    TRY(m->family->from_gguf(m->family, kvs, &got, m->path, e));
     what = apr_config_differs(&want, &got);
     if (!what) return APR_OK;
     return apr_fail(e, APR_ECONTRACT, "%s: GGUF of family %s cannot tell this model's %s", m->path,
@@ -54,7 +54,7 @@ static enum apr_code from_documents(const struct apr_model *m, const struct apr_
     apr_kvs_str(kvs, "general.type", "model");
     const struct authorship_size size = count_params(plan);
     authorship_keys(m, &size, kvs);
-    m->family->to_gguf(&m->config, m->hf_config, file_type, kvs);
+    m->family->to_gguf(m->family, &m->config, m->hf_config, file_type, kvs);
     apr_sentence_to_gguf(m, kvs);
     TRY(check_keys(m, kvs, e));
     apr_kvs_u32(kvs, "general.quantization_version", QUANTIZATION_VERSION);

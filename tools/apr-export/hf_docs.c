@@ -123,7 +123,7 @@ static json_t *config_of_keys(const struct apr_model *m, const struct apr_config
     put_id(j, "bos_token_id", m->vocab.bos_id);
     put_id(j, "eos_token_id", m->vocab.eos_id);
     json_object_set_new(j, "model_type", json_string(m->family->hf_model_types[0]));
-    m->family->to_hf(c, j);
+    m->family->to_hf(m->family, c, j);
     return j;
 }
 
@@ -132,7 +132,7 @@ static enum apr_code check_config(const struct apr_model *m, const struct apr_co
                                   const json_t *config, struct apr_err *e)
 {
     struct apr_config back;
-    TRY(m->family->from_hf(config, &back, "config.json", e));
+    TRY(m->family->from_hf(m->family, config, &back, "config.json", e));
     const char *what = apr_config_differs(want, &back);
     if (!what) return APR_OK;
     return apr_fail(e, APR_ELOAD, "%s: config.json: %s of a model of family %s cannot be told in it", m->path,

@@ -91,7 +91,7 @@ static enum apr_code open_config(struct subject *s, const char *path, struct apr
     s->found_arch = arch ? arch : json_string_value(json_object_get(s->config, "model_type"));
     s->found_family = f ? f->name : NULL;
     s->has_numbers = true;
-    return f ? f->from_hf(s->config, &s->found, path, e) : read_numbers(s, path, e);
+    return f ? f->from_hf(f, s->config, &s->found, path, e) : read_numbers(s, path, e);
 }
 
 static enum apr_code open_model(struct subject *s, const char *path, struct apr_err *e)
