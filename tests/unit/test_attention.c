@@ -23,15 +23,24 @@ static const struct {
     {4, 2, 16, 16, false, 1, 0},  {4, 2, 16, 16, false, 15, 0},   {4, 2, 16, 16, false, 16, 0},
     {4, 2, 16, 16, false, 17, 0}, {4, 2, 16, 16, false, 40, 5},   {4, 2, 16, 16, false, 1000, 0},
     {3, 3, 10, 10, false, 0, 3},  {4, 1, 24, 16, true, 0, 0},     {40, 1, 24, 16, true, 0, 0},
-    {40, 1, 8, 8, false, 20, 0},  {40, 1, 24, 16, true, 9, 2.5f},
+    {40, 1, 8, 8, false, 20, 0},  {40, 1, 24, 16, true, 9, 2.5f}, {6, 2, 32, 32, false, 0, 0},
+    {4, 2, 64, 64, false, 19, 3}, {40, 1, 96, 64, true, 0, 0},
 };
 #define N_CASES (sizeof cases / sizeof cases[0])
+static const enum apr_type types[] = {APR_F32, APR_F16, APR_Q8_0, APR_Q4_0};
+#define N_TYPES (sizeof types / sizeof types[0])
+
+static bool is_possible(size_t i_case, enum apr_type type)
+{
+    uint32_t n_block = apr_quant_of(type)->block_elems;
+    return cases[i_case].k_dim % n_block == 0 && cases[i_case].v_dim % n_block == 0;
+}
 
 struct room {
     struct apr_attn_shape shape;
     struct apr_cache cache;
     float *q;     /* [N_POS, n_heads, k_dim] */
-    float *k, *v; /* [N_POS, n_heads_kv, dim] as written */
+    float *k, *v; /* [N_POS, n_heads_kv, dim] as stored */
     float *out;   /* [N_POS, n_heads, v_dim] */
     double *want;
 };
@@ -49,21 +58,18 @@ static float *floats(struct apr_arena *arena, size_t n, uint64_t *seed)
     return x;
 }
 
-static void store(struct apr_cache *c, enum apr_cache_part part, uint32_t i_head, size_t pos, const float *x,
+/* x becomes what the cache made of it. */
+static void store(struct apr_cache *c, enum apr_cache_part part, uint32_t i_head, size_t pos, float *x,
                   size_t n)
 {
+    const struct apr_page_type *t = c->types.at[part];
     uint8_t *page = apr_cache_page(c, part, LAYER, i_head, pos / APR_PAGE_POS);
-    size_t off = pos % APR_PAGE_POS * n;
-    for (size_t i = 0; i < n; i++) {
-        uint16_t h = apr_f32_to_f16(x[i]);
-        if (c->is_f32)
-            memcpy(page + (off + i) * sizeof *x, &x[i], sizeof *x);
-        else
-            memcpy(page + (off + i) * sizeof h, &h, sizeof h);
-    }
+    uint8_t *row = page + pos % APR_PAGE_POS * c->row_bytes[part];
+    t->store(apr_kern_at(0), x, row, n);
+    apr_quant_of(t->type)->to_f32(row, x, n);
 }
 
-static void fill(struct room *r, size_t i_case, bool is_f32, struct apr_arena *arena)
+static void fill(struct room *r, size_t i_case, enum apr_type type, struct apr_arena *arena)
 {
     struct apr_attn_shape *s = &r->shape;
     struct apr_err e = {0};
@@ -80,7 +86,9 @@ static void fill(struct room *r, size_t i_case, bool is_f32, struct apr_arena *a
     *s = apr_attn_shape_of(&cfg);
     assert_int_equal(s->k_dim, cases[i_case].k_dim);
     assert_int_equal(s->v_dim, cases[i_case].v_dim);
-    assert_int_equal(apr_cache_init(&r->cache, &cfg, is_f32, N_POS, &e), APR_OK);
+    const struct apr_page_type *t = apr_page_type_of(type);
+    const struct apr_cache_types both = {{t, t}};
+    assert_int_equal(apr_cache_init(&r->cache, &cfg, both, N_POS, &e), APR_OK);
     assert_int_equal(apr_cache_reserve(&r->cache, N_POS, &e), APR_OK);
     r->q = floats(arena, N_POS * s->n_heads * s->k_dim, &seed);
     r->k = floats(arena, N_POS * s->n_heads_kv * s->k_dim, &seed);
@@ -90,9 +98,9 @@ static void fill(struct room *r, size_t i_case, bool is_f32, struct apr_arena *a
     for (size_t p = 0; p < N_POS; p++)
         for (uint32_t h = 0; h < s->n_heads_kv; h++) {
             float *v = r->v + (p * s->n_heads_kv + h) * s->v_dim;
-            const float *k = r->k + (p * s->n_heads_kv + h) * s->k_dim;
-            if (s->v_in_k) memcpy(v, k, s->v_dim * sizeof *v);
+            float *k = r->k + (p * s->n_heads_kv + h) * s->k_dim;
             store(&r->cache, APR_CACHE_K, h, p, k, s->k_dim);
+            if (s->v_in_k) memcpy(v, k, s->v_dim * sizeof *v);
             if (!s->v_in_k) store(&r->cache, APR_CACHE_V, h, p, v, s->v_dim);
         }
 }
@@ -151,20 +159,20 @@ static void run(struct room *r, size_t window, unsigned n_threads, size_t n_chun
 static void equals_plain_loops(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < 2 * N_CASES; i++) {
+    for (size_t i = 0; i < N_TYPES * N_CASES; i++) {
+        const size_t i_case = i / N_TYPES;
+        const enum apr_type type = types[i % N_TYPES];
         struct room r;
         struct apr_arena arena;
-        bool is_f32 = i % 2 == 0;
         double worst = 0;
+        if (!is_possible(i_case, type)) continue;
         apr_arena_init(&arena);
-        fill(&r, i / 2, is_f32, &arena);
-        reference(&r, cases[i / 2].window);
-        run(&r, cases[i / 2].window, 2, N_POS);
+        fill(&r, i_case, type, &arena);
+        reference(&r, cases[i_case].window);
+        run(&r, cases[i_case].window, 2, N_POS);
         for (size_t k = 0; k < N_POS * r.shape.n_heads * r.shape.v_dim; k++)
             worst = fmax(worst, fabs((double)r.out[k] - r.want[k]));
-        /* F16 keys of up to 2 are off by 2^-11 of their size, sums of k_dim products by more */
-        if (worst > (is_f32 ? 1e-5 : 2e-2))
-            fail_msg("case %zu, %s: %g", i / 2, is_f32 ? "f32" : "f16", worst);
+        if (worst > 1e-5) fail_msg("case %zu, %s: %g", i_case, apr_type_name(type), worst);
         apr_cache_free(&r.cache);
         apr_arena_free(&arena);
     }
@@ -177,19 +185,21 @@ static void bits_do_not_depend_on_the_split(void **state)
         unsigned n_threads;
         size_t n_chunk;
     } how[] = {{1, 1}, {2, 1}, {1, 7}, {3, 8}, {2, 16}, {2, 29}, {5, N_POS}};
-    for (size_t i = 0; i < 2 * N_CASES; i++) {
+    for (size_t i = 0; i < N_TYPES * N_CASES; i++) {
+        const size_t i_case = i / N_TYPES;
         struct room r;
         struct apr_arena arena;
+        if (!is_possible(i_case, types[i % N_TYPES])) continue;
         apr_arena_init(&arena);
-        fill(&r, i / 2, i % 2 == 0, &arena);
+        fill(&r, i_case, types[i % N_TYPES], &arena);
         size_t n_bytes = N_POS * r.shape.n_heads * r.shape.v_dim * sizeof *r.out;
-        run(&r, cases[i / 2].window, 1, N_POS);
+        run(&r, cases[i_case].window, 1, N_POS);
         float *want = apr_arena_get(&arena, n_bytes);
         memcpy(want, r.out, n_bytes);
         for (size_t j = 0; j < sizeof how / sizeof how[0]; j++) {
             memset(r.out, 0xff, n_bytes);
-            run(&r, cases[i / 2].window, how[j].n_threads, how[j].n_chunk);
-            if (memcmp(want, r.out, n_bytes) != 0) fail_msg("case %zu, way %zu", i / 2, j);
+            run(&r, cases[i_case].window, how[j].n_threads, how[j].n_chunk);
+            if (memcmp(want, r.out, n_bytes) != 0) fail_msg("case %zu, way %zu", i_case, j);
         }
         apr_cache_free(&r.cache);
         apr_arena_free(&arena);
@@ -204,7 +214,7 @@ static void the_unseen_does_not_matter(void **state)
     struct apr_arena arena;
     const size_t i_case = 4, window = 15, t = 40; /* sees 26 .. 40 */
     apr_arena_init(&arena);
-    fill(&r, i_case, true, &arena);
+    fill(&r, i_case, APR_F32, &arena);
     run(&r, window, 1, N_POS);
     size_t n = (size_t)r.shape.n_heads * r.shape.v_dim;
     float *want = apr_arena_get(&arena, n * sizeof *want), bad[16];

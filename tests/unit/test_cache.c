@@ -13,10 +13,10 @@ static void fill_and_compare(bool is_f32)
 {
     struct apr_cache c;
     struct apr_err e = {0};
-    assert_int_equal(apr_cache_init(&c, &cfg, is_f32, 100, &e), APR_OK);
+    assert_int_equal(apr_cache_init(&c, &cfg, apr_cache_plain(is_f32), 100, &e), APR_OK);
     size_t n_bytes = 16 * 10 * (is_f32 ? 4u : 2u);
-    assert_int_equal(c.k_page_bytes, n_bytes);
-    assert_int_equal(c.v_page_bytes, n_bytes);
+    assert_int_equal(16 * c.row_bytes[APR_CACHE_K], n_bytes);
+    assert_int_equal(16 * c.row_bytes[APR_CACHE_V], n_bytes);
     uint8_t tag = 1;
     for (size_t n_pos = 1; n_pos <= 100; n_pos += 33)
         assert_int_equal(apr_cache_reserve(&c, n_pos, &e), APR_OK);
@@ -45,7 +45,7 @@ static void limits(void **state)
     (void)state;
     struct apr_cache c;
     struct apr_err e = {0};
-    assert_int_equal(apr_cache_init(&c, &cfg, false, 17, &e), APR_OK);
+    assert_int_equal(apr_cache_init(&c, &cfg, apr_cache_plain(false), 17, &e), APR_OK);
     assert_int_equal(apr_cache_reserve(&c, 17, &e), APR_OK);
     assert_int_equal(c.n_blocks, 2);
     assert_int_equal(apr_cache_reserve(&c, 18, &e), APR_EUSAGE);
@@ -58,8 +58,14 @@ static void limits(void **state)
     assert_int_equal(c.n_blocks, 2);
     apr_cache_free(&c);
 
+    const struct apr_page_type *q8 = apr_page_type_named("q8_0"), *f16 = apr_page_type_named("f16");
+    assert_int_equal(apr_cache_init(&c, &cfg, (struct apr_cache_types){{f16, q8}}, 17, &e), APR_EUSAGE);
+    assert_string_equal(
+        e.text, "a cache of type q8_0 stores blocks of 32 values; values of this model have 10 a head");
+    apr_cache_free(&c);
+
     struct apr_config huge = {.n_layers = UINT32_MAX, .n_heads_kv = UINT32_MAX, .head_dim = UINT32_MAX};
-    assert_int_equal(apr_cache_init(&c, &huge, true, 16, &e), APR_ELOAD);
+    assert_int_equal(apr_cache_init(&c, &huge, apr_cache_plain(true), 16, &e), APR_ELOAD);
     apr_cache_free(&c);
 }
 

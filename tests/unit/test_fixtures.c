@@ -63,7 +63,7 @@ static void compute(struct apr_model *m, const struct prompt *p, bool exact, flo
     struct rows rows = {out, m->config.n_vocab};
     assert_int_equal(apr_kern_pick(&kern, &e), APR_OK);
     if (apr_forward_open(&f, &checked, kern, pool, exact, 32, &e) != APR_OK) fail_msg("%s", e.text);
-    assert_int_equal(apr_cache_init(&cache, &m->config, exact, MAX_TOKS, &e), APR_OK);
+    assert_int_equal(apr_cache_init(&cache, &m->config, apr_cache_plain(exact), MAX_TOKS, &e), APR_OK);
     assert_int_equal(apr_forward_all_logits(&f, &cache, p->ids, p->n, take, &rows, &e), APR_OK);
     apr_cache_free(&cache);
     apr_forward_close(&f);

@@ -35,6 +35,7 @@ struct tile {
     float *scores; /* [n_toks * n_heads, s_stride] */
     size_t s_stride;
     float *q, *out; /* [n_toks * n_heads, k_dim], [.., v_dim] */
+    float *room;    /* of kern/page.h */
 };
 
 static size_t round_up(size_t n, size_t multiple)
@@ -54,34 +55,31 @@ struct piece {
     size_t row0, n_rows, i_block, begin, end;
 };
 
+/* What of a page the rows of the piece read. */
+static struct apr_page page_of(const struct job *j, const struct tile *w, const struct piece *p,
+                               enum apr_cache_part part, size_t n_dim)
+{
+    const struct apr_cache *c = j->cache;
+    const uint8_t *page = apr_cache_page(c, part, j->i_layer, w->i_kv, p->i_block);
+    return (struct apr_page){page + p->begin * c->row_bytes[part], c->row_bytes[part], p->end - p->begin,
+                             n_dim};
+}
+
 static void page_scores(const struct job *j, const struct tile *w, const struct piece *p)
 {
-    size_t d = j->shape->k_dim, off = p->begin * d, n_pos = p->end - p->begin;
-    const void *k = apr_cache_page(j->cache, APR_CACHE_K, j->i_layer, w->i_kv, p->i_block);
+    const struct apr_page k = page_of(j, w, p, APR_CACHE_K, j->shape->k_dim);
     float *s = w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
-    const float *q = w->q + p->row0 * d;
-    float scale = j->shape->scale;
-    if (j->cache->is_f32)
-        j->c->kern->attn_scores_f32(q, p->n_rows, (const float *)k + off, d, n_pos, d, scale, s, w->s_stride);
-    else
-        j->c->kern->attn_scores_f16(q, p->n_rows, (const uint16_t *)k + off, d, n_pos, d, scale, s,
-                                    w->s_stride);
+    j->cache->types.at[APR_CACHE_K]->scores(j->c->kern, &k, w->q + p->row0 * k.n_dim, p->n_rows,
+                                            j->shape->scale, s, w->s_stride, w->room);
 }
 
 static void page_values(const struct job *j, const struct tile *w, const struct piece *p)
 {
-    const struct apr_attn_shape *shape = j->shape;
-    size_t d = shape->v_dim, stride = shape->v_in_k ? shape->k_dim : d, off = p->begin * stride;
-    enum apr_cache_part part = shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
-    const void *v = apr_cache_page(j->cache, part, j->i_layer, w->i_kv, p->i_block);
+    enum apr_cache_part part = j->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
+    const struct apr_page v = page_of(j, w, p, part, j->shape->v_dim);
     const float *s = w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
-    float *out = w->out + p->row0 * d;
-    size_t n_pos = p->end - p->begin;
-    if (j->cache->is_f32)
-        j->c->kern->attn_values_f32(s, w->s_stride, p->n_rows, (const float *)v + off, stride, n_pos, d, out);
-    else
-        j->c->kern->attn_values_f16(s, w->s_stride, p->n_rows, (const uint16_t *)v + off, stride, n_pos, d,
-                                    out);
+    j->cache->types.at[part]->values(j->c->kern, &v, s, w->s_stride, p->n_rows, w->out + p->row0 * v.n_dim,
+                                     w->room);
 }
 
 typedef void page_fn(const struct job *j, const struct tile *w, const struct piece *p);
@@ -145,6 +143,12 @@ static void attend(const struct job *j, const struct tile *w)
                w->n_heads * v_dim * sizeof(float));
 }
 
+/* Room for a page in f32, of keys or of values; a multiple of 16. */
+static size_t page_floats(const struct apr_attn_shape *shape)
+{
+    return apr_page_room_floats(shape->k_dim > shape->v_dim ? shape->k_dim : shape->v_dim);
+}
+
 static void attention_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     const struct job *j = ctx;
@@ -165,6 +169,7 @@ static void attention_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_t
         w.scores = room;
         w.q = room + j->room->n_scores;
         w.out = w.q + (size_t)w.n_toks * w.n_heads * j->shape->k_dim;
+        w.room = room + j->room->n_floats - page_floats(j->shape);
         attend(j, &w);
     }
 }
@@ -195,7 +200,8 @@ enum apr_code apr_attention_room(struct apr_attn_room *room, const struct apr_co
 {
     size_t n_group = group_of(shape), n_scores, n_rows, n_floats;
     if (ckd_mul(&n_scores, n_group, round_up(n_pos, APR_PAGE_POS)) ||
-        ckd_mul(&n_rows, MAX_TILE_TOKS * n_group, (size_t)shape->k_dim + shape->v_dim))
+        ckd_mul(&n_rows, MAX_TILE_TOKS * n_group, (size_t)shape->k_dim + shape->v_dim) ||
+        ckd_add(&n_rows, n_rows, page_floats(shape)))
         return apr_fail(e, APR_ELOAD, "attention over %zu positions does not fit the address space", n_pos);
     if (n_scores < TARGET_SCORES) n_scores = TARGET_SCORES;
     if (n_scores <= room->n_scores) return APR_OK;

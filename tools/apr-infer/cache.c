@@ -5,22 +5,43 @@
 
 #include "ckd.h"
 
-enum apr_code apr_cache_init(struct apr_cache *c, const struct apr_config *cfg, bool is_f32, size_t n_max,
-                             struct apr_err *e)
+struct apr_cache_types apr_cache_plain(bool is_f32)
+{
+    const struct apr_page_type *t = apr_page_type_of(is_f32 ? APR_F32 : APR_F16);
+    return (struct apr_cache_types){{t, t}};
+}
+
+/* Bytes of a row of n_dim values, of which n_read may be read alone (the values of latent attention). */
+static enum apr_code size_row(const struct apr_page_type *t, const char *what, uint32_t n_dim,
+                              uint32_t n_read, size_t *n_bytes, struct apr_err *e)
+{
+    uint32_t n_block = apr_quant_of(t->type)->block_elems;
+    if (n_dim % n_block || n_read % n_block)
+        return apr_fail(e, APR_EUSAGE,
+                        "a cache of type %s stores blocks of %u values; %s of this model have %u a head",
+                        t->name, n_block, what, n_dim % n_block ? n_dim : n_read);
+    *n_bytes = (size_t)n_dim / n_block * apr_quant_of(t->type)->block_bytes;
+    return APR_OK;
+}
+
+enum apr_code apr_cache_init(struct apr_cache *c, const struct apr_config *cfg, struct apr_cache_types types,
+                             size_t n_max, struct apr_err *e)
 {
     bool is_latent = cfg->mla.kv_rank != 0;
-    size_t elem_bytes = is_f32 ? sizeof(float) : sizeof(uint16_t), page_bytes;
+    size_t row_bytes;
     *c = (struct apr_cache){.n_max = n_max,
                             .n_layers = cfg->n_layers,
                             .n_heads_kv = is_latent ? 1 : cfg->n_heads_kv,
                             .k_dim = is_latent ? cfg->mla.kv_rank + cfg->mla.n_rope : cfg->head_dim,
                             .v_dim = is_latent ? 0 : cfg->head_dim,
-                            .is_f32 = is_f32};
+                            .types = types};
     apr_arena_init(&c->arena);
-    if (ckd_mul(&c->k_page_bytes, APR_PAGE_POS * elem_bytes, c->k_dim) ||
-        ckd_mul(&c->v_page_bytes, APR_PAGE_POS * elem_bytes, c->v_dim) ||
-        ckd_add(&page_bytes, c->k_page_bytes, c->v_page_bytes) ||
-        ckd_mul(&c->block_bytes, page_bytes, (size_t)c->n_heads_kv) ||
+    TRY(size_row(types.at[APR_CACHE_K], "keys", c->k_dim, is_latent ? cfg->mla.kv_rank : 0,
+                 &c->row_bytes[APR_CACHE_K], e));
+    TRY(size_row(types.at[APR_CACHE_V], "values", c->v_dim, 0, &c->row_bytes[APR_CACHE_V], e));
+    if (ckd_add(&row_bytes, c->row_bytes[APR_CACHE_K], c->row_bytes[APR_CACHE_V]) ||
+        ckd_mul(&c->block_bytes, row_bytes, (size_t)APR_PAGE_POS) ||
+        ckd_mul(&c->block_bytes, c->block_bytes, (size_t)c->n_heads_kv) ||
         ckd_mul(&c->block_bytes, c->block_bytes, (size_t)c->n_layers))
         return apr_fail(e, APR_ELOAD,
                         "a cache block of %u layers, %u heads of %u does not fit the address space",
@@ -57,6 +78,7 @@ void *apr_cache_page(const struct apr_cache *c, enum apr_cache_part part, uint32
 {
     assert(i_block < c->n_blocks && i_layer < c->n_layers && i_head < c->n_heads_kv);
     size_t i_pair = (size_t)i_layer * c->n_heads_kv + i_head;
-    uint8_t *pair = c->blocks[i_block] + i_pair * (c->k_page_bytes + c->v_page_bytes);
-    return part == APR_CACHE_V && c->v_dim ? pair + c->k_page_bytes : pair;
+    const size_t k_page_bytes = APR_PAGE_POS * c->row_bytes[APR_CACHE_K];
+    uint8_t *pair = c->blocks[i_block] + i_pair * (k_page_bytes + APR_PAGE_POS * c->row_bytes[APR_CACHE_V]);
+    return part == APR_CACHE_V && c->v_dim ? pair + k_page_bytes : pair;
 }

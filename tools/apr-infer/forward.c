@@ -47,12 +47,9 @@ void apr_pack_tokens(struct apr_forward *f, const struct apr_acts *acts, unsigne
 void apr_store_head(const struct apr_forward *f, struct apr_cache *cache, enum apr_cache_part part,
                     uint32_t i_layer, uint32_t i_head, size_t pos, const float *x)
 {
-    size_t d = part == APR_CACHE_K ? cache->k_dim : cache->v_dim, off = pos % APR_PAGE_POS * d;
-    void *page = apr_cache_page(cache, part, i_layer, i_head, pos / APR_PAGE_POS);
-    if (cache->is_f32)
-        memcpy((float *)page + off, x, d * sizeof *x);
-    else
-        f->c.kern->f32_to_f16(x, (uint16_t *)page + off, d);
+    size_t d = part == APR_CACHE_K ? cache->k_dim : cache->v_dim;
+    uint8_t *page = apr_cache_page(cache, part, i_layer, i_head, pos / APR_PAGE_POS);
+    cache->types.at[part]->store(f->c.kern, x, page + pos % APR_PAGE_POS * cache->row_bytes[part], d);
 }
 
 const struct apr_rope_table *apr_rope_of(const struct apr_forward *f, const struct apr_layer *l)

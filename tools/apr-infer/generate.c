@@ -89,7 +89,7 @@ static enum apr_code run_loop(struct loop *l, const int32_t *ids, size_t n_ids, 
     if (guide) {
         TRY(apr_session_fits(s, guide->n, 1, e));
         TRY(apr_arena_try(arena, &l->other, s->model->config.n_vocab, sizeof *l->other, "logits", e));
-        TRY(apr_cache_init(&l->other_cache, &s->model->config, s->cache.is_f32, s->n_ctx, e));
+        TRY(apr_cache_init(&l->other_cache, &s->model->config, s->cache.types, s->n_ctx, e));
     }
     TRY(apr_reply_prompt(l->r, ids, n_ids, e));
     apr_cache_truncate(&s->cache, 0);

@@ -54,8 +54,9 @@ static void need_attention(struct apr_profile *p, uint32_t i_layer)
     double n_seen = 0, n_dims = (double)a->k_dim + (double)a->v_dim;
     for (size_t i = f->pos0 + 1; i <= n_end; i++) n_seen += (double)(window && i > window ? window : i);
     size_t n_first = window && f->pos0 + 1 > window ? f->pos0 + 1 - window : 0;
-    double n_values = (double)(n_end - n_first) * (a->v_in_k ? (double)a->k_dim : n_dims);
-    need(p, APR_F32, n_values * (double)a->n_heads_kv * (p->session->cache.is_f32 ? 4 : 2),
+    const size_t *row_bytes = p->session->cache.row_bytes;
+    double n_row_bytes = (double)(row_bytes[APR_CACHE_K] + row_bytes[APR_CACHE_V]);
+    need(p, APR_F32, (double)(n_end - n_first) * (double)a->n_heads_kv * n_row_bytes,
          2 * n_dims * n_seen * (double)a->n_heads);
 }
 

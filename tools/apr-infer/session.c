@@ -68,7 +68,7 @@ static enum apr_code open_text(struct apr_session *s, const struct apr_engine_op
     size_t n_batch = o->n_batch < s->n_ctx ? (size_t)o->n_batch : s->n_ctx;
     TRY(apr_forward_open(&s->fwd, &s->checked, s->kern, s->pool, o->exact, n_batch, e));
     TRY(apr_forward_offload(&s->fwd, device, m, s->n_ctx, e));
-    return apr_cache_init(&s->cache, &m->config, o->exact, s->n_ctx, e);
+    return apr_cache_init(&s->cache, &m->config, apr_cache_plain(o->exact), s->n_ctx, e);
 }
 
 static enum apr_code open_parts(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
