@@ -382,6 +382,19 @@ enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_r
     return check_logits(f, i_tok, n_rows, logits, e);
 }
 
+enum apr_code apr_forward_rows(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids, size_t n,
+                               float *logits, struct apr_err *e)
+{
+    if (f->offload) {
+        f->pos0 = cache->n_pos;
+        TRY(check_tokens(f, cache, ids, n, e));
+        TRY(apr_offload_run(f->offload, cache, ids, n, n, logits, e));
+        return check_logits(f, 0, n, logits, e);
+    }
+    TRY(apr_forward_chunk(f, cache, ids, n, e));
+    return apr_forward_logits(f, 0, n, logits, e);
+}
+
 /* All rows of n tokens from the device, in as many calls as its chunks take. */
 static enum apr_code offload_rows(struct apr_forward *f, struct apr_cache *cache, const int32_t *ids,
                                   size_t n, size_t n_rows_most, float *logits, apr_take_rows_fn *take,

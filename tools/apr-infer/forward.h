@@ -101,6 +101,9 @@ APR_MUST_USE enum apr_code apr_forward_prompt(struct apr_forward *f, struct apr_
  */
 APR_MUST_USE enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_rows,
                                               float *logits, struct apr_err *e);
+/* Runs n <= n_batch tokens and gives the logits after each, also on a device: [n, n_vocab]. */
+APR_MUST_USE enum apr_code apr_forward_rows(struct apr_forward *f, struct apr_cache *cache,
+                                            const int32_t *ids, size_t n, float *logits, struct apr_err *e);
 /* hidden: [n_rows, n_hidden] of tokens i_tok .. of the last chunk, after the final norm. */
 void apr_forward_hidden(const struct apr_forward *f, size_t i_tok, size_t n_rows, float *hidden);
 /* Runs n tokens and hands out all their logits in order, at most 32 rows at a time: rows of tokens i_tok ..

@@ -9,19 +9,22 @@ struct loop {
     struct apr_session *s;
     struct apr_reply *r;
     const struct apr_guide *guide; /* or NULL */
+    struct apr_spec *spec;         /* or NULL */
     struct apr_cache other_cache;  /* of the guide's sequence */
-    float *logits, *other;         /* [n_vocab] */
+    float *logits, *other;         /* [n_vocab]; other has as many rows as spec */
+    const float *at;               /* logits after the text: l->logits, or a row of spec's */
     int32_t ahead[N_AHEAD];        /* chosen by the device; [i_ahead, n_ahead) are not yet taken */
     size_t i_ahead, n_ahead;
 };
 
-/* The logits of the last token into l->logits; with a guide both sequences have run. */
+/* The logits of the last token into l->at; with a guide both sequences have run. */
 static enum apr_code next_logits(struct loop *l, const int32_t *ids, size_t n_ids, const int32_t *other,
                                  size_t n_other, struct apr_err *e)
 {
     struct apr_session *s = l->s;
     TRY(apr_forward_prompt(&s->fwd, &s->cache, ids, n_ids, e));
     TRY(apr_forward_logits(&s->fwd, s->fwd.n_toks - 1, 1, l->logits, e));
+    l->at = l->logits;
     if (!l->guide) return APR_OK;
     TRY(apr_forward_prompt(&s->fwd, &l->other_cache, other, n_other, e));
     TRY(apr_forward_logits(&s->fwd, s->fwd.n_toks - 1, 1, l->other, e));
@@ -29,18 +32,47 @@ static enum apr_code next_logits(struct loop *l, const int32_t *ids, size_t n_id
     return APR_OK;
 }
 
-/* Positions that both sequences have left. */
+/* Positions that both sequences have left behind the text. */
 static size_t n_room(const struct loop *l)
 {
     size_t n_pos = l->s->cache.n_pos;
     if (l->guide && l->other_cache.n_pos > n_pos) n_pos = l->other_cache.n_pos;
-    return l->s->n_ctx - n_pos;
+    return l->s->n_ctx - n_pos + (l->spec ? apr_spec_n_open(l->spec) : 0);
+}
+
+/* A few tokens and the logits after each, for spec. */
+static enum apr_code run_rows(void *ctx, const int32_t *ids, size_t n, float *logits, struct apr_err *e)
+{
+    struct loop *l = ctx;
+    struct apr_session *s = l->s;
+    size_t n_vocab = s->model->config.n_vocab;
+    TRY(apr_forward_rows(&s->fwd, &s->cache, ids, n, logits, e));
+    if (!l->guide) return APR_OK;
+    TRY(apr_forward_rows(&s->fwd, &l->other_cache, ids, n, l->other, e));
+    for (size_t i = 0; i < n; i++)
+        apr_sampler_guide(logits + i * n_vocab, l->other + i * n_vocab, l->guide->scale, n_vocab);
+    return APR_OK;
+}
+
+static void take_back(void *ctx, size_t n)
+{
+    struct loop *l = ctx;
+    apr_cache_truncate(&l->s->cache, l->s->cache.n_pos - n);
+    if (l->guide) apr_cache_truncate(&l->other_cache, l->other_cache.n_pos - n);
+}
+
+/* As next_logits after one token, which a step that was wider may have computed already. */
+static enum apr_code next_speculated(struct loop *l, int32_t id, struct apr_err *e)
+{
+    size_t n_free = n_room(l), n_left = apr_reply_n_left(l->r, n_free);
+    const struct apr_spec_model m = {run_rows, take_back, l};
+    return apr_spec_next(l->spec, id, n_left < n_free ? n_left : n_free, &m, &l->at, e);
 }
 
 /* A device can go on alone where the largest logit is the choice. */
 static bool goes_alone(const struct loop *l)
 {
-    return l->s->fwd.offload && !l->s->fwd.c.exact && !l->guide &&
+    return l->s->fwd.offload && !l->s->fwd.c.exact && !l->guide && !l->spec &&
            apr_sampler_is_plain_greedy(l->r->site.sampler);
 }
 
@@ -57,6 +89,13 @@ static enum apr_code run_ahead(struct loop *l, int32_t id, struct apr_err *e)
     return apr_offload_greedy(s->fwd.offload, &s->cache, id, n, stop, n_stop, l->ahead, &l->n_ahead, e);
 }
 
+/* The tokens after id. */
+static enum apr_code go_on(struct loop *l, int32_t id, struct apr_err *e)
+{
+    if (l->spec) return next_speculated(l, id, e);
+    return goes_alone(l) ? run_ahead(l, id, e) : next_logits(l, &id, 1, &id, 1, e);
+}
+
 static enum apr_code decode_loop(struct loop *l, struct apr_err *e)
 {
     struct apr_session *s = l->s;
@@ -66,15 +105,17 @@ static enum apr_code decode_loop(struct loop *l, struct apr_err *e)
             id = l->ahead[l->i_ahead++];
             TRY(apr_reply_take(l->r, id, e));
         } else {
-            TRY(apr_reply_next(l->r, l->logits, n_room(l), &id, e));
+            l->r->site.sampler->proposal = l->spec ? apr_spec_proposal(l->spec) : NULL;
+            TRY(apr_reply_next(l->r, l->at, n_room(l), &id, e));
         }
         if (l->r->is_over || l->i_ahead < l->n_ahead) continue;
         if (!n_room(l)) {
             apr_note("the context of %zu positions is full", s->n_ctx);
             break;
         }
-        TRY(goes_alone(l) ? run_ahead(l, id, e) : next_logits(l, &id, 1, &id, 1, e));
+        TRY(go_on(l, id, e));
     }
+    if (l->spec) take_back(l, apr_spec_end(l->spec));
     apr_cache_truncate(&s->cache, s->cache.n_pos - (l->n_ahead - l->i_ahead));
     return apr_reply_end(l->r, e);
 }
@@ -88,19 +129,22 @@ static enum apr_code run_loop(struct loop *l, const int32_t *ids, size_t n_ids, 
     TRY(apr_arena_try(arena, &l->logits, s->model->config.n_vocab, sizeof *l->logits, "logits", e));
     if (guide) {
         TRY(apr_session_fits(s, guide->n, 1, e));
-        TRY(apr_arena_try(arena, &l->other, s->model->config.n_vocab, sizeof *l->other, "logits", e));
+        size_t n_rows = l->spec ? l->spec->pace.n_max + 1 : 1;
+        TRY(apr_arena_try(arena, &l->other, n_rows * s->model->config.n_vocab, sizeof *l->other, "logits",
+                          e));
         TRY(apr_cache_init(&l->other_cache, &s->model->config, s->cache.types, s->n_ctx, e));
     }
     TRY(apr_reply_prompt(l->r, ids, n_ids, e));
+    if (l->spec) TRY(apr_spec_begin(l->spec, ids, n_ids, e));
     apr_cache_truncate(&s->cache, 0);
     TRY(next_logits(l, ids, n_ids, guide ? guide->at : NULL, guide ? guide->n : 0, e));
     return decode_loop(l, e);
 }
 
 enum apr_code apr_generate(struct apr_session *s, struct apr_reply *r, const int32_t *ids, size_t n_ids,
-                           const struct apr_guide *guide, struct apr_err *e)
+                           const struct apr_guide *guide, struct apr_spec *spec, struct apr_err *e)
 {
-    struct loop l = {.s = s, .r = r, .guide = guide};
+    struct loop l = {.s = s, .r = r, .guide = guide, .spec = spec};
     struct apr_arena arena;
     apr_arena_init(&arena);
     apr_arena_init(&l.other_cache.arena);

@@ -81,7 +81,8 @@ static enum apr_code open_parts(struct apr_session *s, const char *path, const s
     if (m->vocab_only) return apr_fail(e, APR_ELOAD, "%s: has a tokenizer but no weights", m->path);
     s->kind = kind_of(&m->config);
     if (m->family) TRY(check_kind(s, o->runs, e));
-    s->pool = apr_pool_open((unsigned)o->n_threads);
+    s->has_lent_pool = o->pool != NULL;
+    s->pool = o->pool ? o->pool : apr_pool_open((unsigned)o->n_threads);
     TRY(apr_override_apply(&(struct apr_override){.pre = o->pre, .runs = true}, s->model, e));
     TRY(apr_contract_check(s->model, s->kern, s->pool, !ctx->gated, &s->checked, e));
     if (m->vocab.kind != APR_VOCAB_NONE) TRY(apr_tok_open(&s->tok, &m->vocab, m->path, e));
@@ -115,7 +116,7 @@ void apr_session_close(struct apr_session *s)
     apr_cache_free(&s->cache);
     apr_forward_close(&s->fwd);
     apr_tok_close(s->tok);
-    if (s->pool) apr_pool_close(s->pool);
+    if (s->pool && !s->has_lent_pool) apr_pool_close(s->pool);
     apr_model_close(s->model);
     *s = (struct apr_session){0};
 }

@@ -25,10 +25,11 @@ struct apr_engine_opts {
     uint64_t n_batch;   /* tokens of a prefill chunk */
     uint64_t n_ctx;     /* 0 = what the model was trained for */
     bool exact;
-    const char *device; /* NULL = auto: offload.h */
-    const char *on_cpu; /* what the verb reads that stays on a device ("hidden states"): it computes on the
-                           CPU; NULL: anywhere */
-    const char *pre;    /* of the tokenizer; NULL = the model says */
+    const char *device;    /* NULL = auto: offload.h */
+    const char *on_cpu;    /* what the verb reads that stays on a device ("hidden states"): it computes on the
+                              CPU; NULL: anywhere */
+    const char *pre;       /* of the tokenizer; NULL = the model says */
+    struct apr_pool *pool; /* borrowed threads, instead of n_threads own ones; NULL: own */
     unsigned runs; /* enum apr_runs, or-ed: the kinds of model that the verb computes; 0 = APR_RUNS_TEXT */
 };
 #define APR_ENGINE_OPTS(type_)                                                                               \
@@ -46,8 +47,9 @@ struct apr_session {
     struct apr_model *model; /* owned */
     struct apr_checked_model checked;
     const struct apr_kern *kern;
-    struct apr_pool *pool; /* owned */
-    struct apr_tok *tok;   /* owned; NULL when the model has no tokenizer */
+    struct apr_pool *pool; /* owned, unless has_lent_pool */
+    bool has_lent_pool;
+    struct apr_tok *tok; /* owned; NULL when the model has no tokenizer */
     struct apr_forward fwd;
     struct apr_cache cache;
     size_t n_ctx;

@@ -7,6 +7,7 @@
 #include "chat.h"
 #include "generate.h"
 #include "prompt.h"
+#include "speculate/speculate.h"
 #include "transcribe.h"
 #include "verbs.h"
 
@@ -21,6 +22,7 @@ struct run_args {
     const char *negative;
     const char *grammar, *schema;   /* files */
     struct apr_grammar *constraint; /* owned; what is in them */
+    struct apr_spec_opts spec;
     struct apr_speech_opts speech;
 };
 
@@ -53,6 +55,7 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct run_args, stops, "stop", 0, "TEXT", "end before TEXT (repeatable)"),
     APR_OPT(struct run_args, no_gpu, "no-gpu", 0, NULL, "compute on the CPU"),
     APR_OPT(struct run_args, gpu, "gpu", 0, NULL, "compute on a GPU"),
+    APR_SPEC_OPTS(struct run_args),
     APR_SPEECH_OPTS(struct run_args),
     APR_ENGINE_OPTS(struct run_args),
 };
@@ -67,6 +70,7 @@ static void init(void *args_)
     a->engine.runs = APR_RUNS_TEXT | APR_RUNS_SPEECH;
     a->n_max = NOT_GIVEN;
     apr_sample_unset(&a->sample);
+    apr_spec_defaults(&a->spec);
     a->cfg_scale = NAN;
     a->format = "text";
 }
@@ -170,7 +174,8 @@ static void timings(struct apr_out *o, const struct apr_session *s, const struct
 }
 
 static enum apr_code report_json(const struct apr_session *s, const struct apr_reply *g,
-                                 const struct apr_sampler *sampler, double start_s, struct apr_err *e)
+                                 const struct apr_sampler *sampler, const struct apr_spec *spec,
+                                 double start_s, struct apr_err *e)
 {
     struct apr_out *o = apr_out_open(stdout, true, "apr.run/1");
     apr_out_str(o, "model", s->model->name);
@@ -182,6 +187,7 @@ static enum apr_code report_json(const struct apr_session *s, const struct apr_r
     apr_out_u64(o, "n_generated", g->ids.n);
     apr_out_str(o, "finish_reason", g->finish);
     apr_sampler_report(sampler, o);
+    if (spec) apr_spec_report(spec, o);
     apr_out_obj(o, "timings");
     timings(o, s, g, start_s);
     apr_out_end(o);
@@ -231,13 +237,13 @@ static enum apr_code init_limit(const struct run_args *a, const struct apr_ctx *
 }
 
 static enum apr_code generate(const struct run_args *a, struct apr_session *s, const struct apr_buf *text,
-                              struct apr_reply *g, bool json, struct apr_err *e)
+                              struct apr_reply *g, struct apr_spec *spec, bool json, struct apr_err *e)
 {
     struct apr_ids ids = {0};
     struct apr_guide guide = {.scale = a->cfg_scale};
     enum apr_code code = encode_prompt(a, s, text, &ids, e);
     if (code == APR_OK) code = encode_guide(a, s, &ids, &guide.ids, e);
-    if (code == APR_OK) code = apr_generate(s, g, ids.at, ids.n, guide.ids.n ? &guide : NULL, e);
+    if (code == APR_OK) code = apr_generate(s, g, ids.at, ids.n, guide.ids.n ? &guide : NULL, spec, e);
     apr_ids_free(&guide.ids);
     apr_ids_free(&ids);
     /* A line of its own for the shell's prompt, but only there: a pipe gets the generated text alone. */
@@ -245,13 +251,14 @@ static enum apr_code generate(const struct run_args *a, struct apr_session *s, c
     return code;
 }
 
-static enum apr_code benchmark(const struct apr_session *s, const struct apr_reply *g, double start_s,
-                               struct apr_err *e)
+static enum apr_code benchmark(const struct apr_session *s, const struct apr_reply *g,
+                               const struct apr_spec *spec, double start_s, struct apr_err *e)
 {
     struct apr_out *o = apr_out_open(stderr, false, "apr.run.timings/1");
     apr_out_u64(o, "n_prompt_toks", g->n_prompt);
     apr_out_u64(o, "n_generated", g->ids.n);
     timings(o, s, g, start_s);
+    if (spec) apr_spec_report(spec, o);
     return apr_out_close(o, e);
 }
 
@@ -276,6 +283,7 @@ static const char *text_option(const struct run_args *a)
            : !isnan(a->cfg_scale)                   ? "cfg-scale"
            : a->grammar                             ? "grammar"
            : a->schema                              ? "json-schema"
+           : apr_spec_given(&a->spec)               ? apr_spec_given(&a->spec)
            : a->engine.n_batch != APR_DEFAULT_BATCH ? "prefill-chunk"
                                                     : NULL;
 }
@@ -322,6 +330,7 @@ static enum apr_code with_text(const struct run_args *a, const struct apr_ctx *c
     struct apr_reply g;
     struct apr_sampler sampler = {0};
     struct apr_limit limit = {0};
+    struct apr_speculate sp = {.is_on = false};
     size_t n_max = a->n_max > 0                              ? (size_t)a->n_max
                    : a->n_max == NOT_GIVEN && !a->constraint ? N_MAX_DEFAULT
                                                              : SIZE_MAX;
@@ -331,11 +340,13 @@ static enum apr_code with_text(const struct run_args *a, const struct apr_ctx *c
     apr_reply_init(&g, &(struct apr_reply_opts){.n_max = n_max, .stops = &a->stops}, &site);
     enum apr_code code = init_sampler(a, ctx, s, &sampler, e);
     if (code == APR_OK) code = init_limit(a, ctx, s, &sampler, &limit, e);
-    if (code == APR_OK) code = generate(a, s, text, &g, json, e);
+    if (code == APR_OK) code = apr_speculate_open(&sp, &a->spec, &a->engine, s, &sampler, ctx, e);
+    if (code == APR_OK) code = generate(a, s, text, &g, apr_speculate_spec(&sp), json, e);
     apr_limit_close(&limit);
     double start_s = s->load_s + (double)(apr_now_ns() - ns_start) * 1e-9 - g.prompt_s - g.decode_s;
-    if (code == APR_OK && json) code = report_json(s, &g, &sampler, start_s, e);
-    if (code == APR_OK && a->benchmark) code = benchmark(s, &g, start_s, e);
+    if (code == APR_OK && json) code = report_json(s, &g, &sampler, apr_speculate_spec(&sp), start_s, e);
+    if (code == APR_OK && a->benchmark) code = benchmark(s, &g, apr_speculate_spec(&sp), start_s, e);
+    apr_speculate_close(&sp);
     apr_reply_free(&g);
     return code;
 }
@@ -364,6 +375,7 @@ static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
     bool json = ctx->g->json;
     struct apr_sample_opts o;
     TRY(check_args(a, &json, e));
+    TRY(apr_spec_resolve(&a->spec, &(struct apr_spec_opts){.lookup = false}, e));
     TRY(apr_sample_resolve(&a->sample, NULL, &o, e));
     struct apr_buf text;
     apr_buf_init(&text, APR_MAX_PROMPT_BYTES);

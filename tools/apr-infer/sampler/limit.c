@@ -34,11 +34,10 @@ bool apr_limit_allows(struct apr_limit *l, int32_t id)
     return is_end(l, id) ? apr_matcher_accepts(l->matcher) : apr_matcher_allows(l->matcher, id, l->n_left);
 }
 
-enum apr_code apr_limit_mask(struct apr_limit *l, float *logits, struct apr_err *e)
+enum apr_code apr_limit_ask(struct apr_limit *l, struct apr_err *e)
 {
     size_t n = apr_matcher_mask(l->matcher, l->n_left, l->bits);
     bool accepts = apr_matcher_accepts(l->matcher);
-    l->n_masks++;
     for (uint32_t i = 0; i < l->ends->n_eos; i++) {
         uint64_t id = (uint64_t)l->ends->eos_ids[i];
         if (id >= l->n_vocab) continue;
@@ -46,7 +45,18 @@ enum apr_code apr_limit_mask(struct apr_limit *l, float *logits, struct apr_err 
         if (accepts) l->bits[id / 64] |= UINT64_C(1) << (id % 64);
         n += accepts;
     }
-    if (!n) return apr_fail(e, APR_EINFER, "no token of the vocabulary continues the grammar");
+    return n ? APR_OK : apr_fail(e, APR_EINFER, "no token of the vocabulary continues the grammar");
+}
+
+bool apr_limit_bit(const struct apr_limit *l, int32_t id)
+{
+    return l->bits[(size_t)id / 64] >> ((size_t)id % 64) & 1;
+}
+
+enum apr_code apr_limit_mask(struct apr_limit *l, float *logits, struct apr_err *e)
+{
+    TRY(apr_limit_ask(l, e));
+    l->n_masks++;
     for (size_t i = 0; i < l->n_vocab; i++)
         if (!(l->bits[i / 64] >> (i % 64) & 1)) logits[i] = -INFINITY;
     return APR_OK;

@@ -29,6 +29,9 @@ APR_MUST_USE enum apr_code apr_limit_open(struct apr_limit *l, const struct apr_
                                           struct apr_arena *arena, struct apr_err *e);
 void apr_limit_close(struct apr_limit *l);
 bool apr_limit_allows(struct apr_limit *l, int32_t id);
+/* Which tokens may come, a bit each in l->bits. None may: APR_EINFER. */
+APR_MUST_USE enum apr_code apr_limit_ask(struct apr_limit *l, struct apr_err *e);
+bool apr_limit_bit(const struct apr_limit *l, int32_t id); /* of the tokens last asked for */
 /* Every logit of a token that may not come becomes -inf. None may: APR_EINFER. */
 APR_MUST_USE enum apr_code apr_limit_mask(struct apr_limit *l, float *logits, struct apr_err *e);
 /* id was chosen. */

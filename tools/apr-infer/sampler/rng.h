@@ -15,6 +15,8 @@ enum apr_rng_use {
     APR_RNG_DRAW = 0, /* the token */
     APR_RNG_XTC,      /* whether XTC acts */
     APR_RNG_REDRAW,   /* the token again, after the first one broke the grammar */
+    APR_RNG_ACCEPT,   /* whether a proposed token stays */
+    APR_RNG_BRANCH,   /* whether the first draw would have broken the grammar */
 };
 
 struct apr_rng {

@@ -112,15 +112,62 @@ static enum apr_code choose(struct apr_sampler *s, const float *logits, bool mas
     return APR_OK;
 }
 
+/* As choose, and again where the grammar refuses what was chosen. */
+static enum apr_code choose_allowed(struct apr_sampler *s, const float *logits, int32_t *id, double *p,
+                                    struct apr_err *e)
+{
+    TRY(choose(s, logits, false, id, p, e));
+    if (!s->limit || apr_limit_allows(s->limit, *id)) return APR_OK;
+    return choose(s, logits, true, id, p, e);
+}
+
+/* Where a token drawn freely would break the grammar, the next one comes from the chain over those that may
+ * come; else from the free chain, given that it is allowed. Which of the two does not depend on what was
+ * proposed, so the token is judged against the one that it is. Returns whether the free chain counts; those
+ * of its candidates that may not come have weight 0 then, which keeps the others' probabilities. */
+static enum apr_code choose_branch(struct apr_sampler *s, bool *is_free, struct apr_err *e)
+{
+    double sum = 0, allowed = 0;
+    TRY(apr_limit_ask(s->limit, e));
+    for (size_t i = 0; i < s->c.n; i++) {
+        struct apr_cand *c = &s->c.at[i];
+        sum += c->p;
+        if (apr_limit_bit(s->limit, c->id))
+            allowed += c->p;
+        else
+            c->p = 0;
+    }
+    *is_free = apr_rng_uniform(&s->rng, APR_RNG_BRANCH) * sum < allowed;
+    return APR_OK;
+}
+
+/* The next token given a proposal: distributed as choose_allowed's. */
+static enum apr_code judge(struct apr_sampler *s, const float *logits, int32_t *id, double *p,
+                           struct apr_err *e)
+{
+    bool is_free = true;
+    TRY(begin(s, logits, false, e));
+    run_chain(s);
+    if (s->limit) TRY(choose_branch(s, &is_free, e));
+    if (!is_free) {
+        TRY(begin(s, logits, true, e));
+        run_chain(s);
+    }
+    const struct apr_cand *c =
+        &s->c.at[apr_judge(s->c.at, s->c.n, s->proposal, apr_rng_uniform(&s->rng, APR_RNG_ACCEPT),
+                           apr_rng_uniform(&s->rng, APR_RNG_DRAW))];
+    *id = c->id;
+    *p = c->p;
+    return APR_OK;
+}
+
 enum apr_code apr_sampler_next(struct apr_sampler *s, const float *logits, int32_t *id, struct apr_err *e)
 {
     double p;
+    bool is_judged = s->proposal && s->proposal->q && s->opts.temperature > 0;
     apr_rng_step(&s->rng);
-    TRY(choose(s, logits, false, id, &p, e));
-    if (s->limit) {
-        if (!apr_limit_allows(s->limit, *id)) TRY(choose(s, logits, true, id, &p, e));
-        TRY(apr_limit_take(s->limit, *id, e));
-    }
+    TRY(is_judged ? judge(s, logits, id, &p, e) : choose_allowed(s, logits, id, &p, e));
+    if (s->limit) TRY(apr_limit_take(s->limit, *id, e));
     for (size_t i = 0; i < s->n_steps; i++)
         if (s->steps[i]->drawn) s->steps[i]->drawn(s, p);
     return APR_OK;

@@ -17,6 +17,7 @@
 
 #include "cands.h"
 #include "history.h"
+#include "judge.h"
 #include "limit.h"
 #include "opts.h"
 #include "out.h"
@@ -50,6 +51,8 @@ struct apr_sampler {
     size_t n_bias;
     struct apr_limit *limit; /* borrowed; NULL: any token may come */
     double mu;               /* mirostat: the largest surprise that remains, in bits */
+    /* Borrowed; drawn from its q for the next token, which apr_sampler_next judges then. NULL: none. */
+    const struct apr_proposal *proposal;
 };
 
 APR_MUST_USE enum apr_code apr_sampler_init(struct apr_sampler *s, const struct apr_sample_opts *o,
