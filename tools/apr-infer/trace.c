@@ -17,6 +17,7 @@ static void probe(void *ctx, enum apr_op op, uint32_t i_layer)
 {
     struct apr_trace *t = ctx;
     const struct apr_forward *f = &t->session->fwd;
+    if (t->inside) apr_inside_see(t->inside, op, i_layer);
     if (op == APR_OP_EMBED) take(t, 0, f->x);
     if (op != APR_OP_FFN_ADD) return;
     take(t, i_layer + 1, f->x);
@@ -26,10 +27,10 @@ static void probe(void *ctx, enum apr_op op, uint32_t i_layer)
 }
 
 enum apr_code apr_trace_run(struct apr_trace *t, struct apr_session *s, const int32_t *ids, size_t n_ids,
-                            struct apr_arena *arena, struct apr_err *e)
+                            struct apr_inside *inside, struct apr_arena *arena, struct apr_err *e)
 {
     size_t n_hidden = s->model->config.n_hidden;
-    *t = (struct apr_trace){.session = s, .n_points = s->model->config.n_layers + 2};
+    *t = (struct apr_trace){.session = s, .inside = inside, .n_points = s->model->config.n_layers + 2};
     if (!n_ids) return apr_fail(e, APR_EUSAGE, "the prompt has no tokens");
     TRY(apr_session_fits(s, n_ids, 0, e));
     TRY(apr_arena_try(arena, &t->points, t->n_points, sizeof *t->points, "layers", e));
@@ -43,6 +44,7 @@ enum apr_code apr_trace_run(struct apr_trace *t, struct apr_session *s, const in
     s->fwd.probe_ctx = t;
     enum apr_code code = apr_forward_prompt(&s->fwd, &s->cache, ids, n_ids, e);
     s->fwd.probe = NULL;
+    if (code == APR_OK && inside) code = apr_inside_cached(inside, &s->cache, arena, e);
     return code;
 }
 

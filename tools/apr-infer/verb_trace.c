@@ -14,7 +14,7 @@
 struct trace_args {
     struct apr_engine_opts engine;
     const char *prompt, *input, *reference;
-    int64_t layer;
+    int64_t layer, inside;
     uint64_t n_values;
     bool payload;
 };
@@ -26,7 +26,10 @@ static const struct apr_opt opts[] = {
             "this line alone: 0 is the embedding, 1 the first layer"),
     APR_OPT(struct trace_args, payload, "payload", 0, NULL,
             "also the tokens, values of the last position, and the most probable next tokens"),
-    APR_OPT(struct trace_args, n_values, "values", 0, "N", "values of --payload; 0: all (default 8)"),
+    APR_OPT(struct trace_args, n_values, "values", 0, "N",
+            "values of --payload and --inside; 0: all (default 8)"),
+    APR_OPT(struct trace_args, inside, "inside", 0, "N",
+            "values of the last position in every step of layer N, 0 the first, and in its cache"),
     APR_OPT(struct trace_args, reference, "reference", 0, "OTHER",
             "compare the last position with this model's, layer by layer"),
     APR_ENGINE_OPTS(struct trace_args),
@@ -37,7 +40,7 @@ static void init(void *args_)
     struct trace_args *a = args_;
     apr_engine_defaults(&a->engine);
     a->engine.on_cpu = "hidden states";
-    a->layer = -1;
+    a->layer = a->inside = -1;
     a->n_values = 8;
 }
 
@@ -47,8 +50,9 @@ struct view {
     struct apr_session *s;
     struct apr_ids ids;
     struct apr_trace t, ref; /* ref.points NULL without a reference */
-    float *logits;           /* [n_vocab]; NULL: not asked for, or not finite */
-    uint32_t n_bad;          /* lines with NaN or Inf */
+    struct apr_inside inside;
+    float *logits;  /* [n_vocab]; NULL: not asked for, or not finite */
+    uint32_t n_bad; /* lines with NaN or Inf */
 };
 
 static double norm_of(const float *x, size_t n)
@@ -79,6 +83,14 @@ static void out_reference(struct apr_out *o, const float *x, const float *ref, s
     apr_out_f64(o, "rel_diff_last", norm_ref > 0 ? sqrt(diff) / norm_ref : (double)NAN);
 }
 
+static void out_values(struct apr_out *o, const struct view *v, const char *key, const float *x, size_t n)
+{
+    size_t n_shown = v->a->n_values && v->a->n_values < n ? (size_t)v->a->n_values : n;
+    apr_out_arr(o, key);
+    for (size_t k = 0; k < n_shown; k++) apr_out_f64(o, NULL, (double)x[k]);
+    apr_out_end(o);
+}
+
 static void out_point(struct apr_out *o, const struct view *v, uint32_t i)
 {
     const struct apr_trace_point *p = &v->t.points[i];
@@ -97,12 +109,25 @@ static void out_point(struct apr_out *o, const struct view *v, uint32_t i)
     apr_out_u64(o, "n_inf", p->stats.n_inf);
     apr_out_u64(o, "n_zero", p->stats.n_zero);
     if (v->ref.points) out_reference(o, p->last, v->ref.points[i].last, n);
-    if (v->a->payload) {
-        size_t n_shown = v->a->n_values && v->a->n_values < n ? (size_t)v->a->n_values : n;
-        apr_out_arr(o, "last_values");
-        for (size_t k = 0; k < n_shown; k++) apr_out_f64(o, NULL, (double)p->last[k]);
+    if (v->a->payload) out_values(o, v, "last_values", p->last, n);
+    apr_out_end(o);
+}
+
+static void out_inside(struct apr_out *o, const struct view *v)
+{
+    apr_out_obj(o, "inside");
+    apr_out_u64(o, "layer", v->inside.i_layer);
+    apr_out_arr(o, "steps");
+    for (size_t i = 0; i < v->inside.n_steps; i++) {
+        const struct apr_inside_step *s = &v->inside.steps[i];
+        apr_out_obj(o, NULL);
+        apr_out_str(o, "name", s->name);
+        apr_out_u64(o, "n_values", s->n);
+        apr_out_f64(o, "l2", norm_of(s->values, s->n));
+        out_values(o, v, "values", s->values, s->n);
         apr_out_end(o);
     }
+    apr_out_end(o);
     apr_out_end(o);
 }
 
@@ -163,6 +188,7 @@ static enum apr_code out_all(struct apr_out *o, const struct view *v, struct apr
     for (uint32_t i = 0; i < v->t.n_points; i++)
         if (v->a->layer < 0 || i == (uint64_t)v->a->layer) out_point(o, v, i);
     apr_out_end(o);
+    if (v->inside.n_steps) out_inside(o, v);
     if (v->logits) TRY(out_next(o, v, e));
     apr_out_u64(o, "anomaly_count", v->n_bad);
     return APR_OK;
@@ -195,7 +221,7 @@ static enum apr_code run_reference(struct view *v, struct apr_session *ref, cons
         return apr_fail(
             e, APR_ELOAD, "%s has %" PRIu32 " layers of %" PRIu32 ", %s has %" PRIu32 " of %" PRIu32,
             v->s->model->path, c->n_layers, c->n_hidden, ref->model->path, r->n_layers, r->n_hidden);
-    return apr_trace_run(&v->ref, ref, v->ids.at, v->ids.n, ctx->arena, e);
+    return apr_trace_run(&v->ref, ref, v->ids.at, v->ids.n, NULL, ctx->arena, e);
 }
 
 static enum apr_code run_model(struct view *v, const struct apr_ctx *ctx, const struct apr_buf *text,
@@ -209,7 +235,12 @@ static enum apr_code run_model(struct view *v, const struct apr_ctx *ctx, const 
         return apr_fail(e, APR_EUSAGE, "--layer: found %" PRId64 ", expected 0 to %" PRIu32, v->a->layer,
                         c->n_layers + 1);
     TRY(apr_prompt_encode(tok, &v->s->model->vocab, (const char *)text->data, text->n_bytes, &v->ids, e));
-    TRY(apr_trace_run(&v->t, v->s, v->ids.at, v->ids.n, ctx->arena, e));
+    if (v->a->inside >= (int64_t)c->n_layers)
+        return apr_fail(e, APR_EUSAGE, "--inside: found %" PRId64 ", expected 0 to %" PRIu32, v->a->inside,
+                        c->n_layers - 1);
+    bool inside = v->a->inside >= 0;
+    if (inside) TRY(apr_inside_init(&v->inside, &v->s->fwd, (uint32_t)v->a->inside, ctx->arena, e));
+    TRY(apr_trace_run(&v->t, v->s, v->ids.at, v->ids.n, inside ? &v->inside : NULL, ctx->arena, e));
     for (uint32_t i = 0; i < v->t.n_points; i++)
         v->n_bad += v->t.points[i].stats.n_nan + v->t.points[i].stats.n_inf > 0;
     if (v->a->payload && !v->n_bad) {
@@ -235,6 +266,8 @@ static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
     if (!from.operand && !from.text && !from.file) from.text = "Hello";
     if (a->layer < -1)
         return apr_fail(e, APR_EUSAGE, "--layer: found %" PRId64 ", expected 0 or more", a->layer);
+    if (a->inside < -1)
+        return apr_fail(e, APR_EUSAGE, "--inside: found %" PRId64 ", expected 0 or more", a->inside);
     apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
     enum apr_code code = apr_prompt_read(&from, &text, e);
     if (code == APR_OK && !text.n_bytes) code = apr_fail(e, APR_EUSAGE, "the prompt is empty");
@@ -253,6 +286,12 @@ static const char details[] =
     "mean, sd, l2, min, max and the counts are over all positions of the prompt; l2_last and the values\n"
     "of --payload are of the last one. The prompt is taken as it is: special tokens in it are parsed, no\n"
     "chat template is applied. NaN or Inf anywhere: the report is printed and the status is 1.\n"
+    "--inside shows what each step of one layer made of the last position, in the order of the computation: "
+    "the\n"
+    "normed inputs, q, k and v before biases and rotation, the rotated query, attention, the gated product "
+    "of the\n"
+    "feed-forward block, what is added to the stream; and key and value as the cache holds them, head by "
+    "head.\n"
     "--reference runs OTHER, of the same shape, on the same tokens: cosine and relative distance\n"
     "|x - y| / |y| show where two files part.\n"
     "\n"
