@@ -254,8 +254,33 @@ LINES
     [[ $stderr == *"NaN or Inf, first in"* ]]
 }
 
+@test "trace --inside: every step of a layer, in any chunk; the stream is what the blocks add" {
+    run -0 --separate-stderr apr trace "$MODEL" "What is it?" --inside 3 --values 0 --exact --payload --json
+    [ "$(jq -c '[.inside.steps[] | [.name, .n_values]]' <<<"$output")" = '[["attn_norm",256],["q",256],["k",128],["v",128],["q_rotated",256],["attention",256],["attn_out",256],["ffn_norm",256],["ffn_gated",768],["ffn_out",256],["k_cached",128],["v_cached",128]]' ]
+    jq -e '(.inside.steps | map({(.name): .values}) | add) as $s | .layers[3].last_values as $before | .layers[4].last_values as $after |
+        [range(256) | $before[.] + $s.attn_out[.] + $s.ffn_out[.] - $after[.] | fabs < 1e-4] | all' <<<"$output"
+    jq -e '.inside | .layer == 3 and ([.steps[] | (([.values[] | . * .] | add | sqrt) / .l2 - 1 | fabs) < 1e-6] | all)' <<<"$output"
+    whole=$(jq -c .inside <<<"$output")
+    run -0 --separate-stderr apr trace "$MODEL" "What is it?" --inside 3 --values 0 --exact --payload --json -b 2 -t 1
+    [ "$(jq -c .inside <<<"$output")" = "$whole" ]
+    run -0 apr trace "$MODEL" "a b c" --inside 0
+    [[ $output == *"k_cached"*"anomaly_count: 0"* ]]
+}
+
+@test "trace --inside: families leave out what they do not have" {
+    families=${APR_SHARED:-../shared}/fixtures/families
+    [ -d "$families/deepseek2" ] || skip "the fixtures are not here: $families"
+    run -0 --separate-stderr apr trace "$families/deepseek2" "a b c" --inside 1 --values 0 --json
+    [ "$(jq -c '[.inside.steps[].name]' <<<"$output")" = '["attn_norm","attn_out","ffn_norm","experts_out","k_cached"]' ]
+    for f in mixtral gemma2 gpt2 phi2 phi3 qwen3; do
+        run -0 --separate-stderr apr trace "$families/$f" "a b c" --inside 0 --values 0 --json
+        echo "$f: $(jq -c '[.inside.steps[].name]' <<<"$output")"
+        jq -e '(.inside.steps | length) >= 11 and ([.inside.steps[] | .l2 > 0 and .n_values == (.values | length)] | all)' <<<"$output"
+    done
+}
+
 @test "trace: misuse" {
-    for args in "--layer 10" "--layer -2" "a --prompt b" "a b" "-c 2 --prompt abcdefghijklmnop"; do
+    for args in "--inside 8" "--inside -2" "--layer 10" "--layer -2" "a --prompt b" "a b" "-c 2 --prompt abcdefghijklmnop"; do
         # shellcheck disable=SC2086 # words
         run --separate-stderr apr trace "$MODEL" $args
         echo "$args -> $status $stderr"
@@ -316,6 +341,14 @@ LINES
         (.decode | has("operations") | not)' <<<"$output"
 }
 
+@test "profile --peer-rate: the ratio to another engine's rate, and its letter" {
+    for peer in 1e-3 1e9; do
+        run -0 --separate-stderr apr profile "$MODEL" --measure 1 -n 4 --perf-grade --peer-rate "$peer" --json
+        jq -e --argjson peer "$peer" '.peer.toks_per_s == $peer and (.peer.ratio * $peer / .decode.toks_per_s - 1 | fabs) < 1e-6' <<<"$output"
+        [ "$(jq -r .peer.grade <<<"$output")" = "$([ "$peer" = 1e9 ] && echo F || echo A+)" ]
+    done
+}
+
 @test "profile -o: a flame graph that is well-formed and shows every phase" {
     run -0 apr profile "$MODEL" --measure 1 -n 2 -o "$T/flame.svg"
     python3 - "$T/flame.svg" <<'PY'
@@ -331,7 +364,7 @@ PY
 }
 
 @test "profile: misuse; other families" {
-    for args in "--ci" "--measure 0" "-n 0" "--threshold 0" "--perf-grade --granular" "--force" "-n 5000"; do
+    for args in "--peer-rate 0" "--peer-rate -1" "--peer-rate inf" "--ci" "--measure 0" "-n 0" "--threshold 0" "--perf-grade --granular" "--force" "-n 5000"; do
         # shellcheck disable=SC2086 # words
         run --separate-stderr apr profile "$MODEL" $args
         echo "$args -> $status $stderr"

@@ -177,13 +177,28 @@ double apr_profile_efficiency(const struct apr_profile_phase *p)
     return p->n_passes ? 100 * roof_s / (double)p->n_passes / (p->latency_ms.p50 * 1e-3) : 0;
 }
 
+struct grade_from {
+    double from;
+    const char *grade;
+};
+#define N_GRADES 5u
+
+static const char *grade_of(const struct grade_from rows[N_GRADES], double x)
+{
+    for (size_t i = 0; i < N_GRADES; i++)
+        if (x >= rows[i].from) return rows[i].grade;
+    return "F";
+}
+
 const char *apr_profile_grade(double efficiency_pct)
 {
-    static const struct {
-        double from;
-        const char *grade;
-    } rows[] = {{80, "A+"}, {50, "A"}, {30, "B"}, {15, "C"}, {5, "D"}};
-    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
-        if (efficiency_pct >= rows[i].from) return rows[i].grade;
-    return "F";
+    static const struct grade_from rows[N_GRADES] = {{80, "A+"}, {50, "A"}, {30, "B"}, {15, "C"}, {5, "D"}};
+    return grade_of(rows, efficiency_pct);
+}
+
+const char *apr_profile_peer_grade(double ratio)
+{
+    static const struct grade_from rows[N_GRADES] = {
+        {2, "A+"}, {1.5, "A"}, {1, "B"}, {0.75, "C"}, {0.5, "D"}};
+    return grade_of(rows, ratio);
 }

@@ -56,5 +56,6 @@ const char *apr_phase_name(enum apr_phase phase);
 double apr_profile_efficiency(const struct apr_profile_phase *p);
 /* A+ from 80 %, A from 50 %, B from 30 %, C from 15 %, D from 5 %, else F. */
 const char *apr_profile_grade(double efficiency_pct);
+const char *apr_profile_peer_grade(double ratio); /* of our rate to another engine's */
 
 #endif

@@ -13,7 +13,7 @@ struct profile_args {
     struct apr_engine_opts engine;
     uint64_t n_warmup, n_measure, n_gen, n_prompt;
     const char *output, *compare;
-    double min_throughput, max_p50, max_p99, threshold;
+    double min_throughput, max_p50, max_p99, threshold, peer_rate;
     bool granular, grade_alone, detect_naive, fail_on_naive, ci, force;
 };
 
@@ -32,6 +32,8 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct profile_args, threshold, "threshold", 0, "PCT",
             "of the roofline: less is naive (default 10)"),
     APR_OPT(struct profile_args, compare, "compare", 0, "OTHER", "profile this model too, side by side"),
+    APR_OPT(struct profile_args, peer_rate, "peer-rate", 0, "N",
+            "tokens a second that another engine decodes of this model: ratio and letter"),
     APR_OPT(struct profile_args, output, "output", 'o', "FILE.svg", "also write a flame graph"),
     APR_OPT(struct profile_args, force, "force", 'f', NULL, "replace an existing FILE.svg"),
     APR_OPT(struct profile_args, ci, "ci", 0, NULL, "answer with the status; needs an --assert option"),
@@ -54,7 +56,7 @@ static void init(void *args_)
     a->n_gen = 32;
     a->n_prompt = 64;
     a->threshold = 10;
-    a->min_throughput = a->max_p50 = a->max_p99 = NAN;
+    a->min_throughput = a->max_p50 = a->max_p99 = a->peer_rate = NAN;
 }
 
 static bool has_asserts(const struct profile_args *a)
@@ -129,6 +131,16 @@ static void out_compare(struct apr_out *o, const struct apr_profile *p, const st
                 p->phases[APR_PHASE_DECODE].toks_per_s / other->phases[APR_PHASE_DECODE].toks_per_s);
 }
 
+static void out_peer(struct apr_out *o, const struct apr_profile *p, double peer_rate)
+{
+    double ratio = p->phases[APR_PHASE_DECODE].toks_per_s / peer_rate;
+    apr_out_obj(o, "peer");
+    apr_out_f64(o, "toks_per_s", peer_rate);
+    apr_out_f64(o, "ratio", ratio);
+    apr_out_str(o, "grade", apr_profile_peer_grade(ratio));
+    apr_out_end(o);
+}
+
 static enum apr_code report(const struct profile_args *a, const struct apr_ctx *ctx,
                             const struct apr_profile *p, const struct apr_profile *other, struct apr_err *e)
 {
@@ -140,6 +152,7 @@ static enum apr_code report(const struct profile_args *a, const struct apr_ctx *
     apr_profile_out(o, p, &view);
     if (a->detect_naive || a->fail_on_naive) n_naive = apr_profile_naive(o, p, a->threshold);
     if (other) out_compare(o, p, other);
+    if (!isnan(a->peer_rate)) out_peer(o, p, a->peer_rate);
     out_asserts(&j, a, p);
     if (a->fail_on_naive && n_naive && j.code == APR_OK)
         j.code = apr_fail(e, APR_ENO,
@@ -192,6 +205,8 @@ static enum apr_code check_args(const struct profile_args *a, struct apr_err *e)
     if (!(a->threshold > 0 && a->threshold <= 100))
         return apr_fail(e, APR_EUSAGE, "--threshold: found %g, expected more than 0 and at most 100",
                         a->threshold);
+    if (!isnan(a->peer_rate) && !(a->peer_rate > 0 && isfinite(a->peer_rate)))
+        return apr_fail(e, APR_EUSAGE, "--peer-rate: found %g, expected more than 0", a->peer_rate);
     if (a->grade_alone && a->granular)
         return apr_fail(e, APR_EUSAGE, "--perf-grade and --granular exclude each other");
     if (a->force && !a->output) return apr_fail(e, APR_EUSAGE, "--force goes with --output FILE.svg");
@@ -226,7 +241,9 @@ static const char details[] =
     "time taken; of a phase, over its median pass. It exceeds 100 % where caches held more of the data than\n"
     "in the measurement.\n"
     "Grade, by the efficiency of decoding: A+ from 80 %, A from 50 %, B from 30 %, C from 15 %, D from 5 %,\n"
-    "F below. --detect-naive names steps of 5 % or more of a phase whose best pass stays below --threshold,\n"
+    "F below; of --peer-rate, by our rate over the other's: A+ from 2, A from 1.5, B from 1, C from 0.75,\n"
+    "D from 0.5, F below. --detect-naive names steps of 5 % or more of a phase whose best pass stays below "
+    "--threshold,\n"
     "and every such step where the kernels in use are not the best of this CPU. An assertion that fails is\n"
     "status 1, after the report.\n"
     "\n"
