@@ -116,6 +116,23 @@ F_PROFILE_008() {
         .gb_per_s > 0 and .efficiency_pct > 0] | length == 5 and all)' <<<"$out"
 }
 
+# The letter follows the ratio to another engine's rate on the same file; llama.cpp stands for Ollama, whose engine it
+# was. Planted fault: a ratio a tenth as large.
+F_PROFILE_010() {
+    local bench=${APR_PEER_BIN:-}/llama-bench spoil='.' found=no peer
+    [ -n "${APR_PEER_BIN:-}" ] && [ -x "$bench" ] && found=yes
+    [ "$found" = yes ] || {
+        echo 'no other engine: set APR_PEER_BIN to the folder of llama-bench'
+        return 77
+    }
+    peer=$(LD_LIBRARY_PATH=$APR_PEER_BIN "$bench" -m "$(q4k_gguf)" -p 0 -n 32 -t "$(nproc)" -ngl 0 -r 3 -o json | jq '.[0].avg_ts') || return 1
+    expect 0 apr profile "$(q4k_gguf)" --measure 3 -n 32 --peer-rate "$peer" --json || return 1
+    [ "$1" = bad ] && spoil='.peer.ratio /= 10'
+    jq -e --argjson peer "$peer" "$spoil"' | .decode.toks_per_s as $ours | .peer.ratio as $r |
+        .peer.toks_per_s == $peer and ($ours / $peer / $r | . > 0.999 and . < 1.001) and .peer.grade ==
+        (if $r >= 2 then "A+" elif $r >= 1.5 then "A" elif $r >= 1 then "B" elif $r >= 0.75 then "C" elif $r >= 0.5 then "D" else "F" end)' <<<"$out"
+}
+
 # Planted fault: the same format twice.
 F_PROFILE_011() {
     local b
