@@ -7,6 +7,7 @@
 #include "../quant/types.h"
 
 #define HALF_NAN 0x7e00u
+#define N_FIT    8u /* blocks that lib/quant fits side by side */
 
 static void store_f32(const struct apr_kern *k, const float *x, void *row, size_t n_dim)
 {
@@ -51,6 +52,24 @@ static void values_f16(const struct apr_kern *k, const struct apr_page *p, const
                        out);
 }
 
+/* Five steps of sums and differences, then 1 / sqrt(32). */
+static void turn_block(float *x)
+{
+    for (int h = 1; h < APR_QK; h *= 2)
+        for (int i = 0; i < APR_QK; i += 2 * h)
+            for (int j = i; j < i + h; j++) {
+                float a = x[j], b = x[j + h];
+                x[j] = a + b;
+                x[j + h] = a - b;
+            }
+    for (int i = 0; i < APR_QK; i++) x[i] *= 0.176776695F;
+}
+
+void apr_page_turn(float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i += APR_QK) turn_block(x + i);
+}
+
 /* Exponents all ones somewhere. */
 static bool has_no_number(const float *x)
 {
@@ -64,11 +83,14 @@ static void store_q8_0(const struct apr_kern *k, const float *x, void *row, size
 {
     (void)k;
     struct apr_block_q8_0 *b = row;
+    float turned[APR_QK];
     for (size_t i = 0; i < n_dim; i += APR_QK, b++) {
-        if (has_no_number(x + i))
+        memcpy(turned, x + i, sizeof turned);
+        turn_block(turned);
+        if (has_no_number(turned))
             *b = (struct apr_block_q8_0){.d = HALF_NAN};
         else
-            apr_q8_0_from_f32(x + i, b, APR_QK, NULL);
+            apr_q8_0_from_f32(turned, b, APR_QK, NULL);
     }
 }
 
@@ -76,17 +98,20 @@ static void store_q4_0(const struct apr_kern *k, const float *x, void *row, size
 {
     (void)k;
     struct apr_block_q4_0 *b = row;
-    bool bad = false;
-    for (size_t i = 0; i < n_dim; i += APR_QK) bad |= has_no_number(x + i);
-    if (!bad) {
-        apr_q4_0_from_f32(x, row, n_dim, NULL);
-        return;
-    }
-    for (size_t i = 0; i < n_dim; i += APR_QK, b++) {
-        if (has_no_number(x + i))
-            *b = (struct apr_block_q4_0){.d = HALF_NAN};
-        else
-            apr_q4_0_from_f32(x + i, b, APR_QK, NULL);
+    float turned[N_FIT * APR_QK], even[N_FIT * APR_QK]; /* all values count alike */
+    for (size_t i = 0; i < N_FIT * APR_QK; i++) even[i] = 1;
+    for (size_t i = 0; i < n_dim; i += N_FIT * APR_QK) {
+        size_t n = n_dim - i < N_FIT * APR_QK ? n_dim - i : N_FIT * APR_QK;
+        bool bad[N_FIT] = {false};
+        memcpy(turned, x + i, n * sizeof *x);
+        apr_page_turn(turned, n);
+        for (size_t j = 0; j < n; j += APR_QK) {
+            bad[j / APR_QK] = has_no_number(turned + j);
+            if (bad[j / APR_QK]) memset(turned + j, 0, APR_QK * sizeof *turned);
+        }
+        apr_q4_0_from_f32(turned, b, n, even);
+        for (size_t j = 0; j < n; j += APR_QK, b++)
+            if (bad[j / APR_QK]) b->d = HALF_NAN;
     }
 }
 
@@ -128,10 +153,10 @@ BLOCKS(q8_0, APR_Q8_0)
 BLOCKS(q4_0, APR_Q4_0)
 
 static const struct apr_page_type types[] = {
-    {APR_F16, "f16", store_f16, scores_f16, values_f16},
-    {APR_Q8_0, "q8_0", store_q8_0, scores_q8_0, values_q8_0},
-    {APR_Q4_0, "q4_0", store_q4_0, scores_q4_0, values_q4_0},
-    {APR_F32, "f32", store_f32, scores_f32, values_f32},
+    {APR_F16, "f16", false, store_f16, scores_f16, values_f16},
+    {APR_Q8_0, "q8_0", true, store_q8_0, scores_q8_0, values_q8_0},
+    {APR_Q4_0, "q4_0", true, store_q4_0, scores_q4_0, values_q4_0},
+    {APR_F32, "f32", false, store_f32, scores_f32, values_f32},
 };
 #define N_TYPES (sizeof types / sizeof types[0])
 

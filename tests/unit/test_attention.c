@@ -67,6 +67,7 @@ static void store(struct apr_cache *c, enum apr_cache_part part, uint32_t i_head
     uint8_t *row = page + pos % APR_PAGE_POS * c->row_bytes[part];
     t->store(apr_kern_at(0), x, row, n);
     apr_quant_of(t->type)->to_f32(row, x, n);
+    if (t->is_turned) apr_page_turn(x, n);
 }
 
 static void fill(struct room *r, size_t i_case, enum apr_type type, struct apr_arena *arena)

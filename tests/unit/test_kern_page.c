@@ -66,6 +66,31 @@ static void table_has_every_type(void **state)
     assert_null(apr_page_type_named(""));
 }
 
+/* The Walsh-Hadamard matrix by its definition: (-1)^popcount(i & j) / sqrt(32). */
+static void turn(const float *from, double *to)
+{
+    for (unsigned i = 0; i < 32; i++) {
+        to[i] = 0;
+        for (unsigned j = 0; j < 32; j++)
+            to[i] += (__builtin_popcount(i & j) % 2 ? -1.0 : 1.0) * (double)from[j];
+        to[i] /= sqrt(32);
+    }
+}
+
+static void turning_is_the_transform_and_its_own_inverse(void **state)
+{
+    (void)state;
+    static float y[96];
+    double want_y[96];
+    fill();
+    memcpy(y, x, sizeof y);
+    for (size_t i = 0; i < 96; i += 32) turn(x + i, want_y + i);
+    apr_page_turn(y, 96);
+    for (size_t i = 0; i < 96; i++) assert_true(fabs(want_y[i] - (double)y[i]) < 1e-5);
+    apr_page_turn(y, 96);
+    for (size_t i = 0; i < 96; i++) assert_true(fabs((double)x[i] - (double)y[i]) < 1e-5);
+}
+
 static void stored_values_are_near(void **state)
 {
     (void)state;
@@ -75,14 +100,16 @@ static void stored_values_are_near(void **state)
         for (int round = 0; round < 200; round++) {
             const struct apr_page_type *t = apr_page_type_at(i);
             float scale = exp2f((float)(round % 24) - 12);
-            for (size_t j = 0; j < 64; j++) x[j] = kern_data_f32(scale);
+            double in[64];
+            for (size_t j = 0; j < 64; j++) in[j] = (double)(x[j] = kern_data_f32(scale));
+            for (size_t j = 0; j < 64 && t->is_turned; j += 32) turn(x + j, in + j);
             struct apr_page p = stored(k, t, 64, 64, 1);
             k->to_f32[t->type](p.rows, back, 64);
             for (size_t j = 0; j < 64; j++) {
                 double max = 0;
-                for (size_t l = j / 32 * 32; l < j / 32 * 32 + 32; l++) max = fmax(max, fabs((double)x[l]));
-                if (fabs((double)back[j] - (double)x[j]) > want[i].err * max + 127 * 0x1p-25)
-                    fail_msg("%s: %g stored as %g (largest %g)", t->name, (double)x[j], (double)back[j], max);
+                for (size_t l = j / 32 * 32; l < j / 32 * 32 + 32; l++) max = fmax(max, fabs(in[l]));
+                if (fabs((double)back[j] - in[j]) > want[i].err * max + 127 * 0x1p-25)
+                    fail_msg("%s: %g stored as %g (largest %g)", t->name, in[j], (double)back[j], max);
             }
         }
 }
@@ -192,9 +219,13 @@ static void zeros_stay(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(table_has_every_type), cmocka_unit_test(stored_values_are_near),
-        cmocka_unit_test(sums_equal_double),    cmocka_unit_test(tables_agree),
-        cmocka_unit_test(bad_values_show),      cmocka_unit_test(zeros_stay),
+        cmocka_unit_test(table_has_every_type),
+        cmocka_unit_test(turning_is_the_transform_and_its_own_inverse),
+        cmocka_unit_test(stored_values_are_near),
+        cmocka_unit_test(sums_equal_double),
+        cmocka_unit_test(tables_agree),
+        cmocka_unit_test(bad_values_show),
+        cmocka_unit_test(zeros_stay),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -134,10 +134,14 @@ static void attend(const struct job *j, const struct tile *w)
     for (size_t t = 0; t < w->n_toks; t++)
         memcpy(w->q + t * w->n_heads * k_dim, j->q + ((w->t0 + t) * n_heads + w->head0) * k_dim,
                w->n_heads * k_dim * sizeof(float));
+    const struct apr_page_type *const *types = j->cache->types.at;
+    if (types[APR_CACHE_K]->is_turned) apr_page_turn(w->q, w->n_toks * w->n_heads * k_dim);
     for_pages(j, w, page_scores);
     soften(j, w);
     memset(w->out, 0, w->n_toks * w->n_heads * v_dim * sizeof(float));
     for_pages(j, w, page_values);
+    if (types[j->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V]->is_turned)
+        apr_page_turn(w->out, w->n_toks * w->n_heads * v_dim);
     for (size_t t = 0; t < w->n_toks; t++)
         memcpy(j->out + ((w->t0 + t) * n_heads + w->head0) * v_dim, w->out + t * w->n_heads * v_dim,
                w->n_heads * v_dim * sizeof(float));

@@ -19,7 +19,9 @@ struct apr_bench_test {
 
 struct apr_bench_row {
     const char *model, *type, *kernels; /* type: of most bytes */
+    const char *k_type, *v_type;        /* of the cache */
     uint64_t n_model_bytes, n_params, n_token_bytes;
+    uint64_t n_cache_bytes; /* of the test's positions */
     uint64_t n_threads, n_chunk;
     double load_s;
     struct apr_bench_test test;

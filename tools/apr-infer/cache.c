@@ -68,6 +68,11 @@ enum apr_code apr_cache_reserve(struct apr_cache *c, size_t n_pos, struct apr_er
     return APR_OK;
 }
 
+uint64_t apr_cache_bytes(const struct apr_cache *c, size_t n_pos)
+{
+    return (uint64_t)c->block_bytes * (n_pos / APR_PAGE_POS + (n_pos % APR_PAGE_POS != 0));
+}
+
 void apr_cache_truncate(struct apr_cache *c, size_t n_pos)
 {
     if (n_pos < c->n_pos) c->n_pos = n_pos;

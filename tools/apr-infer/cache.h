@@ -50,6 +50,8 @@ APR_MUST_USE enum apr_code apr_cache_init(struct apr_cache *c, const struct apr_
 void apr_cache_free(struct apr_cache *c);
 /* Pages for positions < n_pos exist afterwards. Beyond n_max: APR_EUSAGE naming both numbers. */
 APR_MUST_USE enum apr_code apr_cache_reserve(struct apr_cache *c, size_t n_pos, struct apr_err *e);
+/* Memory of so many positions. */
+uint64_t apr_cache_bytes(const struct apr_cache *c, size_t n_pos);
 /* Forgets positions >= n_pos; the memory is kept for the next ones. */
 void apr_cache_truncate(struct apr_cache *c, size_t n_pos);
 /* Page i_block of one head: 16 rows of row_bytes[part]; latent attention: of keys, whatever the part. */

@@ -45,20 +45,39 @@ static enum apr_code check_kind(const struct apr_session *s, unsigned runs, stru
     return APR_OK;
 }
 
+static bool is_plain(const struct apr_cache_types *types, bool exact)
+{
+    const struct apr_cache_types plain = apr_cache_plain(exact);
+    return types->at[APR_CACHE_K] == plain.at[APR_CACHE_K] && types->at[APR_CACHE_V] == plain.at[APR_CACHE_V];
+}
+
 /* Where this model and verb compute; what only the CPU can do is refused elsewhere, not moved silently. */
 static enum apr_code device_of(const struct apr_session *s, const struct apr_engine_opts *o,
-                               const char **device, struct apr_err *e)
+                               const struct apr_cache_types *types, const char **device, struct apr_err *e)
 {
     const char *what = s->kind == APR_RUNS_ENCODER  ? "an encoder"
                        : s->kind == APR_RUNS_SPEECH ? "a speech recognizer"
-                                                    : o->on_cpu;
+                       : o->on_cpu                  ? o->on_cpu
+                       : is_plain(types, o->exact)  ? NULL
+                                                    : apr_cache_opts_given(&o->cache);
     *device = what ? "cpu" : o->device;
     if (!what || !o->device || !strcmp(o->device, "auto") || !strcmp(o->device, "cpu")) return APR_OK;
     return apr_fail(e, APR_EUNAVAIL, "--device %.40s: %s: only the CPU computes this", o->device, what);
 }
 
-static enum apr_code open_text(struct apr_session *s, const struct apr_engine_opts *o, const char *device,
-                               struct apr_err *e)
+static enum apr_code types_of(const struct apr_session *s, const struct apr_engine_opts *o,
+                              struct apr_cache_types *types, struct apr_err *e)
+{
+    const char *given = apr_cache_opts_given(&o->cache);
+    *types = apr_cache_plain(o->exact);
+    if (s->kind == APR_RUNS_TEXT)
+        return apr_cache_types_choose(&o->cache, o->exact, &s->model->config, types, e);
+    return given ? apr_fail(e, APR_EUSAGE, "%s: %s has no cache to choose types for", given, s->model->path)
+                 : APR_OK;
+}
+
+static enum apr_code open_text(struct apr_session *s, const struct apr_engine_opts *o,
+                               const struct apr_cache_types *types, const char *device, struct apr_err *e)
 {
     const struct apr_model *m = s->model;
     s->n_ctx = o->n_ctx ? (size_t)o->n_ctx : m->config.n_ctx_train;
@@ -68,12 +87,13 @@ static enum apr_code open_text(struct apr_session *s, const struct apr_engine_op
     size_t n_batch = o->n_batch < s->n_ctx ? (size_t)o->n_batch : s->n_ctx;
     TRY(apr_forward_open(&s->fwd, &s->checked, s->kern, s->pool, o->exact, n_batch, e));
     TRY(apr_forward_offload(&s->fwd, device, m, s->n_ctx, e));
-    return apr_cache_init(&s->cache, &m->config, apr_cache_plain(o->exact), s->n_ctx, e);
+    return apr_cache_init(&s->cache, &m->config, *types, s->n_ctx, e);
 }
 
 static enum apr_code open_parts(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
                                 const struct apr_ctx *ctx, struct apr_err *e)
 {
+    struct apr_cache_types types;
     const char *device;
     TRY(apr_kern_pick(&s->kern, e));
     TRY(apr_load_model(path, APR_LOAD_RANDOM, &s->model, e));
@@ -81,13 +101,14 @@ static enum apr_code open_parts(struct apr_session *s, const char *path, const s
     if (m->vocab_only) return apr_fail(e, APR_ELOAD, "%s: has a tokenizer but no weights", m->path);
     s->kind = kind_of(&m->config);
     if (m->family) TRY(check_kind(s, o->runs, e));
+    TRY(types_of(s, o, &types, e));
     s->has_lent_pool = o->pool != NULL;
     s->pool = o->pool ? o->pool : apr_pool_open((unsigned)o->n_threads);
     TRY(apr_override_apply(&(struct apr_override){.pre = o->pre, .runs = true}, s->model, e));
     TRY(apr_contract_check(s->model, s->kern, s->pool, !ctx->gated, &s->checked, e));
     if (m->vocab.kind != APR_VOCAB_NONE) TRY(apr_tok_open(&s->tok, &m->vocab, m->path, e));
-    TRY(device_of(s, o, &device, e));
-    if (s->kind == APR_RUNS_TEXT) return open_text(s, o, device, e);
+    TRY(device_of(s, o, &types, &device, e));
+    if (s->kind == APR_RUNS_TEXT) return open_text(s, o, &types, device, e);
     if (o->n_ctx)
         return apr_fail(e, APR_EUSAGE, "--ctx-size: %s has %" PRIu32 " positions, no more and no fewer",
                         m->path, m->config.n_ctx_train);

@@ -7,6 +7,7 @@
 #ifndef APR_INFER_SESSION_H
 #define APR_INFER_SESSION_H
 
+#include "cache_types.h"
 #include "forward.h"
 #include "tok/tok.h"
 #include "tool.h"
@@ -25,6 +26,7 @@ struct apr_engine_opts {
     uint64_t n_batch;   /* tokens of a prefill chunk */
     uint64_t n_ctx;     /* 0 = what the model was trained for */
     bool exact;
+    struct apr_cache_opts cache;
     const char *device;    /* NULL = auto: offload.h */
     const char *on_cpu;    /* what the verb reads that stays on a device ("hidden states"): it computes on the
                               CPU; NULL: anywhere */
@@ -37,6 +39,7 @@ struct apr_engine_opts {
         APR_OPT(type_, engine.n_threads, "jobs", 'j', "N", "the same as --threads"),                         \
         APR_OPT(type_, engine.n_batch, "prefill-chunk", 'b', "N", "tokens computed at once (default 512)"),  \
         APR_OPT(type_, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),          \
+        APR_CACHE_OPTS(type_, engine.cache),                                                                 \
         APR_OPT(type_, engine.device, "device", 0, "NAME", "auto, cpu, cuda or cuda:N (default auto)"),      \
         APR_OPT(type_, engine.pre, "pre", 0, "NAME", "pre-tokenizer of a GGUF that names none"),             \
         APR_OPT(type_, engine.exact, "exact", 0, NULL, "reference mode: F32 activations and cache")

@@ -297,7 +297,9 @@ static enum apr_code with_model(const struct eval_args *a, const struct apr_ctx 
         code = apr_lambada_run(&l, &s, (const char *)text->data, text->n_bytes, a->file, a->n_max, e);
         if (code == APR_OK) code = report_lambada(a, ctx, &s, &l, e);
     } else if (a->against) {
-        code = apr_session_open(&ref, a->against, &a->engine, ctx, e);
+        struct apr_engine_opts engine = a->engine;
+        engine.cache = (struct apr_cache_opts){0}; /* the reference's is plain */
+        code = apr_session_open(&ref, a->against, &engine, ctx, e);
         if (code == APR_OK) {
             code = perplexity(a, ctx, &s, &ref, text, e);
             apr_session_close(&ref);
@@ -336,10 +338,13 @@ static const char details[] =
     "--against: OTHER is the reference, KL(OTHER || MODEL) in nats of each predicted token;\n"
     "top1_agreement is the share of tokens where both find the same token most probable, dp the\n"
     "difference of the probabilities of the token that follows. Both models must have the same\n"
-    "vocabulary and cut the text alike.\n"
+    "vocabulary and cut the text alike. --cache-type is MODEL's; OTHER keeps its cache in f16, so that a "
+    "model\n"
+    "against itself shows what a quantized cache costs.\n"
     "\n"
     "  apr eval model.apr --file wiki.test.raw --dataset wikitext --max-ppl 12\n"
-    "  apr eval q4.gguf --against bf16.gguf --file text --max-kl 0.05 --json\n";
+    "  apr eval q4.gguf --against bf16.gguf --file text --max-kl 0.05 --json\n"
+    "  apr eval m.gguf --against m.gguf --cache-type q8_0 --file text --max-kl 0.001\n";
 
 const struct apr_verb verb_eval = {
     .name = "eval",

@@ -188,6 +188,7 @@ static enum apr_code report_json(const struct apr_session *s, const struct apr_r
     apr_out_str(o, "finish_reason", g->finish);
     apr_sampler_report(sampler, o);
     if (spec) apr_spec_report(spec, o);
+    apr_cache_report(&s->cache, s->cache.n_pos, o);
     apr_out_obj(o, "timings");
     timings(o, s, g, start_s);
     apr_out_end(o);
