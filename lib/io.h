@@ -38,6 +38,8 @@ APR_MUST_USE enum apr_code apr_src_read(struct apr_src *s, void *dst, size_t n, 
 /* Up to n bytes; *n_got is 0 only at the end. */
 APR_MUST_USE enum apr_code apr_src_read_some(struct apr_src *s, void *dst, size_t n, size_t *n_got,
                                              struct apr_err *e);
+/* Reading some now would not wait. */
+bool apr_src_ready(const struct apr_src *s);
 APR_MUST_USE enum apr_code apr_src_skip(struct apr_src *s, uint64_t n, const char *what, struct apr_err *e);
 /* Seekable sources only. Does not move the position. */
 APR_MUST_USE enum apr_code apr_src_pread(struct apr_src *s, uint64_t off, void *dst, size_t n,

@@ -327,6 +327,12 @@ enum apr_code apr_src_read_some(struct apr_src *s, void *dst, size_t n, size_t *
     return APR_OK;
 }
 
+bool apr_src_ready(const struct apr_src *s)
+{
+    struct pollfd now = {.fd = s->fd, .events = POLLIN};
+    return s->i_buf < s->n_buf || s->at_end || s->seekable || poll(&now, 1, 0) != 0;
+}
+
 enum apr_code apr_src_read(struct apr_src *s, void *dst, size_t n, const char *what, struct apr_err *e)
 {
     uint8_t *p = dst;

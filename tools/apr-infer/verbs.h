@@ -5,6 +5,7 @@
 #include "tool.h"
 
 extern const struct apr_verb verb_run;
+extern const struct apr_verb verb_batch;
 extern const struct apr_verb verb_logits;
 extern const struct apr_verb verb_eval;
 extern const struct apr_verb verb_check;

@@ -3,15 +3,28 @@
 
 #include <math.h>
 
+enum apr_code apr_limit_open_shared(struct apr_limit *l, const struct apr_grammar *g,
+                                    const struct apr_trie *trie, size_t n_vocab,
+                                    const struct apr_generation *ends, struct apr_arena *arena,
+                                    struct apr_err *e)
+{
+    *l = (struct apr_limit){.ends = ends, .n_vocab = n_vocab, .n_left = SIZE_MAX};
+    TRY(apr_arena_try(arena, &l->bits, (n_vocab + 63) / 64, sizeof *l->bits, "token mask", e));
+    return apr_matcher_open(&l->matcher, g, trie, e);
+}
+
 enum apr_code apr_limit_open(struct apr_limit *l, const struct apr_grammar *g, const struct apr_tok *tok,
                              const struct apr_vocab *v, size_t n_vocab, const struct apr_generation *ends,
                              struct apr_arena *arena, struct apr_err *e)
 {
-    *l = (struct apr_limit){.ends = ends, .n_vocab = n_vocab, .n_left = SIZE_MAX};
-    TRY(apr_arena_try(arena, &l->bits, (n_vocab + 63) / 64, sizeof *l->bits, "token mask", e));
-    enum apr_code code = apr_trie_of_vocab(&l->trie, tok, v, n_vocab, e);
-    if (code == APR_OK) code = apr_matcher_open(&l->matcher, g, l->trie, e);
-    if (code != APR_OK) apr_limit_close(l);
+    struct apr_trie *trie;
+    *l = (struct apr_limit){0};
+    TRY(apr_trie_of_vocab(&trie, tok, v, n_vocab, e));
+    enum apr_code code = apr_limit_open_shared(l, g, trie, n_vocab, ends, arena, e);
+    if (code == APR_OK)
+        l->trie = trie;
+    else
+        apr_trie_free(trie);
     return code;
 }
 

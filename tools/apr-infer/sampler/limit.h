@@ -14,7 +14,7 @@
 #include "grammar/matcher.h"
 
 struct apr_limit {
-    struct apr_trie *trie;             /* owned */
+    struct apr_trie *trie;             /* owned; NULL: another's */
     struct apr_matcher *matcher;       /* owned */
     const struct apr_generation *ends; /* borrowed: eos_ids */
     size_t n_vocab;
@@ -27,6 +27,11 @@ APR_MUST_USE enum apr_code apr_limit_open(struct apr_limit *l, const struct apr_
                                           const struct apr_tok *tok, const struct apr_vocab *v,
                                           size_t n_vocab, const struct apr_generation *ends,
                                           struct apr_arena *arena, struct apr_err *e);
+/* The same for many texts of one model; trie outlives them. */
+APR_MUST_USE enum apr_code apr_limit_open_shared(struct apr_limit *l, const struct apr_grammar *g,
+                                                 const struct apr_trie *trie, size_t n_vocab,
+                                                 const struct apr_generation *ends, struct apr_arena *arena,
+                                                 struct apr_err *e);
 void apr_limit_close(struct apr_limit *l);
 bool apr_limit_allows(struct apr_limit *l, int32_t id);
 /* Which tokens may come, a bit each in l->bits. None may: APR_EINFER. */

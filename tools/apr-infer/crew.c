@@ -1,0 +1,173 @@
+/* Who gets how much of each step, and what becomes of the logits. */
+#include "crew.h"
+
+#include <string.h>
+
+enum apr_code apr_crew_open(struct apr_crew *c, const struct apr_engine *engine, size_t n_seats,
+                            struct apr_err *e)
+{
+    *c = (struct apr_crew){.engine = engine};
+    apr_arena_init(&c->arena);
+    TRY(apr_arena_try(&c->arena, &c->seats, n_seats, sizeof *c->seats, "sequences", e));
+    TRY(apr_arena_try(&c->arena, &c->turns, n_seats, sizeof *c->turns, "sequences", e));
+    TRY(apr_arena_try(&c->arena, &c->turn_seat, n_seats, sizeof *c->turn_seat, "sequences", e));
+    for (size_t i = 0; i < n_seats; i++)
+        TRY(apr_arena_try(&c->arena, &c->seats[i].logits, engine->n_vocab, sizeof(float), "logits", e));
+    c->n_seats = n_seats;
+    return APR_OK;
+}
+
+void apr_crew_close(struct apr_crew *c)
+{
+    for (size_t i = 0; i < c->n_seats; i++)
+        if (c->seats[i].is_taken) apr_crew_leave(c, &c->seats[i]);
+    apr_arena_free(&c->arena);
+}
+
+bool apr_crew_has_room(const struct apr_crew *c, size_t n_need)
+{
+    if (c->n_taken == c->n_seats) return false;
+    return !c->n_taken || (n_need <= c->engine->n_positions && c->n_need <= c->engine->n_positions - n_need);
+}
+
+struct apr_seat *apr_crew_take(struct apr_crew *c)
+{
+    for (size_t i = 0; i < c->n_seats; i++) {
+        struct apr_seat *s = &c->seats[i];
+        if (s->is_taken) continue;
+        float *logits = s->logits;
+        *s = (struct apr_seat){.is_taken = true, .i_seat = i, .logits = logits};
+        apr_arena_init(&s->arena);
+        c->n_taken++;
+        return s;
+    }
+    return NULL;
+}
+
+enum apr_code apr_crew_admit(struct apr_crew *c, struct apr_seat *seat, size_t n_need, struct apr_err *e)
+{
+    TRY(apr_reply_prompt(&seat->reply, seat->ids.at, seat->ids.n, e));
+    enum apr_code code = c->engine->open(c->engine->ctx, &seat->cache, e);
+    seat->is_running = true;
+    seat->i_age = c->i_age++;
+    seat->n_need = n_need;
+    c->n_need += n_need;
+    c->n_running++;
+    return code;
+}
+
+void apr_crew_leave(struct apr_crew *c, struct apr_seat *seat)
+{
+    if (seat->is_running) {
+        c->engine->close(c->engine->ctx, &seat->cache);
+        c->n_need -= seat->n_need;
+        c->n_running--;
+    }
+    apr_limit_close(&seat->limit);
+    apr_reply_free(&seat->reply);
+    apr_logprobs_free(&seat->logprobs);
+    apr_ids_free(&seat->ids);
+    apr_arena_free(&seat->arena);
+    seat->is_taken = seat->is_running = false;
+    c->n_taken--;
+}
+
+/* ---- a step ------------------------------------------------------------------------------------------- */
+
+static bool is_answering(const struct apr_seat *s)
+{
+    return s->n_fed == s->ids.n;
+}
+
+static void add_turn(struct apr_crew *c, size_t *n_turns, struct apr_seat *s, const int32_t *ids, size_t n,
+                     bool wants)
+{
+    c->turn_seat[*n_turns] = s->i_seat;
+    c->turns[*n_turns] =
+        (struct apr_turn){.cache = &s->cache, .ids = ids, .n = n, .logits = wants ? s->logits : NULL};
+    ++*n_turns;
+}
+
+/* The seat that waits longest of those whose prompt is not computed and that are younger than i_age. */
+static struct apr_seat *next_prompt(struct apr_crew *c, size_t i_age)
+{
+    struct apr_seat *best = NULL;
+    for (size_t i = 0; i < c->n_seats; i++) {
+        struct apr_seat *s = &c->seats[i];
+        if (!s->is_running || s->is_over || is_answering(s) || s->i_age < i_age) continue;
+        if (!best || s->i_age < best->i_age) best = s;
+    }
+    return best;
+}
+
+static size_t plan(struct apr_crew *c)
+{
+    size_t n_turns = 0, n_free = c->engine->n_batch;
+    for (size_t i = 0; i < c->n_seats; i++) {
+        struct apr_seat *s = &c->seats[i];
+        if (!s->is_running || s->is_over || !is_answering(s) || !n_free) continue;
+        add_turn(c, &n_turns, s, &s->next, 1, true);
+        n_free--;
+        c->n_reply_toks++;
+    }
+    struct apr_seat *s = next_prompt(c, 0);
+    for (; s && n_free; s = next_prompt(c, s->i_age + 1)) {
+        size_t n = s->ids.n - s->n_fed;
+        if (n > n_free) n = n_free;
+        add_turn(c, &n_turns, s, s->ids.at + s->n_fed, n, n == s->ids.n - s->n_fed);
+        n_free -= n;
+        c->n_prompt_toks += n;
+    }
+    return n_turns;
+}
+
+static enum apr_code end_seat(struct apr_seat *s, struct apr_err *e)
+{
+    s->is_over = true;
+    return apr_reply_end(&s->reply, e);
+}
+
+static enum apr_code choose(struct apr_crew *c, struct apr_turn *t, struct apr_seat *s)
+{
+    size_t n_room = c->engine->n_ctx - s->cache.n_pos;
+    if (t->code != APR_OK) return s->err = t->err, t->code;
+    TRY(apr_reply_next(&s->reply, t->logits, n_room, &s->next, &s->err));
+    if (s->has_logprobs) TRY(apr_logprobs_add(&s->logprobs, t->logits, c->engine->n_vocab, s->next, &s->err));
+    return s->reply.is_over || !n_room ? end_seat(s, &s->err) : APR_OK;
+}
+
+static void take_logits(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+{
+    struct apr_crew *c = ctx;
+    (void)i_thread;
+    for (size_t i = i_begin; i < i_end; i++) {
+        struct apr_seat *s = &c->seats[c->turn_seat[i]];
+        if (!c->turns[i].logits) continue;
+        s->code = choose(c, &c->turns[i], s);
+        if (s->code != APR_OK) s->is_over = true;
+    }
+}
+
+enum apr_code apr_crew_step(struct apr_crew *c, struct apr_err *e)
+{
+    size_t n_turns = plan(c);
+    if (!n_turns) return APR_OK;
+    TRY(c->engine->step(c->engine->ctx, c->turns, n_turns, e));
+    c->n_steps++;
+    for (size_t i = 0; i < n_turns; i++) {
+        struct apr_seat *s = &c->seats[c->turn_seat[i]];
+        if (!is_answering(s)) s->n_fed += c->turns[i].n;
+    }
+    if (c->engine->pool && n_turns > 1)
+        apr_parallel_for(c->engine->pool, n_turns, 1, take_logits, c);
+    else
+        take_logits(c, 0, n_turns, 0);
+    return APR_OK;
+}
+
+struct apr_seat *apr_crew_finished(struct apr_crew *c)
+{
+    for (size_t i = 0; i < c->n_seats; i++)
+        if (c->seats[i].is_running && c->seats[i].is_over) return &c->seats[i];
+    return NULL;
+}

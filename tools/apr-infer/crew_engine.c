@@ -1,0 +1,65 @@
+/* Steps of a crew on the forward pass. */
+#include "crew_engine.h"
+
+#include "ckd.h"
+#include "room.h"
+
+static enum apr_code open_cache(void *ctx, struct apr_cache *cache, struct apr_err *e)
+{
+    struct apr_crew_engine *ce = ctx;
+    return apr_cache_init(cache, &ce->s->model->config, ce->s->cache.types, ce->s->n_ctx, e);
+}
+
+static void close_cache(void *ctx, struct apr_cache *cache)
+{
+    (void)ctx;
+    apr_cache_free(cache);
+}
+
+static enum apr_code step(void *ctx, struct apr_turn *turns, size_t n_turns, struct apr_err *e)
+{
+    struct apr_crew_engine *ce = ctx;
+    struct apr_forward *f = &ce->s->fwd;
+    for (size_t i = 0; i < n_turns; i++) {
+        struct apr_turn *t = &turns[i];
+        TRY(apr_forward_prompt(f, t->cache, t->ids, t->n, e));
+        if (t->logits) t->code = apr_forward_logits(f, f->n_toks - 1, 1, t->logits, &t->err);
+    }
+    return APR_OK;
+}
+
+/* Positions that half of the free memory holds: blocks are made as sequences grow, so no more is taken than
+ * is used. */
+static size_t positions_of(const struct apr_session *s, size_t n_seats)
+{
+    size_t n_all, n_pos_bytes = s->cache.block_bytes / APR_PAGE_POS;
+    uint64_t n_free = apr_memory_available() / 2;
+    if (s->fwd.offload || ckd_mul(&n_all, n_seats, s->n_ctx)) return s->n_ctx;
+    size_t n_fit = n_free && n_pos_bytes ? (size_t)(n_free / n_pos_bytes) : n_all;
+    size_t n = n_fit < n_all ? n_fit : n_all;
+    return n > s->n_ctx ? n : s->n_ctx;
+}
+
+enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_session *s, size_t n_seats,
+                                   struct apr_err *e)
+{
+    (void)e;
+    *ce = (struct apr_crew_engine){.s = s};
+    ce->engine = (struct apr_engine){
+        .ctx = ce,
+        .n_batch = s->fwd.n_batch,
+        .n_vocab = s->model->config.n_vocab,
+        .n_ctx = s->n_ctx,
+        .n_positions = positions_of(s, n_seats),
+        .pool = s->pool,
+        .open = open_cache,
+        .close = close_cache,
+        .step = step,
+    };
+    return APR_OK;
+}
+
+void apr_crew_engine_close(struct apr_crew_engine *ce)
+{
+    *ce = (struct apr_crew_engine){0};
+}

@@ -1,0 +1,23 @@
+/* A session as the engine of a crew.
+ *
+ *     struct apr_crew_engine ce; TRY(apr_crew_engine_open(&ce, &session, n_seats, e));
+ *     TRY(apr_crew_open(&crew, &ce.engine, n_seats, e)); ... apr_crew_close(&crew);
+ * apr_crew_engine_close(&ce);
+ */
+#ifndef APR_INFER_CREW_ENGINE_H
+#define APR_INFER_CREW_ENGINE_H
+
+#include "crew.h"
+#include "session.h"
+
+struct apr_crew_engine {
+    struct apr_engine engine;
+    struct apr_session *s; /* borrowed; its own cache is not used */
+};
+
+/* Positions for all are bounded by what n_seats can fill and by half of the memory that is free. */
+APR_MUST_USE enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_session *s,
+                                                size_t n_seats, struct apr_err *e);
+void apr_crew_engine_close(struct apr_crew_engine *ce);
+
+#endif
