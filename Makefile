@@ -109,9 +109,11 @@ cuda: $(BINDIR)/apr-cuda.so
 gen: $(GEN)
 # Programs that measure; they print and never judge.
 BENCHES := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/bench_*.c))
+BENCH_OBJ_bench_speculate = $(filter-out %/main.o,$(foreach o,$(call tool_obj,apr-infer),$(if $(findstring /verb_,$(o)),,$(o))))
+$(O)/bench/bench_speculate: $(BENCH_OBJ_bench_speculate)
 $(BENCHES): $(O)/bench/%: $(O)/tests/bench/%.o $(O)/libapr.a
 	@mkdir -p $(@D)
-	$(CC) $(LDFLAGS) -o $@ $< $(O)/libapr.a $(LIBS)
+	$(CC) $(LDFLAGS) -o $@ $< $(BENCH_OBJ_$*) $(O)/libapr.a $(LIBS)
 bench: $(BENCHES)
 
 # Preloaded by tests/cli/torture.bats.
