@@ -189,7 +189,7 @@ static enum apr_code read_parts(struct apr_model *m, const struct apr_tensor *t,
 {
     const uint64_t part_bytes = t->n_bytes / t->dims[0];
     while (n) {
-        const struct apr_part *p = &t->parts[off / part_bytes];
+        const struct apr_tensor_part *p = &t->parts[off / part_bytes];
         const uint64_t in = off % part_bytes;
         const size_t n_now = part_bytes - in < n ? (size_t)(part_bytes - in) : n;
         TRY(apr_src_pread(m->files[p->i_file].src, p->off_file + in, dst, n_now, t->name, e));
@@ -214,7 +214,7 @@ static enum apr_code map_turned(struct apr_model *m, struct apr_tensor *t, struc
 static enum apr_code map_parts(struct apr_model *m, struct apr_tensor *t, const uint8_t *const *base,
                                struct apr_err *e)
 {
-    struct apr_part *parts;
+    struct apr_tensor_part *parts;
     if (t->parts[0].data) return APR_OK;
     TRY(apr_arena_try(&m->arena, &parts, (size_t)t->dims[0], sizeof *parts, t->name, e));
     memcpy(parts, t->parts, (size_t)t->dims[0] * sizeof *parts);

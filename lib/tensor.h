@@ -24,7 +24,7 @@ enum apr_packing {
 };
 
 /* One matrix of a stack that the files hold apart (experts of a checkpoint). */
-struct apr_part {
+struct apr_tensor_part {
     uint32_t i_file;
     uint64_t off_file;
     const uint8_t *data; /* NULL until apr_model_map */
@@ -42,7 +42,7 @@ struct apr_tensor {
     uint32_t i_file;     /* index into apr_model.files */
     uint64_t off_file;   /* of the first data byte in that file; for a stream, from its start */
     const uint8_t *data; /* NULL until apr_model_map, and where parts are set: see apr_tensor_part */
-    const struct apr_part
+    const struct apr_tensor_part
         *parts; /* [dims[0]], one after the other the tensor's data; NULL: all is at off_file */
     const struct apr_view *view; /* bytes are made from others' (view.h); NULL: they are in the file */
     bool is_turned; /* the file holds the matrix transposed; the tensor is as dims say. Not with parts */

@@ -115,7 +115,7 @@ static enum apr_code stack_layer(const struct stack *s, uint32_t layer, struct a
                                  struct apr_err *e)
 {
     char name[APR_MAX_NAME_BYTES];
-    struct apr_part *parts;
+    struct apr_tensor_part *parts;
     bool is_whole = true;
     TRY(apr_arena_try(&s->m->arena, &parts, s->n, sizeof *parts, "the parts of a stack", e));
     *out = *part_at(s, layer, 0);
@@ -128,7 +128,7 @@ static enum apr_code stack_layer(const struct stack *s, uint32_t layer, struct a
         return apr_fail(e, APR_EFORMAT, "%s: %s: sizes overflow", s->m->path, out->name);
     for (uint32_t i = 0; i < s->n; i++) {
         struct apr_tensor *t = part_at(s, layer, i);
-        parts[i] = (struct apr_part){.i_file = t->i_file, .off_file = t->off_file};
+        parts[i] = (struct apr_tensor_part){.i_file = t->i_file, .off_file = t->off_file};
         is_whole = is_whole && t->i_file == out->i_file && t->off_file == out->off_file + i * t->n_bytes;
     }
     for (uint32_t i = 0; i < s->n; i++)

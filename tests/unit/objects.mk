@@ -1,13 +1,13 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
-forward_parts := forward attention_block mla_block moe_block rope attention linear strips weights bind cache offload
+forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention linear strips weights bind cache offload
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
-UNIT_OBJ_test_cache    := $(call infer_obj,cache)
+UNIT_OBJ_test_cache    := $(call infer_obj,cache cache_blocks)
 UNIT_OBJ_test_sample   := $(sampler_obj)
 UNIT_OBJ_test_grammar_schema := $(sampler_obj)
 UNIT_OBJ_test_sampler  := $(sampler_obj)
 UNIT_OBJ_test_forward  := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/ref_forward.o
-UNIT_OBJ_test_attention := $(call infer_obj,attention cache)
+UNIT_OBJ_test_attention := $(call infer_obj,attention cache cache_blocks)
 UNIT_OBJ_test_rope     := $(call infer_obj,rope)
 UNIT_OBJ_test_linear   := $(call infer_obj,linear strips)
 UNIT_OBJ_test_reply    := $(call infer_obj,reply) $(sampler_obj)

@@ -38,6 +38,7 @@ static bool is_possible(size_t i_case, enum apr_type type)
 
 struct room {
     struct apr_attn_shape shape;
+    struct apr_blocks blocks;
     struct apr_cache cache;
     float *q;     /* [N_POS, n_heads, k_dim] */
     float *k, *v; /* [N_POS, n_heads_kv, dim] as stored */
@@ -62,9 +63,9 @@ static float *floats(struct apr_arena *arena, size_t n, uint64_t *seed)
 static void store(struct apr_cache *c, enum apr_cache_part part, uint32_t i_head, size_t pos, float *x,
                   size_t n)
 {
-    const struct apr_page_type *t = c->types.at[part];
+    const struct apr_page_type *t = c->blocks->types.at[part];
     uint8_t *page = apr_cache_page(c, part, LAYER, i_head, pos / APR_PAGE_POS);
-    uint8_t *row = page + pos % APR_PAGE_POS * c->row_bytes[part];
+    uint8_t *row = page + pos % APR_PAGE_POS * c->blocks->row_bytes[part];
     t->store(apr_kern_at(0), x, row, n);
     apr_quant_of(t->type)->to_f32(row, x, n);
     if (t->is_turned) apr_page_turn(x, n);
@@ -89,7 +90,8 @@ static void fill(struct room *r, size_t i_case, enum apr_type type, struct apr_a
     assert_int_equal(s->v_dim, cases[i_case].v_dim);
     const struct apr_page_type *t = apr_page_type_of(type);
     const struct apr_cache_types both = {{t, t}};
-    assert_int_equal(apr_cache_init(&r->cache, &cfg, both, N_POS, &e), APR_OK);
+    assert_int_equal(apr_blocks_init(&r->blocks, &cfg, both, N_POS, &e), APR_OK);
+    assert_int_equal(apr_cache_init(&r->cache, &r->blocks, N_POS, &e), APR_OK);
     assert_int_equal(apr_cache_reserve(&r->cache, N_POS, &e), APR_OK);
     r->q = floats(arena, N_POS * s->n_heads * s->k_dim, &seed);
     r->k = floats(arena, N_POS * s->n_heads_kv * s->k_dim, &seed);
@@ -147,11 +149,9 @@ static void run(struct room *r, size_t window, unsigned n_threads, size_t n_chun
     struct apr_attn_room room = {.arena = &arena};
     for (size_t t = 0; t < N_POS; t += n_chunk) {
         size_t n = N_POS - t < n_chunk ? N_POS - t : n_chunk;
-        const struct apr_attn_span span = {t, n, window};
+        struct apr_attn_span span = {.cache = &r->cache, .row0 = t, .pos0 = t, .n_toks = n};
         assert_int_equal(apr_attention_room(&room, &c, &r->shape, t + n, &e), APR_OK);
-        apr_attention(&room, &c, &r->shape, &r->cache, LAYER, &span,
-                      r->q + t * r->shape.n_heads * r->shape.k_dim,
-                      r->out + t * r->shape.n_heads * r->shape.v_dim);
+        apr_attention(&room, &c, &r->shape, &(struct apr_attn_call){LAYER, window, &span, 1, r->q, r->out});
     }
     apr_arena_free(&arena);
     apr_pool_close(pool);
@@ -175,6 +175,7 @@ static void equals_plain_loops(void **state)
             worst = fmax(worst, fabs((double)r.out[k] - r.want[k]));
         if (worst > 1e-5) fail_msg("case %zu, %s: %g", i_case, apr_type_name(type), worst);
         apr_cache_free(&r.cache);
+        apr_blocks_free(&r.blocks);
         apr_arena_free(&arena);
     }
 }
@@ -203,6 +204,7 @@ static void bits_do_not_depend_on_the_split(void **state)
             if (memcmp(want, r.out, n_bytes) != 0) fail_msg("case %zu, way %zu", i_case, j);
         }
         apr_cache_free(&r.cache);
+        apr_blocks_free(&r.blocks);
         apr_arena_free(&arena);
     }
 }
@@ -229,6 +231,7 @@ static void the_unseen_does_not_matter(void **state)
     run(&r, window, 2, 16);
     assert_memory_equal(want, r.out + t * n, n * sizeof *want);
     apr_cache_free(&r.cache);
+    apr_blocks_free(&r.blocks);
     apr_arena_free(&arena);
 }
 

@@ -55,6 +55,7 @@ static enum apr_code take(void *ctx, size_t i_tok, size_t n_rows, const float *l
 static void compute(struct apr_model *m, const struct prompt *p, bool exact, float *out)
 {
     struct apr_forward f;
+    struct apr_blocks blocks;
     struct apr_cache cache;
     struct apr_err e = {0};
     const struct apr_kern *kern;
@@ -63,9 +64,11 @@ static void compute(struct apr_model *m, const struct prompt *p, bool exact, flo
     struct rows rows = {out, m->config.n_vocab};
     assert_int_equal(apr_kern_pick(&kern, &e), APR_OK);
     if (apr_forward_open(&f, &checked, kern, pool, exact, 32, &e) != APR_OK) fail_msg("%s", e.text);
-    assert_int_equal(apr_cache_init(&cache, &m->config, apr_cache_plain(exact), MAX_TOKS, &e), APR_OK);
+    assert_int_equal(apr_blocks_init(&blocks, &m->config, apr_cache_plain(exact), MAX_TOKS, &e), APR_OK);
+    assert_int_equal(apr_cache_init(&cache, &blocks, MAX_TOKS, &e), APR_OK);
     assert_int_equal(apr_forward_all_logits(&f, &cache, p->ids, p->n, take, &rows, &e), APR_OK);
     apr_cache_free(&cache);
+    apr_blocks_free(&blocks);
     apr_forward_close(&f);
     apr_pool_close(pool);
 }

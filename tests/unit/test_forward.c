@@ -96,16 +96,19 @@ static enum apr_code take(void *ctx, size_t i_tok, size_t n_rows, const float *r
 static void compute(struct apr_model *m, const struct how *how)
 {
     struct apr_forward f;
+    struct apr_blocks blocks;
     struct apr_cache cache;
     struct apr_err e = {0};
     struct apr_checked_model checked = {.model = m};
     struct apr_pool *pool = apr_pool_open(how->n_threads);
     if (apr_forward_open(&f, &checked, how->kern, pool, how->exact, how->n_batch, &e) != APR_OK)
         fail_msg("%s", e.text);
-    assert_int_equal(apr_cache_init(&cache, &m->config, apr_cache_plain(how->exact), 64, &e), APR_OK);
+    assert_int_equal(apr_blocks_init(&blocks, &m->config, apr_cache_plain(how->exact), 64, &e), APR_OK);
+    assert_int_equal(apr_cache_init(&cache, &blocks, 64, &e), APR_OK);
     memset(logits, 0, sizeof logits);
     assert_int_equal(apr_forward_all_logits(&f, &cache, ids, N_TOKS, take, NULL, &e), APR_OK);
     apr_cache_free(&cache);
+    apr_blocks_free(&blocks);
     apr_forward_close(&f);
     apr_pool_close(pool);
 }
@@ -198,17 +201,20 @@ static void bad_models_and_tokens_are_refused(void **state)
     (void)state;
     struct apr_model *m = model_make(APR_F32, false);
     struct apr_forward f;
+    struct apr_blocks blocks;
     struct apr_cache cache;
     struct apr_err e = {0};
     struct apr_checked_model checked = {.model = m};
     struct apr_pool *pool = apr_pool_open(1);
     assert_int_equal(apr_forward_open(&f, &checked, &apr_kern_scalar, pool, false, 8, &e), APR_OK);
-    assert_int_equal(apr_cache_init(&cache, &m->config, apr_cache_plain(false), 8, &e), APR_OK);
+    assert_int_equal(apr_blocks_init(&blocks, &m->config, apr_cache_plain(false), 8, &e), APR_OK);
+    assert_int_equal(apr_cache_init(&cache, &blocks, 8, &e), APR_OK);
     const int32_t outside[] = {99, -1};
     for (size_t i = 0; i < 2; i++)
         assert_int_equal(apr_forward_chunk(&f, &cache, &outside[i], 1, &e), APR_EUSAGE);
     assert_int_equal(apr_forward_prompt(&f, &cache, ids, 9, &e), APR_EUSAGE);
     apr_cache_free(&cache);
+    apr_blocks_free(&blocks);
     apr_forward_close(&f);
 
     struct apr_tensor *t = (struct apr_tensor *)(uintptr_t)apr_model_role(m, APR_ROLE_DOWN, 1);
@@ -230,6 +236,7 @@ static void nan_is_an_error_with_its_position(void **state)
     (void)state;
     struct apr_model *m = model_make(APR_F32, false);
     struct apr_forward f;
+    struct apr_blocks blocks;
     struct apr_cache cache;
     struct apr_err e = {0};
     struct apr_checked_model checked = {.model = m};
@@ -238,10 +245,12 @@ static void nan_is_an_error_with_its_position(void **state)
     embed[5 * config.n_hidden + 3] = NAN;
     int32_t seq[] = {1, 2, 5};
     assert_int_equal(apr_forward_open(&f, &checked, &apr_kern_scalar, pool, false, 8, &e), APR_OK);
-    assert_int_equal(apr_cache_init(&cache, &m->config, apr_cache_plain(false), 8, &e), APR_OK);
+    assert_int_equal(apr_blocks_init(&blocks, &m->config, apr_cache_plain(false), 8, &e), APR_OK);
+    assert_int_equal(apr_cache_init(&cache, &blocks, 8, &e), APR_OK);
     assert_int_equal(apr_forward_all_logits(&f, &cache, seq, 3, take, NULL, &e), APR_EINFER);
     assert_non_null(strstr(e.text, "token 2"));
     apr_cache_free(&cache);
+    apr_blocks_free(&blocks);
     apr_forward_close(&f);
     apr_pool_close(pool);
     apr_model_close(m);

@@ -33,7 +33,7 @@ static void plain_angles(void **state)
     (void)state;
     struct apr_rope rope = plain();
     struct apr_rope_table t = make(&rope, false);
-    apr_rope_at(&t, 100, N_TOKS, 108);
+    apr_rope_at(&t, 0, 100, N_TOKS, 108);
     for (size_t k = 0; k < N_TOKS; k++)
         for (size_t i = 0; i < N_HALF; i++) {
             double angle = (double)(100 + k) / pow(10000, 2.0 * (double)i / N_DIMS);
@@ -56,8 +56,8 @@ static void both_orders(void **state)
         b[2 * i + 1] = a[i + N_HALF];
     }
     memcpy(b + N_DIMS, a + N_DIMS, 3 * sizeof *a);
-    apr_rope_at(&half, 77, N_TOKS, 85);
-    apr_rope_at(&pairs, 77, N_TOKS, 85);
+    apr_rope_at(&half, 0, 77, N_TOKS, 85);
+    apr_rope_at(&pairs, 0, 77, N_TOKS, 85);
     apr_rope_head(&half, &apr_kern_scalar, 5, a);
     apr_rope_head(&pairs, &apr_kern_scalar, 5, b);
     for (size_t i = 0; i < N_HALF; i++) {
@@ -117,7 +117,7 @@ static void llama3_and_yarn_bands(void **state)
     assert_true(fabs(make(&yarn, false).scale - 1) < 1e-12);
     yarn.attn_factor = 1.25; /* what is given wins */
     struct apr_rope_table t = make(&yarn, false);
-    apr_rope_at(&t, 0, 1, 1);
+    apr_rope_at(&t, 0, 0, 1, 1);
     assert_true(t.cos[0] == 1.25f && t.sin[0] == 0);
 }
 
@@ -127,10 +127,10 @@ static void dynamic_depends_on_the_length(void **state)
     struct apr_rope base = plain(), dynamic = plain();
     dynamic.scaling = APR_ROPE_DYNAMIC;
     struct apr_rope_table a = make(&base, false), b = make(&dynamic, false);
-    apr_rope_at(&a, 7, 1, 1024);
-    apr_rope_at(&b, 7, 1, 1024); /* inside the context: plain */
+    apr_rope_at(&a, 0, 7, 1, 1024);
+    apr_rope_at(&b, 0, 7, 1, 1024); /* inside the context: plain */
     assert_memory_equal(a.cos, b.cos, N_HALF * sizeof(float));
-    apr_rope_at(&b, 7, 1, 4096);
+    apr_rope_at(&b, 0, 7, 1, 4096);
     assert_true(b.cos[0] == a.cos[0]);                  /* the fastest pair keeps its frequency */
     assert_true(b.sin[N_HALF - 1] < a.sin[N_HALF - 1]); /* the slowest one turns less: by 4 * 4 - 3 = 13 */
     double by = (double)a.sin[N_HALF - 1] / (double)b.sin[N_HALF - 1];
@@ -179,7 +179,7 @@ static void divisors_and_none(void **state)
     for (size_t i = 0; i < N_HALF; i++)
         assert_true(fabs(t.inv_freq[i] * (1 + (double)i) / a.inv_freq[i] - 1) < 1e-14);
     t = make(&none, false);
-    apr_rope_at(&t, 9, N_TOKS, 100);
+    apr_rope_at(&t, 0, 9, N_TOKS, 100);
     apr_rope_head(&t, &apr_kern_scalar, 3, x);
     assert_true(x[0] == 1 && x[1] == 2 && x[2] == 3);
 }

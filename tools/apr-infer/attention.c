@@ -15,22 +15,18 @@ struct job {
     const struct apr_attn_room *room;
     const struct apr_compute *c;
     const struct apr_attn_shape *shape;
-    const struct apr_cache *cache;
-    uint32_t i_layer;
-    struct apr_attn_span span;
-    const float *q;
-    float *out;
-    size_t n_tile_toks; /* tokens of a tile */
-    uint32_t n_parts;   /* the group of query heads of one KV head is split into so many */
-    uint32_t n_group;   /* heads of a part, the last may have fewer */
+    const struct apr_attn_call *call;
+    uint32_t n_parts; /* the group of query heads of one KV head is split into so many */
+    uint32_t n_group; /* heads of a part, the last may have fewer */
 };
 
 /* One unit of work: tokens [t0, t0 + n_toks), query heads [head0, head0 + n_heads) of KV head i_kv. Rows of
  * q, out and scores are (token, head), head fastest; column 0 of scores is the first position of page block0.
  */
 struct tile {
-    size_t t0, n_toks, pos0; /* pos0: position of token t0 */
-    size_t block0;           /* the first page that token t0 sees */
+    const struct apr_cache *cache;
+    size_t row0, n_toks, pos0; /* of token t0: its row of the call's q and out, its position */
+    size_t block0;             /* the first page that token t0 sees */
     uint32_t i_kv, head0, n_heads;
     float *scores; /* [n_toks * n_heads, s_stride] */
     size_t s_stride;
@@ -46,7 +42,7 @@ static size_t round_up(size_t n, size_t multiple)
 /* First position that the token at pos sees. */
 static size_t first_seen(const struct job *j, size_t pos)
 {
-    size_t window = j->span.window;
+    size_t window = j->call->window;
     return window && pos + 1 > window ? pos + 1 - window : 0;
 }
 
@@ -59,9 +55,9 @@ struct piece {
 static struct apr_page page_of(const struct job *j, const struct tile *w, const struct piece *p,
                                enum apr_cache_part part, size_t n_dim)
 {
-    const struct apr_cache *c = j->cache;
-    const uint8_t *page = apr_cache_page(c, part, j->i_layer, w->i_kv, p->i_block);
-    return (struct apr_page){page + p->begin * c->row_bytes[part], c->row_bytes[part], p->end - p->begin,
+    const struct apr_blocks *b = w->cache->blocks;
+    const uint8_t *page = apr_cache_page(w->cache, part, j->call->i_layer, w->i_kv, p->i_block);
+    return (struct apr_page){page + p->begin * b->row_bytes[part], b->row_bytes[part], p->end - p->begin,
                              n_dim};
 }
 
@@ -69,8 +65,8 @@ static void page_scores(const struct job *j, const struct tile *w, const struct 
 {
     const struct apr_page k = page_of(j, w, p, APR_CACHE_K, j->shape->k_dim);
     float *s = w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
-    j->cache->types.at[APR_CACHE_K]->scores(j->c->kern, &k, w->q + p->row0 * k.n_dim, p->n_rows,
-                                            j->shape->scale, s, w->s_stride, w->room);
+    w->cache->blocks->types.at[APR_CACHE_K]->scores(j->c->kern, &k, w->q + p->row0 * k.n_dim, p->n_rows,
+                                                    j->shape->scale, s, w->s_stride, w->room);
 }
 
 static void page_values(const struct job *j, const struct tile *w, const struct piece *p)
@@ -78,8 +74,8 @@ static void page_values(const struct job *j, const struct tile *w, const struct 
     enum apr_cache_part part = j->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
     const struct apr_page v = page_of(j, w, p, part, j->shape->v_dim);
     const float *s = w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
-    j->cache->types.at[part]->values(j->c->kern, &v, s, w->s_stride, p->n_rows, w->out + p->row0 * v.n_dim,
-                                     w->room);
+    w->cache->blocks->types.at[part]->values(j->c->kern, &v, s, w->s_stride, p->n_rows,
+                                             w->out + p->row0 * v.n_dim, w->room);
 }
 
 typedef void page_fn(const struct job *j, const struct tile *w, const struct piece *p);
@@ -132,9 +128,9 @@ static void attend(const struct job *j, const struct tile *w)
 {
     size_t k_dim = j->shape->k_dim, v_dim = j->shape->v_dim, n_heads = j->shape->n_heads;
     for (size_t t = 0; t < w->n_toks; t++)
-        memcpy(w->q + t * w->n_heads * k_dim, j->q + ((w->t0 + t) * n_heads + w->head0) * k_dim,
+        memcpy(w->q + t * w->n_heads * k_dim, j->call->q + ((w->row0 + t) * n_heads + w->head0) * k_dim,
                w->n_heads * k_dim * sizeof(float));
-    const struct apr_page_type *const *types = j->cache->types.at;
+    const struct apr_page_type *const *types = w->cache->blocks->types.at;
     if (types[APR_CACHE_K]->is_turned) apr_page_turn(w->q, w->n_toks * w->n_heads * k_dim);
     for_pages(j, w, page_scores);
     soften(j, w);
@@ -143,7 +139,7 @@ static void attend(const struct job *j, const struct tile *w)
     if (types[j->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V]->is_turned)
         apr_page_turn(w->out, w->n_toks * w->n_heads * v_dim);
     for (size_t t = 0; t < w->n_toks; t++)
-        memcpy(j->out + ((w->t0 + t) * n_heads + w->head0) * v_dim, w->out + t * w->n_heads * v_dim,
+        memcpy(j->call->out + ((w->row0 + t) * n_heads + w->head0) * v_dim, w->out + t * w->n_heads * v_dim,
                w->n_heads * v_dim * sizeof(float));
 }
 
@@ -153,19 +149,35 @@ static size_t page_floats(const struct apr_attn_shape *shape)
     return apr_page_room_floats(shape->k_dim > shape->v_dim ? shape->k_dim : shape->v_dim);
 }
 
+/* The span that unit i_unit belongs to: the last that begins at it or before. */
+static const struct apr_attn_span *span_of(const struct apr_attn_call *call, size_t i_unit)
+{
+    size_t low = 0, high = call->n_spans;
+    while (high - low > 1) {
+        size_t middle = low + (high - low) / 2;
+        if (call->spans[middle].i_unit0 <= i_unit)
+            low = middle;
+        else
+            high = middle;
+    }
+    return &call->spans[low];
+}
+
 static void attention_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     const struct job *j = ctx;
     uint32_t n_heads_kv = j->shape->n_heads_kv, n_heads_group = j->shape->n_heads / n_heads_kv;
     float *room = j->room->at + i_thread * j->room->n_floats;
     for (size_t i = i_begin; i < i_end; i++) {
-        size_t i_part = i % j->n_parts, i_kv = i / j->n_parts % n_heads_kv;
-        size_t i_tile = i / j->n_parts / n_heads_kv;
+        size_t i_part = i % j->n_parts, i_unit = i / j->n_parts;
+        const struct apr_attn_span *span = span_of(j->call, i_unit);
+        size_t i_kv = (i_unit - span->i_unit0) % n_heads_kv, i_tile = (i_unit - span->i_unit0) / n_heads_kv;
         uint32_t head_in_group = (uint32_t)i_part * j->n_group;
         if (head_in_group >= n_heads_group) continue;
-        struct tile w = {.t0 = i_tile * j->n_tile_toks, .i_kv = (uint32_t)i_kv};
-        w.n_toks = j->span.n_toks - w.t0 < j->n_tile_toks ? j->span.n_toks - w.t0 : j->n_tile_toks;
-        w.pos0 = j->span.pos0 + w.t0;
+        size_t t0 = i_tile * span->n_tile_toks;
+        struct tile w = {.cache = span->cache, .row0 = span->row0 + t0, .i_kv = (uint32_t)i_kv};
+        w.n_toks = span->n_toks - t0 < span->n_tile_toks ? span->n_toks - t0 : span->n_tile_toks;
+        w.pos0 = span->pos0 + t0;
         w.block0 = first_seen(j, w.pos0) / APR_PAGE_POS;
         w.head0 = w.i_kv * n_heads_group + head_in_group;
         w.n_heads = n_heads_group - head_in_group < j->n_group ? n_heads_group - head_in_group : j->n_group;
@@ -222,33 +234,35 @@ enum apr_code apr_attention_room(struct apr_attn_room *room, const struct apr_co
     return APR_OK;
 }
 
-/* Columns of scores that a tile of n_toks tokens ending at position n_pos can need. */
-static size_t n_score_columns(const struct apr_attn_span *span, size_t n_pos)
+/* Columns of scores that a tile of tokens ending at position n_pos can need. */
+static size_t n_score_columns(size_t window, size_t n_pos)
 {
     size_t n_all = round_up(n_pos, APR_PAGE_POS);
-    size_t n_window = round_up(span->window + MAX_TILE_TOKS, APR_PAGE_POS) + APR_PAGE_POS;
-    return span->window && n_window < n_all ? n_window : n_all;
+    size_t n_window = round_up(window + MAX_TILE_TOKS, APR_PAGE_POS) + APR_PAGE_POS;
+    return window && n_window < n_all ? n_window : n_all;
+}
+
+/* Cuts the spans into tiles; the number of (tile, KV head). */
+static size_t cut_spans(const struct job *j)
+{
+    size_t n_units = 0, n_group = group_of(j->shape);
+    for (size_t i = 0; i < j->call->n_spans; i++) {
+        struct apr_attn_span *s = &j->call->spans[i];
+        size_t n = j->room->n_scores / (n_group * n_score_columns(j->call->window, s->pos0 + s->n_toks));
+        assert(n > 0 && s->n_toks > 0);
+        s->n_tile_toks = n < MAX_TILE_TOKS ? n : MAX_TILE_TOKS;
+        s->i_unit0 = n_units;
+        n_units += (s->n_toks + s->n_tile_toks - 1) / s->n_tile_toks * j->shape->n_heads_kv;
+    }
+    return n_units;
 }
 
 void apr_attention(const struct apr_attn_room *room, const struct apr_compute *c,
-                   const struct apr_attn_shape *shape, const struct apr_cache *cache, uint32_t i_layer,
-                   const struct apr_attn_span *span, const float *q, float *out)
+                   const struct apr_attn_shape *shape, const struct apr_attn_call *call)
 {
     uint32_t n_heads_group = shape->n_heads / shape->n_heads_kv, n_group = group_of(shape);
-    size_t n_floats_tok = n_group * n_score_columns(span, span->pos0 + span->n_toks);
-    size_t n_tile_toks = room->n_scores / n_floats_tok;
-    assert(n_tile_toks > 0);
-    if (n_tile_toks > MAX_TILE_TOKS) n_tile_toks = MAX_TILE_TOKS;
-    struct job j = {.room = room,
-                    .c = c,
-                    .shape = shape,
-                    .cache = cache,
-                    .i_layer = i_layer,
-                    .span = *span,
-                    .q = q,
-                    .out = out,
-                    .n_tile_toks = n_tile_toks};
-    size_t n_units = round_up(span->n_toks, n_tile_toks) / n_tile_toks * shape->n_heads_kv;
+    struct job j = {.room = room, .c = c, .shape = shape, .call = call};
+    size_t n_units = cut_spans(&j);
     unsigned n_threads = apr_pool_threads(c->pool);
     j.n_parts = n_units < n_threads ? (uint32_t)round_up(n_threads, n_units) / (uint32_t)n_units : 1;
     if (j.n_parts < (n_heads_group + n_group - 1) / n_group)

@@ -1,10 +1,12 @@
-/* Grouped-query attention of a chunk of tokens over the paged cache, causal, over all positions or a window.
+/* Grouped-query attention of tokens of any number of sequences over their paged caches, causal, over all
+ * positions or a window.
  *
- * Work is split into (tile of tokens, KV head, part of the head group); every score, every softmax and
- * every output element is one fixed chain (kern.h), so neither the split nor the chunk changes a bit.
+ * Work is split into (tile of a sequence's tokens, KV head, part of the head group); every score, every
+ * softmax and every output element is one fixed chain (kern.h), so neither the split nor the chunk nor the
+ * other sequences change a bit.
  *
  *     struct apr_attn_shape shape = apr_attn_shape_of(cfg);
- *     TRY(apr_attention_room(&a, &compute, &shape, n_pos, e)); apr_attention(&a, ...);
+ *     TRY(apr_attention_room(&a, &compute, &shape, n_pos, e)); apr_attention(&a, &compute, &shape, &call);
  */
 #ifndef APR_INFER_ATTENTION_H
 #define APR_INFER_ATTENTION_H
@@ -35,13 +37,23 @@ APR_MUST_USE enum apr_code apr_attention_room(struct apr_attn_room *room, const 
                                               const struct apr_attn_shape *shape, size_t n_pos,
                                               struct apr_err *e);
 
+/* Consecutive tokens of one sequence; their keys and all before them are in the cache. */
 struct apr_attn_span {
-    size_t pos0, n_toks; /* token t stands at position pos0 + t; its key and all before it are in the cache */
-    size_t window;       /* positions that a token sees, its own among them; 0 = all before it */
+    const struct apr_cache *cache;
+    size_t row0;                 /* of q and out: the first of them */
+    size_t pos0, n_toks;         /* token t stands at position pos0 + t */
+    size_t i_unit0, n_tile_toks; /* attention.c's own */
 };
-/* q: [n_toks, n_heads, k_dim]; out: [n_toks, n_heads, v_dim]. */
+struct apr_attn_call {
+    uint32_t i_layer;
+    size_t window; /* positions that a token sees, its own among them; 0 = all before it */
+    struct apr_attn_span *spans;
+    size_t n_spans; /* >= 1 */
+    const float *q; /* [rows, n_heads, k_dim] */
+    float *out;     /* [rows, n_heads, v_dim] */
+};
+/* All spans in one parallel region. */
 void apr_attention(const struct apr_attn_room *room, const struct apr_compute *c,
-                   const struct apr_attn_shape *shape, const struct apr_cache *cache, uint32_t i_layer,
-                   const struct apr_attn_span *span, const float *q, float *out);
+                   const struct apr_attn_shape *shape, const struct apr_attn_call *call);
 
 #endif

@@ -44,24 +44,23 @@ static void rotate_and_store_token(const struct apr_token_job *j, size_t i_tok)
     finish_heads(j, i_tok, q, cfg->n_heads, l->q_norm);
     finish_heads(j, i_tok, k, cfg->n_heads_kv, l->k_norm);
     for (uint32_t h = 0; h < cfg->n_heads_kv; h++) {
-        apr_store_head(f, j->cache, APR_CACHE_K, j->i_layer, h, f->pos0 + i_tok, k + h * d);
-        apr_store_head(f, j->cache, APR_CACHE_V, j->i_layer, h, f->pos0 + i_tok, v + h * d);
+        apr_store_head(f, APR_CACHE_K, j->i_layer, h, i_tok, k + h * d);
+        apr_store_head(f, APR_CACHE_V, j->i_layer, h, i_tok, v + h * d);
     }
 }
 
 /* y = Wo attention(rope(norm(Wq h + bq)), rope(norm(Wk h + bk)), Wv h + bv) */
-void apr_attention_block(struct apr_forward *f, struct apr_cache *cache, uint32_t i_layer)
+void apr_attention_block(struct apr_forward *f, uint32_t i_layer)
 {
     const struct apr_layer *l = &f->w.layers[i_layer];
     const struct apr_product qkv[] = {{&l->q, f->q}, {&l->k, f->k}, {&l->v, f->v}};
     apr_linear(&f->c, &f->h, qkv, 3);
     apr_forward_mark(f, APR_OP_QKV, i_layer);
 
-    apr_for_tokens(&(struct apr_token_job){
-        .f = f, .fn = rotate_and_store_token, .layer = l, .i_layer = i_layer, .cache = cache});
+    apr_for_tokens(
+        &(struct apr_token_job){.f = f, .fn = rotate_and_store_token, .layer = l, .i_layer = i_layer});
     apr_forward_mark(f, APR_OP_ROPE, i_layer);
-    const struct apr_attn_span span = {f->pos0, f->n_toks, l->is_local ? f->w.cfg->window : 0};
-    apr_attention(&f->attn, &f->c, &f->shape, cache, i_layer, &span, f->q, f->att.f32);
+    apr_attend(f, i_layer, f->q, f->att.f32);
     apr_forward_mark(f, APR_OP_ATTENTION, i_layer);
 
     apr_pack_tokens(f, &f->att, apr_mat_wants(&l->o, f->c.exact));

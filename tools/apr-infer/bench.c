@@ -108,8 +108,8 @@ static void describe(const struct apr_session *s, struct apr_bench_row *row, str
     row->type = apr_type_name((uint32_t)i_most);
     row->kernels = s->fwd.offload ? apr_arena_strdup(arena, apr_offload_name(s->fwd.offload)) : s->kern->name;
     row->n_token_bytes = s->fwd.w.n_bytes;
-    row->k_type = s->cache.types.at[APR_CACHE_K]->name;
-    row->v_type = s->cache.types.at[s->cache.v_dim ? APR_CACHE_V : APR_CACHE_K]->name;
+    row->k_type = s->blocks.types.at[APR_CACHE_K]->name;
+    row->v_type = s->blocks.types.at[s->blocks.v_dim ? APR_CACHE_V : APR_CACHE_K]->name;
     row->n_cache_bytes = apr_cache_bytes(&s->cache, s->cache.n_pos);
     row->n_threads = apr_pool_threads(s->pool);
     row->n_chunk = s->fwd.n_batch;

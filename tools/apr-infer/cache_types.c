@@ -49,8 +49,8 @@ enum apr_code apr_cache_types_choose(const struct apr_cache_opts *o, bool exact,
 void apr_cache_report(const struct apr_cache *c, size_t n_pos, struct apr_out *out)
 {
     apr_out_obj(out, "cache");
-    apr_out_str(out, "keys", c->types.at[APR_CACHE_K]->name);
-    if (c->v_dim) apr_out_str(out, "values", c->types.at[APR_CACHE_V]->name);
+    apr_out_str(out, "keys", c->blocks->types.at[APR_CACHE_K]->name);
+    if (c->blocks->v_dim) apr_out_str(out, "values", c->blocks->types.at[APR_CACHE_V]->name);
     apr_out_bytes(out, "bytes", apr_cache_bytes(c, n_pos));
     apr_out_end(out);
 }

@@ -132,7 +132,8 @@ static enum apr_code run_loop(struct loop *l, const int32_t *ids, size_t n_ids, 
         size_t n_rows = l->spec ? l->spec->pace.n_max + 1 : 1;
         TRY(apr_arena_try(arena, &l->other, n_rows * s->model->config.n_vocab, sizeof *l->other, "logits",
                           e));
-        TRY(apr_cache_init(&l->other_cache, &s->model->config, s->cache.types, s->n_ctx, e));
+        apr_blocks_allow(&s->blocks, s->n_ctx);
+        TRY(apr_cache_init(&l->other_cache, &s->blocks, s->n_ctx, e));
     }
     TRY(apr_reply_prompt(l->r, ids, n_ids, e));
     if (l->spec) TRY(apr_spec_begin(l->spec, ids, n_ids, e));
@@ -147,7 +148,6 @@ enum apr_code apr_generate(struct apr_session *s, struct apr_reply *r, const int
     struct loop l = {.s = s, .r = r, .guide = guide, .spec = spec};
     struct apr_arena arena;
     apr_arena_init(&arena);
-    apr_arena_init(&l.other_cache.arena);
     enum apr_code code = run_loop(&l, ids, n_ids, &arena, e);
     apr_cache_free(&l.other_cache);
     apr_arena_free(&arena);

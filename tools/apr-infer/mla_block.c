@@ -48,7 +48,7 @@ static void store_token(const struct apr_token_job *j, size_t i_tok)
     if (j->layer->q.bias) f->c.kern->add(q, j->layer->q.bias, j->layer->q.n_rows);
     f->c.kern->rmsnorm(k, j->layer->mla.kv_a_norm, (float)cfg->norm_eps, k, mla->kv_rank);
     apr_rope_head(rope, f->c.kern, i_tok, k + mla->kv_rank);
-    apr_store_head(f, j->cache, APR_CACHE_K, j->i_layer, 0, f->pos0 + i_tok, k);
+    apr_store_head(f, APR_CACHE_K, j->i_layer, 0, i_tok, k);
     for (uint32_t h = 0; h < cfg->n_heads; h++, q += cfg->head_dim, q_cache += k_dim) {
         memcpy(q_nope + h * n_nope, q, n_nope * sizeof *q);
         memcpy(q_cache + mla->kv_rank, q + n_nope, mla->n_rope * sizeof *q);
@@ -71,7 +71,7 @@ static void for_heads(struct apr_forward *f, const struct apr_mat *mats, const s
     apr_linear_each(&f->c, r->maps, n_heads);
 }
 
-void apr_mla_block(struct apr_forward *f, struct apr_cache *cache, uint32_t i_layer)
+void apr_mla_block(struct apr_forward *f, uint32_t i_layer)
 {
     const struct apr_layer *l = &f->w.layers[i_layer];
     const struct apr_mla *mla = &f->w.cfg->mla;
@@ -87,7 +87,6 @@ void apr_mla_block(struct apr_forward *f, struct apr_cache *cache, uint32_t i_la
                                            .fn = store_token,
                                            .layer = l,
                                            .i_layer = i_layer,
-                                           .cache = cache,
                                            .wants = apr_mat_wants(&l->mla.k_b[0], exact)});
     apr_forward_mark(f, APR_OP_ROPE, i_layer);
     if (f->c.tap && l->mla.kv_b.data) { /* what the matrix would see if it were not absorbed */
@@ -97,8 +96,7 @@ void apr_mla_block(struct apr_forward *f, struct apr_cache *cache, uint32_t i_la
     }
     for_heads(f, l->mla.k_b, &r->q_nope, r->q, k_dim, n_heads * k_dim);
     apr_forward_mark(f, APR_OP_QKV, i_layer);
-    const struct apr_attn_span span = {f->pos0, f->n_toks, l->is_local ? f->w.cfg->window : 0};
-    apr_attention(&f->attn, &f->c, &f->shape, cache, i_layer, &span, r->q, r->latent.f32);
+    apr_attend(f, i_layer, r->q, r->latent.f32);
     apr_forward_mark(f, APR_OP_ATTENTION, i_layer);
 
     apr_pack_tokens(f, &r->latent, apr_mat_wants(&l->mla.v_b[0], exact));

@@ -54,7 +54,7 @@ static void need_attention(struct apr_profile *p, uint32_t i_layer)
     double n_seen = 0, n_dims = (double)a->k_dim + (double)a->v_dim;
     for (size_t i = f->pos0 + 1; i <= n_end; i++) n_seen += (double)(window && i > window ? window : i);
     size_t n_first = window && f->pos0 + 1 > window ? f->pos0 + 1 - window : 0;
-    const size_t *row_bytes = p->session->cache.row_bytes;
+    const size_t *row_bytes = p->session->blocks.row_bytes;
     double n_row_bytes = (double)(row_bytes[APR_CACHE_K] + row_bytes[APR_CACHE_V]);
     need(p, APR_F32, (double)(n_end - n_first) * (double)a->n_heads_kv * n_row_bytes,
          2 * n_dims * n_seen * (double)a->n_heads);

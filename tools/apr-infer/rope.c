@@ -137,7 +137,12 @@ static double dynamic_stretch(const struct apr_rope_table *r, size_t n_seq)
     return pow(rope->factor * (double)n_seq / n_ctx - (rope->factor - 1), d / (d - 2));
 }
 
-void apr_rope_at(struct apr_rope_table *r, size_t pos0, size_t n_toks, size_t n_seq)
+bool apr_rope_is_stable(const struct apr_rope_table *r, size_t n_seq)
+{
+    return !r->n_half || dynamic_stretch(r, n_seq) == 1;
+}
+
+void apr_rope_at(struct apr_rope_table *r, size_t i_tok, size_t pos0, size_t n_toks, size_t n_seq)
 {
     if (!r->n_half) return;
     const double *freq = apr_rope_is_long(r, n_seq) ? r->long_inv_freq : r->inv_freq;
@@ -147,8 +152,8 @@ void apr_rope_at(struct apr_rope_table *r, size_t pos0, size_t n_toks, size_t n_
         if (stretch != 1) f *= pow(stretch, -(double)i / (double)r->n_half);
         for (size_t t = 0; t < n_toks; t++) {
             double angle = (double)(pos0 + t) * f;
-            r->cos[t * r->n_half + i] = (float)(cos(angle) * r->scale);
-            r->sin[t * r->n_half + i] = (float)(sin(angle) * r->scale);
+            r->cos[(i_tok + t) * r->n_half + i] = (float)(cos(angle) * r->scale);
+            r->sin[(i_tok + t) * r->n_half + i] = (float)(sin(angle) * r->scale);
         }
     }
 }

@@ -6,7 +6,7 @@
  * transformers. Tables live in the arena of apr_rope_open.
  *
  *     struct apr_rope_table r; TRY(apr_rope_open(&r, &from, n_batch, arena, e));
- *     apr_rope_at(&r, pos0, n_toks, n_seq); ... apr_rope_head(&r, kern, i_tok, head);
+ *     apr_rope_at(&r, 0, pos0, n_toks, n_seq); ... apr_rope_head(&r, kern, i_tok, head);
  */
 #ifndef APR_INFER_ROPE_H
 #define APR_INFER_ROPE_H
@@ -38,8 +38,11 @@ APR_MUST_USE enum apr_code apr_rope_open(struct apr_rope_table *r, const struct 
                                          size_t n_batch, struct apr_arena *arena, struct apr_err *e);
 /* A sequence of n_seq tokens is rotated by the long set. */
 bool apr_rope_is_long(const struct apr_rope_table *r, size_t n_seq);
-/* Fills the tables for positions pos0 .. of a sequence that will have n_seq tokens. */
-void apr_rope_at(struct apr_rope_table *r, size_t pos0, size_t n_toks, size_t n_seq);
+/* Fills rows i_tok .. of the tables for positions pos0 .. of a sequence that will have n_seq tokens. */
+void apr_rope_at(struct apr_rope_table *r, size_t i_tok, size_t pos0, size_t n_toks, size_t n_seq);
+/* Keys of a sequence of n_seq tokens are those of any other sequence that has at most as many, or that
+ * apr_rope_is_long says the same of. */
+bool apr_rope_is_stable(const struct apr_rope_table *r, size_t n_seq);
 /* Turns the first n_dims values of one head of token i_tok. */
 void apr_rope_head(const struct apr_rope_table *r, const struct apr_kern *kern, size_t i_tok, float *x);
 

@@ -87,7 +87,8 @@ static enum apr_code open_text(struct apr_session *s, const struct apr_engine_op
     size_t n_batch = o->n_batch < s->n_ctx ? (size_t)o->n_batch : s->n_ctx;
     TRY(apr_forward_open(&s->fwd, &s->checked, s->kern, s->pool, o->exact, n_batch, e));
     TRY(apr_forward_offload(&s->fwd, device, m, s->n_ctx, e));
-    return apr_cache_init(&s->cache, &m->config, *types, s->n_ctx, e);
+    TRY(apr_blocks_init(&s->blocks, &m->config, *types, s->n_ctx, e));
+    return apr_cache_init(&s->cache, &s->blocks, s->n_ctx, e);
 }
 
 static enum apr_code open_parts(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
@@ -122,7 +123,6 @@ enum apr_code apr_session_open(struct apr_session *s, const char *path, const st
     int64_t ns_start = apr_now_ns();
     *s = (struct apr_session){0};
     apr_arena_init(&s->fwd.arena);
-    apr_arena_init(&s->cache.arena);
     TRY(check_range("--threads", o->n_threads, 0, MAX_THREADS, e));
     TRY(check_range("--prefill-chunk", o->n_batch, 1, MAX_BATCH, e));
     TRY(check_range("--ctx-size", o->n_ctx, 0, MAX_CTX, e));
@@ -135,6 +135,7 @@ enum apr_code apr_session_open(struct apr_session *s, const char *path, const st
 void apr_session_close(struct apr_session *s)
 {
     apr_cache_free(&s->cache);
+    apr_blocks_free(&s->blocks);
     apr_forward_close(&s->fwd);
     apr_tok_close(s->tok);
     if (s->pool && !s->has_lent_pool) apr_pool_close(s->pool);

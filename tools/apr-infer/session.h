@@ -54,6 +54,7 @@ struct apr_session {
     bool has_lent_pool;
     struct apr_tok *tok; /* owned; NULL when the model has no tokenizer */
     struct apr_forward fwd;
+    struct apr_blocks blocks; /* of n_ctx positions: apr_blocks_allow for more sequences */
     struct apr_cache cache;
     size_t n_ctx;
     double load_s; /* opening in all */

@@ -166,9 +166,14 @@ static void attend_again(const struct probe *p, float *out)
 {
     struct apr_forward *f = &p->s->fwd;
     uint32_t last = p->cfg->n_layers - 1;
-    const struct apr_attn_span span = {0, N_PROBE, f->w.layers[last].is_local ? p->cfg->window : 0};
-    apr_attention(&f->attn, &f->c, p->shape, &p->s->cache, last, &span, p->shape->v_in_k ? f->mla.q : f->q,
-                  out);
+    struct apr_attn_span span = {.cache = &p->s->cache, .n_toks = N_PROBE};
+    apr_attention(&f->attn, &f->c, p->shape,
+                  &(struct apr_attn_call){.i_layer = last,
+                                          .window = f->w.layers[last].is_local ? p->cfg->window : 0,
+                                          .spans = &span,
+                                          .n_spans = 1,
+                                          .q = p->shape->v_in_k ? f->mla.q : f->q,
+                                          .out = out});
 }
 
 /* With values of 1 everywhere the output of a head is the sum of its attention weights. The last layer's
