@@ -7,7 +7,7 @@
 static enum apr_code open_cache(void *ctx, struct apr_cache *cache, struct apr_err *e)
 {
     struct apr_crew_engine *ce = ctx;
-    return apr_cache_init(cache, &ce->s->model->config, ce->s->cache.types, ce->s->n_ctx, e);
+    return apr_cache_init(cache, &ce->s->blocks, ce->s->n_ctx, e);
 }
 
 static void close_cache(void *ctx, struct apr_cache *cache)
@@ -32,7 +32,7 @@ static enum apr_code step(void *ctx, struct apr_turn *turns, size_t n_turns, str
  * is used. */
 static size_t positions_of(const struct apr_session *s, size_t n_seats)
 {
-    size_t n_all, n_pos_bytes = s->cache.block_bytes / APR_PAGE_POS;
+    size_t n_all, n_pos_bytes = (size_t)apr_cache_bytes(&s->cache, APR_PAGE_POS) / APR_PAGE_POS;
     uint64_t n_free = apr_memory_available() / 2;
     if (s->fwd.offload || ckd_mul(&n_all, n_seats, s->n_ctx)) return s->n_ctx;
     size_t n_fit = n_free && n_pos_bytes ? (size_t)(n_free / n_pos_bytes) : n_all;
@@ -43,14 +43,16 @@ static size_t positions_of(const struct apr_session *s, size_t n_seats)
 enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_session *s, size_t n_seats,
                                    struct apr_err *e)
 {
+    size_t n_positions = positions_of(s, n_seats);
     (void)e;
     *ce = (struct apr_crew_engine){.s = s};
+    apr_blocks_allow(&s->blocks, n_positions + n_seats * APR_PAGE_POS); /* each sequence takes whole blocks */
     ce->engine = (struct apr_engine){
         .ctx = ce,
         .n_batch = s->fwd.n_batch,
         .n_vocab = s->model->config.n_vocab,
         .n_ctx = s->n_ctx,
-        .n_positions = positions_of(s, n_seats),
+        .n_positions = n_positions,
         .pool = s->pool,
         .open = open_cache,
         .close = close_cache,

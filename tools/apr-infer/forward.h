@@ -132,10 +132,14 @@ APR_MUST_USE enum apr_code apr_forward_prompt(struct apr_forward *f, struct apr_
  * APR_DEVICE_ROWS; others: APR_EUNAVAIL. */
 APR_MUST_USE enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_rows,
                                               float *logits, struct apr_err *e);
-/* The same of any n_rows <= n_batch tokens of the last step, in any order: the head is read once for all. */
 #define APR_DEVICE_ROWS 32u
+/* The same of any n_rows <= n_batch tokens of the last step, in any order: the head is read once for all. One
+ * sequence's NaN is not the others' error: the caller checks each row. */
 APR_MUST_USE enum apr_code apr_forward_logits_of(struct apr_forward *f, const size_t *i_toks, size_t n_rows,
                                                  float *logits, struct apr_err *e);
+/* A row of logits of token i_tok: NaN or Inf is APR_EINFER naming the position. */
+APR_MUST_USE enum apr_code apr_forward_check(const struct apr_forward *f, size_t i_tok, const float *logits,
+                                             struct apr_err *e);
 /* Runs n <= n_batch tokens and gives the logits after each, also on a device: [n, n_vocab]. */
 APR_MUST_USE enum apr_code apr_forward_rows(struct apr_forward *f, struct apr_cache *cache,
                                             const int32_t *ids, size_t n, float *logits, struct apr_err *e);

@@ -57,15 +57,11 @@ static void compute_logits(struct apr_forward *f, const struct rows *r, float *l
     apr_forward_mark(f, APR_OP_HEAD, cfg->n_layers);
 }
 
-static enum apr_code check_logits(const struct apr_forward *f, const struct rows *r, const float *logits,
-                                  struct apr_err *e)
+enum apr_code apr_forward_check(const struct apr_forward *f, size_t i_tok, const float *logits,
+                                struct apr_err *e)
 {
-    size_t n = f->w.cfg->n_vocab;
-    for (size_t i = 0; i < r->n; i++)
-        if (!all_finite(logits + i * n, n))
-            return apr_fail(e, APR_EINFER, "the logits after token %zu contain NaN or Inf",
-                            f->rows[row_at(r, i)].pos);
-    return APR_OK;
+    if (all_finite(logits, f->w.cfg->n_vocab)) return APR_OK;
+    return apr_fail(e, APR_EINFER, "the logits after token %zu contain NaN or Inf", f->rows[i_tok].pos);
 }
 
 void apr_forward_hidden(const struct apr_forward *f, size_t i_tok, size_t n_rows, float *hidden)
@@ -93,17 +89,18 @@ static enum apr_code copy_logits(const struct apr_forward *f, const struct rows 
 static enum apr_code take_logits(struct apr_forward *f, const struct rows *r, float *logits,
                                  struct apr_err *e)
 {
-    if (f->offload)
-        TRY(copy_logits(f, r, logits, e));
-    else
-        compute_logits(f, r, logits);
-    return check_logits(f, r, logits, e);
+    if (f->offload) return copy_logits(f, r, logits, e);
+    compute_logits(f, r, logits);
+    return APR_OK;
 }
 
 enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_rows, float *logits,
                                  struct apr_err *e)
 {
-    return take_logits(f, &(struct rows){.i_tok = i_tok, .n = n_rows}, logits, e);
+    TRY(take_logits(f, &(struct rows){.i_tok = i_tok, .n = n_rows}, logits, e));
+    for (size_t i = 0; i < n_rows; i++)
+        TRY(apr_forward_check(f, i_tok + i, logits + i * f->w.cfg->n_vocab, e));
+    return APR_OK;
 }
 
 enum apr_code apr_forward_logits_of(struct apr_forward *f, const size_t *i_toks, size_t n_rows, float *logits,

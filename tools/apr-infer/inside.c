@@ -110,18 +110,19 @@ enum apr_code apr_inside_cached(struct apr_inside *in, const struct apr_cache *c
                                 struct apr_err *e)
 {
     static const char *const names[APR_CACHE_N_PARTS] = {"k_cached", "v_cached"};
-    const size_t dims[APR_CACHE_N_PARTS] = {cache->k_dim, cache->v_dim};
+    const struct apr_blocks *b = cache->blocks;
+    const size_t dims[APR_CACHE_N_PARTS] = {b->k_dim, b->v_dim};
     const struct apr_kern *kern = in->f->c.kern;
     const size_t pos = cache->n_pos - 1;
     for (size_t part = 0; part < APR_CACHE_N_PARTS; part++) {
-        if (!cache->row_bytes[part]) continue; /* latent attention: its values are columns of the keys */
-        TRY(add_step(in, names[part], cache->n_heads_kv * dims[part], arena, e));
+        if (!b->row_bytes[part]) continue; /* latent attention: its values are columns of the keys */
+        TRY(add_step(in, names[part], b->n_heads_kv * dims[part], arena, e));
         float *to = in->steps[in->n_steps - 1].values;
-        for (uint32_t h = 0; h < cache->n_heads_kv; h++, to += dims[part]) {
+        for (uint32_t h = 0; h < b->n_heads_kv; h++, to += dims[part]) {
             const uint8_t *page =
                 apr_cache_page(cache, (enum apr_cache_part)part, in->i_layer, h, pos / APR_PAGE_POS);
-            kern->to_f32[cache->types.at[part]->type](page + pos % APR_PAGE_POS * cache->row_bytes[part], to,
-                                                      dims[part]);
+            kern->to_f32[b->types.at[part]->type](page + pos % APR_PAGE_POS * b->row_bytes[part], to,
+                                                  dims[part]);
         }
     }
     return APR_OK;
