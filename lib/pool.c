@@ -12,13 +12,16 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "arena.h"
+#include "cpus.h"
 #include "log.h"
 
 #define MAX_THREADS 1024u
 #define SPIN_NS     50000 /* longer than the serial steps between two matrices of a forward pass */
 #define SPINS_LOOK  64    /* pauses between two looks at the clock */
+#define MASK_BYTES  (APR_MAX_CPUS / 8)
 
 struct worker {
     struct apr_pool *pool;
@@ -31,6 +34,7 @@ struct apr_pool {
     unsigned n_threads;
     int64_t spin_ns;        /* 0 when there are more threads than CPUs */
     struct worker *workers; /* [n_threads - 1] */
+    cpu_set_t *before;      /* the caller's CPUs before it was pinned; NULL: it is not */
 
     apr_task_fn *fn; /* the task; written only while it is closed and nobody is inside */
     void *ctx;
@@ -52,13 +56,6 @@ static void relax(void)
 #else
     atomic_signal_fence(memory_order_seq_cst);
 #endif
-}
-
-static unsigned n_cpus(void)
-{
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
-    return n < 1 ? 1 : (unsigned)n;
 }
 
 static void run_chunks(struct apr_pool *p, unsigned i_thread)
@@ -128,7 +125,7 @@ static void await_workers(struct apr_pool *p)
 struct apr_pool *apr_pool_open(unsigned n_threads)
 {
     struct apr_arena arena;
-    unsigned n_usable = n_cpus();
+    unsigned n_usable = apr_cpus_usable();
     if (n_threads == 0) n_threads = n_usable;
     if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
     apr_arena_init(&arena);
@@ -161,6 +158,7 @@ void apr_pool_close(struct apr_pool *p)
     pthread_cond_destroy(&p->left);
     pthread_cond_destroy(&p->wake);
     pthread_mutex_destroy(&p->lock);
+    if (p->before) (void)pthread_setaffinity_np(pthread_self(), MASK_BYTES, p->before);
     struct apr_arena arena = p->arena;
     apr_arena_free(&arena);
 }
@@ -168,6 +166,29 @@ void apr_pool_close(struct apr_pool *p)
 unsigned apr_pool_threads(const struct apr_pool *p)
 {
     return p->n_threads;
+}
+
+static int pin(pthread_t thread, unsigned cpu)
+{
+    cpu_set_t set[MASK_BYTES / sizeof(cpu_set_t)];
+    CPU_ZERO_S(sizeof set, set);
+    CPU_SET_S(cpu, sizeof set, set);
+    return pthread_setaffinity_np(thread, sizeof set, set);
+}
+
+enum apr_code apr_pool_pin(struct apr_pool *p, struct apr_err *e)
+{
+    unsigned *cpus = apr_arena_get(&p->arena, APR_MAX_CPUS * sizeof *cpus);
+    cpu_set_t *before = apr_arena_get(&p->arena, MASK_BYTES);
+    size_t n = apr_cpus_list(cpus, APR_MAX_CPUS);
+    if (n < p->n_threads)
+        return apr_fail(e, APR_EUSAGE, "%u threads cannot be pinned to %zu CPUs", p->n_threads, n);
+    int error = pthread_getaffinity_np(pthread_self(), MASK_BYTES, before);
+    if (!error) error = pin(pthread_self(), cpus[0]);
+    if (!error) p->before = before;
+    for (unsigned i = 1; i < p->n_threads && !error; i++) error = pin(p->workers[i - 1].thread, cpus[i]);
+    if (error) return apr_fail(e, APR_EUNAVAIL, "threads cannot be pinned to CPUs: %s", strerror(error));
+    return APR_OK;
 }
 
 void apr_parallel_for(struct apr_pool *p, size_t n, size_t n_chunk, apr_task_fn *fn, void *ctx)

@@ -164,3 +164,16 @@ $forged<|im_end|>
     run apr bench "$MODEL" --measure 0
     [ "$status" -eq 2 ]
 }
+
+@test "--pin: the same text on pinned threads; more of them than CPUs is a usage error" {
+    run -0 --separate-stderr apr run "$MODEL" "$Q"
+    text=$output
+    run -0 --separate-stderr apr run "$MODEL" "$Q" --pin
+    [ "$output" = "$text" ]
+    APR_PIN=1 run -0 --separate-stderr apr run "$MODEL" "$Q" -t 1
+    [ "$output" = "$text" ]
+    run -2 --separate-stderr apr run "$MODEL" "$Q" --pin -t 1000
+    [[ $stderr == *"cannot be pinned to "*"CPUs"* ]]
+    APR_PIN=0 run -0 --separate-stderr apr run "$MODEL" "$Q" -t 64
+    [ "$output" = "$text" ]
+}

@@ -1,4 +1,5 @@
 /* The pool: every index once, borders that do not depend on threads, no lost wake-up. */
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "cpus.h"
+#include "log.h"
 #include "pool.h"
 
 #define MAX_N 5000
@@ -99,12 +102,91 @@ static void opens_and_closes_unused(void **state)
     apr_pool_close(NULL);
 }
 
+struct where {
+    atomic_uint n_in; /* threads that reached the task */
+    unsigned n_threads;
+    int cpu_of[64];
+};
+
+/* Each thread takes one index and waits for the others, so that all of them are seen. */
+static void note_cpu(void *ctx, size_t begin, size_t end, unsigned i_thread)
+{
+    struct where *w = ctx;
+    (void)begin;
+    (void)end;
+    atomic_fetch_add(&w->n_in, 1);
+    while (atomic_load(&w->n_in) < w->n_threads) sched_yield();
+    w->cpu_of[i_thread] = sched_getcpu();
+}
+
+static void pinned_threads_stay_apart(void **state)
+{
+    (void)state;
+    cpu_set_t before, after;
+    struct apr_err e = {0};
+    unsigned n_cpus = apr_cpus_usable();
+    unsigned n = n_cpus > 64 ? 64 : n_cpus;
+    assert_int_equal(sched_getaffinity(0, sizeof before, &before), 0);
+    struct apr_pool *p = apr_pool_open(n);
+    assert_int_equal(apr_pool_pin(p, &e), APR_OK);
+    for (int round = 0; round < 3; round++) {
+        struct where w = {.n_threads = n};
+        apr_parallel_for(p, n, 1, note_cpu, &w);
+        for (unsigned i = 0; i < n; i++)
+            for (unsigned k = 0; k < i; k++) assert_int_not_equal(w.cpu_of[i], w.cpu_of[k]);
+    }
+    apr_pool_close(p);
+    assert_int_equal(sched_getaffinity(0, sizeof after, &after), 0);
+    assert_true(CPU_EQUAL(&before, &after));
+
+    unsigned cpus[APR_MAX_CPUS];
+    unsigned n_many = (unsigned)apr_cpus_list(cpus, APR_MAX_CPUS) + 1;
+    p = apr_pool_open(n_many);
+    if (apr_pool_threads(p) == n_many) assert_int_equal(apr_pool_pin(p, &e), APR_EUSAGE);
+    apr_pool_close(p);
+}
+
+static void spend(void *ctx, size_t begin, size_t end, unsigned i_thread)
+{
+    atomic_uint *sink = ctx;
+    uint32_t x = (uint32_t)begin;
+    (void)i_thread;
+    for (size_t i = begin; i < end; i++)
+        for (int k = 0; k < 3000; k++) x = x * 1664525u + 1013904223u;
+    atomic_store(sink, x);
+}
+
+static int64_t spend_ns(unsigned n_threads)
+{
+    atomic_uint sink;
+    struct apr_pool *p = apr_pool_open(n_threads);
+    int64_t ns = apr_now_ns();
+    for (int i = 0; i < 200; i++) apr_parallel_for(p, 128, 1, spend, &sink);
+    ns = apr_now_ns() - ns;
+    apr_pool_close(p);
+    return ns;
+}
+
+/* Four threads a CPU take at most half as long again as one; others use this machine too, so the best of
+ * some. */
+static void more_threads_than_cpus(void **state)
+{
+    (void)state;
+    unsigned n = apr_cpus_usable();
+    double ratio = 1e9;
+    for (int i = 0; i < 10 && ratio > 1.5; i++) {
+        double right = (double)spend_ns(n), many = (double)spend_ns(4 * n);
+        if (many / right < ratio) ratio = many / right;
+    }
+    assert_true(ratio <= 1.5);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_index_once),
-        cmocka_unit_test(tasks_follow_each_other),
-        cmocka_unit_test(opens_and_closes_unused),
+        cmocka_unit_test(every_index_once),        cmocka_unit_test(tasks_follow_each_other),
+        cmocka_unit_test(opens_and_closes_unused), cmocka_unit_test(pinned_threads_stay_apart),
+        cmocka_unit_test(more_threads_than_cpus),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

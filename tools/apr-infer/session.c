@@ -2,6 +2,7 @@
 #include "session.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "load.h"
@@ -91,6 +92,12 @@ static enum apr_code open_text(struct apr_session *s, const struct apr_engine_op
     return apr_cache_init(&s->cache, &s->blocks, s->n_ctx, e);
 }
 
+static bool wants_pins(const struct apr_engine_opts *o)
+{
+    const char *pin = getenv("APR_PIN");
+    return o->pin || (pin && *pin && strcmp(pin, "0") != 0);
+}
+
 static enum apr_code open_parts(struct apr_session *s, const char *path, const struct apr_engine_opts *o,
                                 const struct apr_ctx *ctx, struct apr_err *e)
 {
@@ -105,6 +112,7 @@ static enum apr_code open_parts(struct apr_session *s, const char *path, const s
     TRY(types_of(s, o, &types, e));
     s->has_lent_pool = o->pool != NULL;
     s->pool = o->pool ? o->pool : apr_pool_open((unsigned)o->n_threads);
+    if (!s->has_lent_pool && wants_pins(o)) TRY(apr_pool_pin(s->pool, e));
     TRY(apr_override_apply(&(struct apr_override){.pre = o->pre, .runs = true}, s->model, e));
     TRY(apr_contract_check(s->model, s->kern, s->pool, !ctx->gated, &s->checked, e));
     if (m->vocab.kind != APR_VOCAB_NONE) TRY(apr_tok_open(&s->tok, &m->vocab, m->path, e));

@@ -25,7 +25,7 @@ struct apr_engine_opts {
     uint64_t n_threads; /* 0 = the CPUs this process may use */
     uint64_t n_batch;   /* tokens of a prefill chunk */
     uint64_t n_ctx;     /* 0 = what the model was trained for */
-    bool exact;
+    bool exact, pin;
     struct apr_cache_opts cache;
     const char *device;    /* NULL = auto: offload.h */
     const char *on_cpu;    /* what the verb reads that stays on a device ("hidden states"): it computes on the
@@ -37,6 +37,7 @@ struct apr_engine_opts {
 #define APR_ENGINE_OPTS(type_)                                                                               \
     APR_OPT(type_, engine.n_threads, "threads", 't', "N", "threads (default: the CPUs available)"),          \
         APR_OPT(type_, engine.n_threads, "jobs", 'j', "N", "the same as --threads"),                         \
+        APR_OPT(type_, engine.pin, "pin", 0, NULL, "keep each thread on a CPU of its own (or APR_PIN=1)"),   \
         APR_OPT(type_, engine.n_batch, "prefill-chunk", 'b', "N", "tokens computed at once (default 512)"),  \
         APR_OPT(type_, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),          \
         APR_CACHE_OPTS(type_, engine.cache),                                                                 \
