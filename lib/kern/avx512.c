@@ -9,5 +9,8 @@
 
 static const struct apr_matmul matmul[APR_N_TYPES] = APR_KERN_MATMUL(apr_avx2, apr_avx512);
 
-const struct apr_kern apr_kern_avx512 = {
-    .name = "avx512", .matmul = matmul, .to_f32 = apr_avx2_to_f32s, APR_KERN_SLOTS(apr_avx2)};
+const struct apr_kern apr_kern_avx512 = {.name = "avx512",
+                                         .matmul = matmul,
+                                         .to_f32 = apr_avx2_to_f32s,
+                                         APR_KERN_VECTORS(apr_avx2),
+                                         APR_KERN_ATTENTION(apr_avx512)};

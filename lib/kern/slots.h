@@ -47,7 +47,7 @@
         [APR_MXFP4] = APR_KERN_ROWS(P##_exact_mxfp4),          \
     }
 
-#define APR_KERN_SLOTS(P)               \
+#define APR_KERN_VECTORS(P)             \
     .to_act32 = P##_to_act32,           \
     .to_act256 = P##_to_act256,         \
     .rmsnorm = P##_rmsnorm,             \
@@ -66,12 +66,14 @@
     .rope_pairs = P##_rope_pairs,       \
     .softmax = P##_softmax,             \
     .max = P##_max,                     \
+    .f32_to_f16 = P##_f32_to_f16,       \
+    .stats = P##_stats
+#define APR_KERN_ATTENTION(P)           \
     .attn_scores_f16 = P##_scores_f16,  \
     .attn_values_f16 = P##_values_f16,  \
     .attn_scores_f32 = P##_scores_f32,  \
-    .attn_values_f32 = P##_values_f32,  \
-    .f32_to_f16 = P##_f32_to_f16,       \
-    .stats = P##_stats
+    .attn_values_f32 = P##_values_f32
+#define APR_KERN_SLOTS(P) APR_KERN_VECTORS(P), APR_KERN_ATTENTION(P)
 
 /* clang-format on */
 
