@@ -10,6 +10,7 @@
 
 #include "../../tools/apr-infer/forward.h"
 #include "ref_forward.h"
+#include "toy.h"
 
 #define N_TOKS 37u /* more than two pages, no whole number of them */
 
@@ -28,53 +29,11 @@ static const struct apr_config config = {.n_layers = 2,
                                          .norm_eps = 1e-6};
 static int32_t ids[N_TOKS];
 
-static float noise(uint64_t *seed)
-{
-    *seed = *seed * 6364136223846793005u + 1442695040888963407u;
-    return (float)(*seed >> 40) / (float)(1 << 23) - 1.0f;
-}
-
-/* One tensor of the model: values of the size that a trained layer has. */
-static void add(struct apr_model *m, const struct apr_tensor_rule *rule, uint32_t i_layer, enum apr_type type,
-                uint64_t *seed)
-{
-    char name[256];
-    struct apr_err e = {0};
-    struct apr_tensor *t = &m->tensors[m->n_tensors++];
-    t->name = apr_arena_strdup(&m->arena, apr_family_name(rule->hf, i_layer, name, sizeof name));
-    while (t->n_dims < 3 && rule->dims[t->n_dims]) {
-        t->dims[t->n_dims] = apr_family_dim(&m->config, rule->dims[t->n_dims]);
-        t->n_dims++;
-    }
-    t->type = t->n_dims == 1 ? APR_F32 : type;
-    assert_int_equal(apr_tensor_bytes(t->type, t->n_dims, t->dims, &t->n_bytes, &e), APR_OK);
-    size_t n = apr_tensor_elems(t);
-    float *x = apr_arena_get(&m->arena, n * sizeof *x), scale = 1.5f / sqrtf((float)apr_tensor_cols(t));
-    bool is_norm = strstr(name, "norm") != NULL;
-    for (size_t i = 0; i < n; i++)
-        x[i] = is_norm ? 1 + 0.3f * noise(seed) : t->n_dims == 1 ? noise(seed) : scale * noise(seed);
-    uint8_t *data = apr_arena_get(&m->arena, t->n_bytes);
-    apr_quant_of(t->type)->from_f32(x, data, n, NULL);
-    t->data = data;
-}
-
 static struct apr_model *model_make(enum apr_type type, bool tied)
 {
-    struct apr_model *m = apr_model_new("test model");
-    struct apr_err e = {0};
-    uint64_t seed = 1;
-    m->family = apr_family_named("qwen2");
-    m->config = config;
-    m->config.tied = tied;
-    m->tensors = apr_arena_get(&m->arena, 64 * sizeof *m->tensors);
-    for (size_t i = 0; i < m->family->n_rules; i++) {
-        const struct apr_tensor_rule *r = &m->family->rules[i];
-        if (r->need == APR_UNLESS_TIED && tied) continue;
-        bool in_layer = strstr(r->hf, "{n}") != NULL;
-        for (uint32_t l = 0; l < (in_layer ? config.n_layers : 1); l++) add(m, r, l, type, &seed);
-    }
-    if (apr_model_index(m, &e) != APR_OK) fail_msg("%s", e.text);
-    return m;
+    struct apr_config c = config;
+    c.tied = tied;
+    return toy_model_of("qwen2", &c, type);
 }
 
 struct how {
@@ -259,7 +218,7 @@ static void nan_is_an_error_with_its_position(void **state)
 int main(void)
 {
     uint64_t seed = 9;
-    for (size_t i = 0; i < N_TOKS; i++) ids[i] = (int32_t)((noise(&seed) + 1) * 49);
+    for (size_t i = 0; i < N_TOKS; i++) ids[i] = (int32_t)((toy_noise(&seed) + 1) * 49);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(exact_equals_the_reference),
         cmocka_unit_test(bits_do_not_depend_on_the_split),
