@@ -364,3 +364,87 @@ long_requests() { for i in $(seq 60); do echo "{\"id\":\"r$i\",\"prompt\":\"Say 
     run apr batch "$MODEL" -i "$T/in" --timings
     jq -e '.timings | .prompt_s >= 0 and .decode_s >= 0' <<<"$output"
 }
+
+# ---- the examples of the manual: their commands are taken from it ------------------------------------------
+
+# The commands of the manual that hold WORD, in $T with the model's name in place.
+example() {
+    apr batch --help | grep -F -A "${2:-0}" -e "$1" | sed "s|model\.apr|$PWD/$MODEL|; s/^  //"
+}
+
+job_files() {
+    forty | head -n 12 >"$T/requests.jsonl"
+    apr batch "$MODEL" -i "$T/requests.jsonl" | jq -c . >"$T/want"
+}
+
+# The shards' results together are those of one process.
+merged() {
+    local merge
+    merge=$(apr batch --help | grep -m 1 'jq -c -s')
+    (cd "$T" && bash -c "$merge" && cmp results.jsonl want)
+}
+
+@test "example: xargs" {
+    job_files
+    command=$(example 'xargs -P')
+    [ -n "$command" ]
+    (cd "$T" && bash -c "$command")
+    merged
+}
+
+@test "example: make, also after an interruption" {
+    job_files
+    mkdir "$T/requests" "$T/results"
+    (cd "$T/requests" && split -l 4 --additional-suffix=.jsonl ../requests.jsonl)
+    example 'results/%.jsonl' 1 >"$T/Makefile"
+    [ "$(grep -c apr "$T/Makefile")" -eq 1 ]
+    apr batch "$MODEL" -i <(head -n 2 "$T/requests/xab.jsonl") -o "$T/results/xab.jsonl.part"
+    (cd "$T" && make -s -j 2)
+    cmp <(cat "$T"/results/*.jsonl | jq -c 'del(.index)') <(jq -c 'del(.index)' "$T/want")
+    [ "$(find "$T/results" -name '*.part' | wc -l)" -eq 0 ]
+    echo '{"prompt":3}' >"$T/requests/bad.jsonl"
+    run make -s -C "$T"
+    [ "$status" -ne 0 ]
+    [ ! -e "$T/results/bad.jsonl" ]
+}
+
+@test "example: GNU parallel" {
+    parallel --version 2>/dev/null | grep -q GNU || skip "GNU parallel is not installed"
+    job_files
+    (cd "$T" && bash -c "$(example 'parallel -j')")
+    merged
+    (cd "$T" && bash -c "$(example 'parallel -k')")
+    cmp <(jq -c 'del(.index)' "$T/results.jsonl") <(jq -c 'del(.index)' "$T/want")
+}
+
+# sbatch that runs the tasks of an array here, one after the other.
+make_sbatch() {
+    mkdir "$T/slurm"
+    cat >"$T/slurm/sbatch" <<'END'
+#!/bin/bash
+while [ $# -gt 0 ]; do
+    case $1 in
+    --array=1-*) n=${1#--array=1-} ;;
+    --wrap) shift; wrapped=$1 ;;
+    esac
+    shift
+done
+for ((i = 1; i <= n; i++)); do SLURM_ARRAY_TASK_ID=$i SLURM_ARRAY_TASK_COUNT=$n bash -c "$wrapped" || exit; done
+END
+    chmod +x "$T/slurm/sbatch"
+}
+
+@test "example: a Slurm array, its tasks one by one" {
+    job_files
+    make_sbatch
+    (cd "$T" && PATH=$T/slurm:$PATH bash -c "$(example 'sbatch --array' 1)")
+    [ "$(find "$T" -name 'part-*.jsonl' | wc -l)" -eq 8 ]
+    merged
+}
+
+@test "example: a Slurm array in a cluster" {
+    command -v sbatch >/dev/null || skip "Slurm is not installed"
+    job_files
+    (cd "$T" && bash -c "$(example 'sbatch --array' 1 | sed 's/sbatch/sbatch --wait/')")
+    [ "$(cat "$T"/part-*.jsonl | wc -l)" -eq 12 ]
+}

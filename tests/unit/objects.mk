@@ -12,6 +12,7 @@ UNIT_OBJ_test_attention := $(call infer_obj,attention cache cache_blocks)
 UNIT_OBJ_test_rope     := $(call infer_obj,rope)
 UNIT_OBJ_test_linear   := $(call infer_obj,linear strips)
 UNIT_OBJ_test_reply    := $(call infer_obj,reply) $(sampler_obj)
+UNIT_OBJ_test_crew     := $(call infer_obj,crew logprobs reply) $(sampler_obj)
 UNIT_OBJ_test_chat     := $(call infer_obj,chat chat_format)
 UNIT_OBJ_test_chat_forge := $(UNIT_OBJ_test_chat)
 UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_check merge_methods merge_linear \

@@ -1,0 +1,292 @@
+/* A crew over an engine that only counts: who gets how much of a step, and that neighbours change nothing. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <string.h>
+
+#include "../../tools/apr-infer/crew.h"
+
+#define N_VOCAB 61u
+#define N_CTX   400u
+#define MAX_SEQ 12u
+
+/* The next token is told by all tokens so far; the last one of the vocabulary ends the answer. */
+struct fake {
+    struct apr_engine engine;
+    struct {
+        const struct apr_cache *cache;
+        uint64_t hash;
+    } seqs[MAX_SEQ];
+    size_t n_open, n_steps, n_mixed; /* n_mixed: steps with answers and parts of prompts */
+    size_t n_most_answers;           /* answers that one step went on with */
+    int fail_at_hash_bits;           /* logits of such a sequence are wrong; 0: none */
+    bool is_broken;
+};
+
+static uint64_t mix(uint64_t hash, int32_t id)
+{
+    hash = (hash ^ (uint64_t)(uint32_t)id) * UINT64_C(0x9e3779b97f4a7c15);
+    return hash ^ hash >> 29;
+}
+
+static void logits_of(uint64_t hash, float *logits)
+{
+    for (size_t i = 0; i < N_VOCAB; i++) logits[i] = (float)(mix(hash, (int32_t)i) >> 40);
+}
+
+static enum apr_code fake_open(void *ctx, struct apr_cache *cache, struct apr_err *e)
+{
+    struct fake *f = ctx;
+    (void)e;
+    *cache = (struct apr_cache){0};
+    size_t i = 0;
+    while (f->seqs[i].cache) assert_in_range(++i, 0, MAX_SEQ - 1);
+    f->seqs[i].cache = cache;
+    f->seqs[i].hash = 1;
+    f->n_open++;
+    return APR_OK;
+}
+
+static size_t find(const struct fake *f, const struct apr_cache *cache)
+{
+    size_t i = 0;
+    while (f->seqs[i].cache != cache) assert_in_range(++i, 0, MAX_SEQ - 1);
+    return i;
+}
+
+static void fake_close(void *ctx, struct apr_cache *cache)
+{
+    struct fake *f = ctx;
+    f->seqs[find(f, cache)].cache = NULL;
+    f->n_open--;
+}
+
+static enum apr_code fake_step(void *ctx, struct apr_turn *turns, size_t n_turns, struct apr_err *e)
+{
+    struct fake *f = ctx;
+    size_t n_all = 0, n_answers = 0;
+    if (f->is_broken) return apr_fail(e, APR_EINFER, "broken");
+    for (size_t i = 0; i < n_turns; i++) {
+        struct apr_turn *t = &turns[i];
+        for (size_t k = 0; k < i; k++) assert_ptr_not_equal(turns[k].cache, t->cache);
+        assert_true(t->n >= 1);
+        n_all += t->n;
+        n_answers += t->n == 1 && t->logits;
+        uint64_t *hash = &f->seqs[find(f, t->cache)].hash;
+        for (size_t k = 0; k < t->n; k++) *hash = mix(*hash, t->ids[k]);
+        t->cache->n_pos += t->n;
+        assert_true(t->cache->n_pos <= N_CTX);
+        if (!t->logits) continue;
+        logits_of(*hash, t->logits);
+        if (f->fail_at_hash_bits && !(mix(*hash, 99) >> (64 - f->fail_at_hash_bits)))
+            t->code = apr_fail(&t->err, APR_EINFER, "no good");
+    }
+    assert_in_range(n_all, 1, f->engine.n_batch);
+    f->n_steps++;
+    f->n_mixed += n_answers && n_answers < n_turns;
+    if (n_answers > f->n_most_answers) f->n_most_answers = n_answers;
+    return APR_OK;
+}
+
+static void fake_init(struct fake *f, size_t n_batch)
+{
+    *f = (struct fake){0};
+    f->engine = (struct apr_engine){.ctx = f,
+                                    .n_batch = n_batch,
+                                    .n_vocab = N_VOCAB,
+                                    .n_ctx = N_CTX,
+                                    .n_positions = 1u << 20,
+                                    .open = fake_open,
+                                    .close = fake_close,
+                                    .step = fake_step};
+}
+
+static const struct apr_generation ends = {.n_eos = 1, .eos_ids = {N_VOCAB - 1}};
+
+/* A sequence of the test: prompt of n tokens made from its number. */
+struct wish {
+    size_t n_prompt, n_max;
+    struct apr_ids answer;
+    const char *finish;
+    enum apr_code code;
+};
+
+static int32_t prompt_tok(size_t i_wish, size_t i)
+{
+    return (int32_t)(mix(i_wish + 7, (int32_t)i) % (N_VOCAB - 1));
+}
+
+static void seat_wish(struct apr_crew *c, struct wish *w, size_t i_wish)
+{
+    struct apr_err e;
+    struct apr_sample_opts o;
+    apr_sample_defaults(&o);
+    const struct apr_sampler_site site = {.n_vocab = N_VOCAB, .n_ctx = N_CTX, .kern = &apr_kern_scalar};
+    struct apr_seat *s = apr_crew_take(c);
+    assert_non_null(s);
+    s->tag = w;
+    for (size_t i = 0; i < w->n_prompt; i++)
+        assert_int_equal(apr_ids_push(&s->ids, prompt_tok(i_wish, i), &e), APR_OK);
+    assert_int_equal(apr_sampler_init(&s->sampler, &o, &site, &s->arena, &e), APR_OK);
+    apr_reply_init(&s->reply, &(struct apr_reply_opts){.n_max = w->n_max},
+                   &(struct apr_reply_site){.sampler = &s->sampler, .ends = &ends});
+    assert_int_equal(apr_crew_admit(c, s, w->n_prompt + w->n_max, &e), APR_OK);
+}
+
+static void take_finished(struct apr_crew *c)
+{
+    struct apr_seat *s;
+    while ((s = apr_crew_finished(c))) {
+        struct wish *w = s->tag;
+        w->answer = s->reply.ids;
+        s->reply.ids = (struct apr_ids){0};
+        w->finish = s->reply.finish;
+        w->code = s->code;
+        apr_crew_leave(c, s);
+    }
+}
+
+/* All wishes through a crew of n_seats. */
+static void run_all(struct fake *f, struct wish *w, size_t n, size_t n_seats)
+{
+    struct apr_crew c;
+    struct apr_err e;
+    size_t i = 0;
+    assert_int_equal(apr_crew_open(&c, &f->engine, n_seats, &e), APR_OK);
+    while (i < n || c.n_taken) {
+        for (; i < n && apr_crew_has_room(&c, w[i].n_prompt + w[i].n_max); i++) seat_wish(&c, &w[i], i);
+        assert_int_equal(apr_crew_step(&c, &e), APR_OK);
+        take_finished(&c);
+    }
+    assert_int_equal(f->n_open, 0);
+    apr_crew_close(&c);
+}
+
+/* What a sequence says, told directly. */
+static void check_answer(const struct wish *w, size_t i_wish)
+{
+    uint64_t hash = 1;
+    float logits[N_VOCAB];
+    bool ended = false;
+    size_t n = 0, n_room = N_CTX - w->n_prompt;
+    for (size_t i = 0; i < w->n_prompt; i++) hash = mix(hash, prompt_tok(i_wish, i));
+    while (n < w->n_max && !ended && n <= n_room) {
+        size_t best = 0;
+        logits_of(hash, logits);
+        for (size_t i = 1; i < N_VOCAB; i++)
+            if (logits[i] > logits[best]) best = i;
+        assert_true(n < w->answer.n);
+        assert_int_equal(w->answer.at[n++], best);
+        hash = mix(hash, (int32_t)best);
+        ended = best == N_VOCAB - 1;
+    }
+    assert_int_equal(w->answer.n, n);
+    assert_string_equal(w->finish, ended ? "stop" : "length");
+    assert_int_equal(w->code, APR_OK);
+}
+
+static const struct wish wishes[] = {
+    {.n_prompt = 5, .n_max = 40},   {.n_prompt = 390, .n_max = 900}, {.n_prompt = 1, .n_max = 1},
+    {.n_prompt = 33, .n_max = 100}, {.n_prompt = 200, .n_max = 3},   {.n_prompt = 400, .n_max = 5},
+    {.n_prompt = 2, .n_max = 77},   {.n_prompt = 64, .n_max = 64},   {.n_prompt = 7, .n_max = 9},
+    {.n_prompt = 100, .n_max = 10}, {.n_prompt = 1, .n_max = 399},
+};
+#define N_WISHES (sizeof wishes / sizeof *wishes)
+
+static void neighbours_change_nothing(void **state)
+{
+    (void)state;
+    static const size_t seats[] = {1, 2, 3, 8, 11}, batches[] = {11, 16, 64, 512};
+    for (size_t i = 0; i < 5; i++)
+        for (size_t k = 0; k < 4; k++) {
+            struct wish w[N_WISHES];
+            struct fake f;
+            memcpy(w, wishes, sizeof w);
+            fake_init(&f, batches[k]);
+            run_all(&f, w, N_WISHES, seats[i]);
+            for (size_t j = 0; j < N_WISHES; j++) {
+                check_answer(&w[j], j);
+                apr_ids_free(&w[j].answer);
+            }
+            assert_true(f.n_most_answers <= seats[i]);
+            if (seats[i] == 8) assert_true(f.n_mixed > 0);
+        }
+}
+
+/* A long prompt takes many steps; those who answer get a token in each of them. */
+static void a_long_prompt_delays_nobody(void **state)
+{
+    (void)state;
+    struct wish w[2] = {{.n_prompt = 3, .n_max = 30}, {.n_prompt = 390, .n_max = 2}};
+    struct fake f;
+    struct apr_crew c;
+    struct apr_err e;
+    fake_init(&f, 11);
+    assert_int_equal(apr_crew_open(&c, &f.engine, 2, &e), APR_OK);
+    seat_wish(&c, &w[0], 0);
+    assert_int_equal(apr_crew_step(&c, &e), APR_OK); /* the short prompt */
+    seat_wish(&c, &w[1], 1);
+    for (size_t i = 0; i < 20; i++) {
+        size_t n_before = c.seats[0].reply.ids.n, n_fed = c.seats[1].n_fed;
+        assert_int_equal(apr_crew_step(&c, &e), APR_OK);
+        if (c.seats[0].is_over) break;
+        assert_int_equal(c.seats[0].reply.ids.n, n_before + 1);
+        assert_int_equal(c.seats[1].n_fed, n_fed + 10); /* the rest of the step */
+    }
+    apr_crew_close(&c);
+}
+
+static void what_is_wrong_with_one_concerns_no_other(void **state)
+{
+    (void)state;
+    struct wish w[N_WISHES];
+    struct fake f;
+    size_t n_failed = 0;
+    memcpy(w, wishes, sizeof w);
+    fake_init(&f, 64);
+    f.fail_at_hash_bits = 6; /* one of 64 */
+    run_all(&f, w, N_WISHES, 4);
+    for (size_t i = 0; i < N_WISHES; i++) {
+        n_failed += w[i].code == APR_EINFER;
+        if (w[i].code == APR_OK) check_answer(&w[i], i);
+        apr_ids_free(&w[i].answer);
+    }
+    assert_in_range(n_failed, 1, N_WISHES - 1);
+}
+
+static void positions_are_bounded_but_one_always_runs(void **state)
+{
+    (void)state;
+    struct wish w[2] = {{.n_prompt = 50, .n_max = 60}, {.n_prompt = 50, .n_max = 60}};
+    struct fake f;
+    struct apr_crew c;
+    struct apr_err e;
+    fake_init(&f, 64);
+    f.engine.n_positions = 100;
+    assert_int_equal(apr_crew_open(&c, &f.engine, 4, &e), APR_OK);
+    assert_true(apr_crew_has_room(&c, 110));
+    seat_wish(&c, &w[0], 0);
+    assert_false(apr_crew_has_room(&c, 110));
+    assert_false(apr_crew_has_room(&c, 1));
+    while (!apr_crew_finished(&c)) assert_int_equal(apr_crew_step(&c, &e), APR_OK);
+    take_finished(&c);
+    apr_ids_free(&w[0].answer);
+    assert_true(apr_crew_has_room(&c, 110));
+    seat_wish(&c, &w[1], 1);
+    f.is_broken = true;
+    assert_int_equal(apr_crew_step(&c, &e), APR_EINFER);
+    apr_crew_close(&c);
+    assert_int_equal(f.n_open, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(neighbours_change_nothing),
+        cmocka_unit_test(a_long_prompt_delays_nobody),
+        cmocka_unit_test(what_is_wrong_with_one_concerns_no_other),
+        cmocka_unit_test(positions_are_bounded_but_one_always_runs),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
