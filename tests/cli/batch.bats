@@ -4,7 +4,10 @@
 
 load infer
 
-setup() { infer_setup; }
+setup() {
+    infer_setup
+    ROOT=$PWD
+}
 
 # 40 requests of every kind of length: golden prompts as they are, questions through the template, and ids.
 forty() {
@@ -369,7 +372,7 @@ long_requests() { for i in $(seq 60); do echo "{\"id\":\"r$i\",\"prompt\":\"Say 
 
 # The commands of the manual that hold WORD, in $T with the model's name in place.
 example() {
-    apr batch --help | grep -F -A "${2:-0}" -e "$1" | sed "s|model\.apr|$PWD/$MODEL|; s/^  //"
+    apr batch --help | grep -F -A "${2:-0}" -e "$1" | sed "s|model\.apr|$ROOT/$MODEL|; s/^  //"
 }
 
 job_files() {
@@ -396,7 +399,7 @@ merged() {
     job_files
     mkdir "$T/requests" "$T/results"
     (cd "$T/requests" && split -l 4 --additional-suffix=.jsonl ../requests.jsonl)
-    example 'results/%.jsonl' 1 >"$T/Makefile"
+    example 'all: ' 1 >"$T/Makefile"
     [ "$(grep -c apr "$T/Makefile")" -eq 1 ]
     apr batch "$MODEL" -i <(head -n 2 "$T/requests/xab.jsonl") -o "$T/results/xab.jsonl.part"
     (cd "$T" && make -s -j 2)

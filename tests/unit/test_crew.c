@@ -18,6 +18,7 @@ struct fake {
         const struct apr_cache *cache;
         uint64_t hash;
     } seqs[MAX_SEQ];
+    float logits[MAX_SEQ][N_VOCAB];
     size_t n_open, n_steps, n_mixed; /* n_mixed: steps with answers and parts of prompts */
     size_t n_most_answers;           /* answers that one step went on with */
     int fail_at_hash_bits;           /* logits of such a sequence are wrong; 0: none */
@@ -72,13 +73,14 @@ static enum apr_code fake_step(void *ctx, struct apr_turn *turns, size_t n_turns
         for (size_t k = 0; k < i; k++) assert_ptr_not_equal(turns[k].cache, t->cache);
         assert_true(t->n >= 1);
         n_all += t->n;
-        n_answers += t->n == 1 && t->logits;
+        n_answers += t->n == 1 && t->wants_logits;
         uint64_t *hash = &f->seqs[find(f, t->cache)].hash;
         for (size_t k = 0; k < t->n; k++) *hash = mix(*hash, t->ids[k]);
         t->cache->n_pos += t->n;
         assert_true(t->cache->n_pos <= N_CTX);
-        if (!t->logits) continue;
-        logits_of(*hash, t->logits);
+        if (!t->wants_logits) continue;
+        logits_of(*hash, f->logits[i]);
+        t->logits = f->logits[i];
         if (f->fail_at_hash_bits && !(mix(*hash, 99) >> (64 - f->fail_at_hash_bits)))
             t->code = apr_fail(&t->err, APR_EINFER, "no good");
     }

@@ -11,8 +11,6 @@ enum apr_code apr_crew_open(struct apr_crew *c, const struct apr_engine *engine,
     TRY(apr_arena_try(&c->arena, &c->seats, n_seats, sizeof *c->seats, "sequences", e));
     TRY(apr_arena_try(&c->arena, &c->turns, n_seats, sizeof *c->turns, "sequences", e));
     TRY(apr_arena_try(&c->arena, &c->turn_seat, n_seats, sizeof *c->turn_seat, "sequences", e));
-    for (size_t i = 0; i < n_seats; i++)
-        TRY(apr_arena_try(&c->arena, &c->seats[i].logits, engine->n_vocab, sizeof(float), "logits", e));
     c->n_seats = n_seats;
     return APR_OK;
 }
@@ -35,8 +33,7 @@ struct apr_seat *apr_crew_take(struct apr_crew *c)
     for (size_t i = 0; i < c->n_seats; i++) {
         struct apr_seat *s = &c->seats[i];
         if (s->is_taken) continue;
-        float *logits = s->logits;
-        *s = (struct apr_seat){.is_taken = true, .i_seat = i, .logits = logits};
+        *s = (struct apr_seat){.is_taken = true, .i_seat = i};
         apr_arena_init(&s->arena);
         c->n_taken++;
         return s;
@@ -80,11 +77,11 @@ static bool is_answering(const struct apr_seat *s)
 }
 
 static void add_turn(struct apr_crew *c, size_t *n_turns, struct apr_seat *s, const int32_t *ids, size_t n,
-                     bool wants)
+                     size_t n_later)
 {
     c->turn_seat[*n_turns] = s->i_seat;
-    c->turns[*n_turns] =
-        (struct apr_turn){.cache = &s->cache, .ids = ids, .n = n, .logits = wants ? s->logits : NULL};
+    c->turns[*n_turns] = (struct apr_turn){
+        .cache = &s->cache, .ids = ids, .n = n, .n_later = n_later, .wants_logits = !n_later};
     ++*n_turns;
 }
 
@@ -106,7 +103,7 @@ static size_t plan(struct apr_crew *c)
     for (size_t i = 0; i < c->n_seats; i++) {
         struct apr_seat *s = &c->seats[i];
         if (!s->is_running || s->is_over || !is_answering(s) || !n_free) continue;
-        add_turn(c, &n_turns, s, &s->next, 1, true);
+        add_turn(c, &n_turns, s, &s->next, 1, 0);
         n_free--;
         c->n_reply_toks++;
     }
@@ -114,7 +111,7 @@ static size_t plan(struct apr_crew *c)
     for (; s && n_free; s = next_prompt(c, s->i_age + 1)) {
         size_t n = s->ids.n - s->n_fed;
         if (n > n_free) n = n_free;
-        add_turn(c, &n_turns, s, s->ids.at + s->n_fed, n, n == s->ids.n - s->n_fed);
+        add_turn(c, &n_turns, s, s->ids.at + s->n_fed, n, s->ids.n - s->n_fed - n);
         n_free -= n;
         c->n_prompt_toks += n;
     }
@@ -127,7 +124,7 @@ static enum apr_code end_seat(struct apr_seat *s, struct apr_err *e)
     return apr_reply_end(&s->reply, e);
 }
 
-static enum apr_code choose(struct apr_crew *c, struct apr_turn *t, struct apr_seat *s)
+static enum apr_code choose(const struct apr_crew *c, const struct apr_turn *t, struct apr_seat *s)
 {
     size_t n_room = c->engine->n_ctx - s->cache.n_pos;
     if (t->code != APR_OK) return s->err = t->err, t->code;
@@ -142,7 +139,7 @@ static void take_logits(void *ctx, size_t i_begin, size_t i_end, unsigned i_thre
     (void)i_thread;
     for (size_t i = i_begin; i < i_end; i++) {
         struct apr_seat *s = &c->seats[c->turn_seat[i]];
-        if (!c->turns[i].logits) continue;
+        if (!c->turns[i].wants_logits) continue;
         s->code = choose(c, &c->turns[i], s);
         if (s->code != APR_OK) s->is_over = true;
     }

@@ -25,8 +25,11 @@ struct apr_turn {
     struct apr_cache *cache;
     const int32_t *ids;
     size_t n;
-    float *logits;      /* [n_vocab] of the last token; NULL: not wanted */
-    enum apr_code code; /* of these logits: set by the engine where they are wrong */
+    size_t n_later; /* tokens of the prompt that later steps bring */
+    bool wants_logits;
+    /* Set by the engine where they are wanted: */
+    const float *logits; /* [n_vocab] of the last token, until the next step */
+    enum apr_code code;  /* of these logits */
     struct apr_err err;
 };
 
@@ -63,7 +66,6 @@ struct apr_seat {
     bool is_taken, is_running, is_over;
     enum apr_code code; /* why it failed */
     struct apr_err err;
-    float *logits; /* [n_vocab] */
 };
 
 struct apr_crew {

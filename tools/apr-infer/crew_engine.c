@@ -20,10 +20,21 @@ static enum apr_code step(void *ctx, struct apr_turn *turns, size_t n_turns, str
 {
     struct apr_crew_engine *ce = ctx;
     struct apr_forward *f = &ce->s->fwd;
+    size_t i_row = 0, n_rows = 0, n_vocab = ce->engine.n_vocab;
     for (size_t i = 0; i < n_turns; i++) {
+        const struct apr_turn *t = &turns[i];
+        ce->parts[i] = (struct apr_part){.cache = t->cache, .ids = t->ids, .n = t->n, .n_later = t->n_later};
+        i_row += t->n;
+        if (t->wants_logits) ce->rows[n_rows++] = i_row - 1;
+    }
+    TRY(apr_forward_step(f, ce->parts, n_turns, e));
+    if (!n_rows) return APR_OK;
+    TRY(apr_forward_logits_of(f, ce->rows, n_rows, ce->logits, e));
+    for (size_t i = 0, k = 0; i < n_turns; i++) {
         struct apr_turn *t = &turns[i];
-        TRY(apr_forward_prompt(f, t->cache, t->ids, t->n, e));
-        if (t->logits) t->code = apr_forward_logits(f, f->n_toks - 1, 1, t->logits, &t->err);
+        if (!t->wants_logits) continue;
+        t->logits = ce->logits + k * n_vocab;
+        t->code = apr_forward_check(f, ce->rows[k++], t->logits, &t->err);
     }
     return APR_OK;
 }
@@ -44,8 +55,12 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
                                    struct apr_err *e)
 {
     size_t n_positions = positions_of(s, n_seats);
-    (void)e;
     *ce = (struct apr_crew_engine){.s = s};
+    apr_arena_init(&ce->arena);
+    TRY(apr_arena_try(&ce->arena, &ce->parts, n_seats, sizeof *ce->parts, "sequences", e));
+    TRY(apr_arena_try(&ce->arena, &ce->rows, n_seats, sizeof *ce->rows, "sequences", e));
+    TRY(apr_arena_try(&ce->arena, &ce->logits, n_seats, s->model->config.n_vocab * sizeof *ce->logits,
+                      "logits", e));
     apr_blocks_allow(&s->blocks, n_positions + n_seats * APR_PAGE_POS); /* each sequence takes whole blocks */
     ce->engine = (struct apr_engine){
         .ctx = ce,
@@ -63,5 +78,6 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
 
 void apr_crew_engine_close(struct apr_crew_engine *ce)
 {
+    apr_arena_free(&ce->arena);
     *ce = (struct apr_crew_engine){0};
 }

@@ -12,7 +12,11 @@
 
 struct apr_crew_engine {
     struct apr_engine engine;
-    struct apr_session *s; /* borrowed; its own cache is not used */
+    struct apr_session *s;  /* borrowed; its own cache is not used */
+    struct apr_arena arena; /* owns all below */
+    struct apr_part *parts; /* [n_seats] of a step */
+    size_t *rows;           /* [n_seats] whose logits are wanted */
+    float *logits;          /* [n_seats, n_vocab] */
 };
 
 /* Positions for all are bounded by what n_seats can fill and by half of the memory that is free. */
