@@ -10,6 +10,7 @@ UNIT_OBJ_test_forward  := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/ref
 UNIT_OBJ_test_step     := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/toy.o
 UNIT_OBJ_test_attention := $(call infer_obj,attention cache cache_blocks)
 UNIT_OBJ_test_rope     := $(call infer_obj,rope)
+UNIT_OBJ_test_context  := $(call infer_obj,prompt_cache model_id shift $(forward_parts))
 UNIT_OBJ_test_linear   := $(call infer_obj,linear strips)
 UNIT_OBJ_test_reply    := $(call infer_obj,reply) $(sampler_obj)
 UNIT_OBJ_test_crew     := $(call infer_obj,crew logprobs reply) $(sampler_obj)

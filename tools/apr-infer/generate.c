@@ -8,8 +8,9 @@
 struct loop {
     struct apr_session *s;
     struct apr_reply *r;
-    const struct apr_guide *guide; /* or NULL */
-    struct apr_spec *spec;         /* or NULL */
+    const struct apr_ways *ways;
+    const struct apr_guide *guide; /* of ways, or NULL */
+    struct apr_spec *spec;         /* of ways, or NULL */
     struct apr_cache other_cache;  /* of the guide's sequence */
     float *logits, *other;         /* [n_vocab]; other has as many rows as spec */
     const float *at;               /* logits after the text: l->logits, or a row of spec's */
@@ -40,6 +41,23 @@ static size_t n_room(const struct loop *l)
     return l->s->n_ctx - n_pos + (l->spec ? apr_spec_n_open(l->spec) : 0);
 }
 
+/* The same for whoever plans the text: with shifts it never ends. */
+static size_t n_room_ahead(const struct loop *l)
+{
+    return l->ways->shift.is_on ? SIZE_MAX - 1 : n_room(l);
+}
+
+/* No position is left for the next token; a sequence that is full shifts. */
+static enum apr_code make_room(struct loop *l, struct apr_err *e)
+{
+    struct apr_session *s = l->s;
+    const size_t n_keep = l->ways->shift.n_keep;
+    if (s->cache.n_pos == s->n_ctx) TRY(apr_shift_cache(&s->fwd, &s->cache, n_keep, e));
+    if (!l->guide || l->other_cache.n_pos < s->n_ctx) return APR_OK;
+    const size_t n_prompt = l->guide->ids.n;
+    return apr_shift_cache(&s->fwd, &l->other_cache, n_keep < n_prompt ? n_keep : n_prompt, e);
+}
+
 /* A few tokens and the logits after each, for spec. */
 static enum apr_code run_rows(void *ctx, const int32_t *ids, size_t n, float *logits, struct apr_err *e)
 {
@@ -64,7 +82,7 @@ static void take_back(void *ctx, size_t n)
 /* As next_logits after one token, which a step that was wider may have computed already. */
 static enum apr_code next_speculated(struct loop *l, int32_t id, struct apr_err *e)
 {
-    size_t n_free = n_room(l), n_left = apr_reply_n_left(l->r, n_free);
+    size_t n_free = n_room(l), n_left = apr_reply_n_left(l->r, n_room_ahead(l));
     const struct apr_spec_model m = {run_rows, take_back, l};
     return apr_spec_next(l->spec, id, n_left < n_free ? n_left : n_free, &m, &l->at, e);
 }
@@ -96,6 +114,17 @@ static enum apr_code go_on(struct loop *l, int32_t id, struct apr_err *e)
     return goes_alone(l) ? run_ahead(l, id, e) : next_logits(l, &id, 1, &id, 1, e);
 }
 
+/* Behind the first token, so that it does not wait for the disk. The clock of the others stands still. */
+static enum apr_code save_prompt(struct loop *l, struct apr_err *e)
+{
+    const struct apr_prompt_cache *p = l->ways->saved;
+    if (!p || p->all || l->r->ids.n != 1) return APR_OK;
+    int64_t ns_start = apr_now_ns();
+    enum apr_code code = apr_prompt_cache_save(p, &l->s->cache, e);
+    l->r->ns_first += apr_now_ns() - ns_start;
+    return code;
+}
+
 static enum apr_code decode_loop(struct loop *l, struct apr_err *e)
 {
     struct apr_session *s = l->s;
@@ -106,18 +135,37 @@ static enum apr_code decode_loop(struct loop *l, struct apr_err *e)
             TRY(apr_reply_take(l->r, id, e));
         } else {
             l->r->site.sampler->proposal = l->spec ? apr_spec_proposal(l->spec) : NULL;
-            TRY(apr_reply_next(l->r, l->at, n_room(l), &id, e));
+            TRY(apr_reply_next(l->r, l->at, n_room_ahead(l), &id, e));
         }
+        TRY(save_prompt(l, e));
         if (l->r->is_over || l->i_ahead < l->n_ahead) continue;
-        if (!n_room(l)) {
+        if (!n_room(l) && !l->ways->shift.is_on) {
             apr_note("the context of %zu positions is full", s->n_ctx);
             break;
         }
+        if (!n_room(l)) TRY(make_room(l, e));
         TRY(go_on(l, id, e));
     }
     if (l->spec) take_back(l, apr_spec_end(l->spec));
     apr_cache_truncate(&s->cache, s->cache.n_pos - (l->n_ahead - l->i_ahead));
+    if (l->ways->saved && l->ways->saved->all) TRY(apr_prompt_cache_save(l->ways->saved, &s->cache, e));
     return apr_reply_end(l->r, e);
+}
+
+/* The logits after the prompt, of which what the file of ways->saved has is not computed again. */
+static enum apr_code run_prompt(struct loop *l, const int32_t *ids, size_t n_ids, struct apr_err *e)
+{
+    struct apr_session *s = l->s;
+    struct apr_prompt_cache *p = l->ways->saved;
+    const struct apr_ids *guide = l->guide ? &l->guide->ids : NULL;
+    apr_cache_truncate(&s->cache, 0);
+    if (p) {
+        TRY(apr_prompt_cache_restore(p, &s->cache, ids, n_ids, e));
+        l->r->n_reused = p->n_reused;
+        apr_note("%s: %zu of %zu prompt tokens reused", p->path, p->n_reused, n_ids);
+    }
+    size_t i = l->r->n_reused;
+    return next_logits(l, ids + i, n_ids - i, guide ? guide->at : NULL, guide ? guide->n : 0, e);
 }
 
 static enum apr_code run_loop(struct loop *l, const int32_t *ids, size_t n_ids, struct apr_arena *arena,
@@ -137,15 +185,14 @@ static enum apr_code run_loop(struct loop *l, const int32_t *ids, size_t n_ids, 
     }
     TRY(apr_reply_prompt(l->r, ids, n_ids, e));
     if (l->spec) TRY(apr_spec_begin(l->spec, ids, n_ids, e));
-    apr_cache_truncate(&s->cache, 0);
-    TRY(next_logits(l, ids, n_ids, guide ? guide->at : NULL, guide ? guide->n : 0, e));
+    TRY(run_prompt(l, ids, n_ids, e));
     return decode_loop(l, e);
 }
 
 enum apr_code apr_generate(struct apr_session *s, struct apr_reply *r, const int32_t *ids, size_t n_ids,
-                           const struct apr_guide *guide, struct apr_spec *spec, struct apr_err *e)
+                           const struct apr_ways *ways, struct apr_err *e)
 {
-    struct loop l = {.s = s, .r = r, .guide = guide, .spec = spec};
+    struct loop l = {.s = s, .r = r, .ways = ways, .guide = ways->guide, .spec = ways->spec};
     struct apr_arena arena;
     apr_arena_init(&arena);
     enum apr_code code = run_loop(&l, ids, n_ids, &arena, e);

@@ -267,6 +267,7 @@ enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, co
     struct apr_gpu_err ge = {{0}};
     TRY(seq_of(o, cache, &s, e));
     TRY(apr_gpu_code(o->gpu->forward(o->model, s, ids, (uint32_t)n, (uint32_t)n_rows, logits, &ge), &ge, e));
+    memmove(cache->ids + cache->n_pos, ids, n * sizeof *ids);
     cache->n_pos += n;
     return APR_OK;
 }
@@ -281,6 +282,8 @@ enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache,
     TRY(seq_of(o, cache, &s, e));
     TRY(apr_gpu_code(o->gpu->greedy(o->model, s, id, (uint32_t)n, stop, (uint32_t)n_stop, out, &n_made, &ge),
                      &ge, e));
+    if (n_made) cache->ids[cache->n_pos] = id;
+    for (uint32_t i = 0; i + 1 < n_made; i++) cache->ids[cache->n_pos + 1 + i] = out[i];
     cache->n_pos += n_made;
     *n_out = n_made;
     return APR_OK;

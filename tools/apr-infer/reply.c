@@ -132,7 +132,7 @@ enum apr_code apr_reply_end(struct apr_reply *r, struct apr_err *e)
 
 double apr_reply_prompt_rate(const struct apr_reply *r)
 {
-    return r->prompt_s > 0 ? (double)r->n_prompt / r->prompt_s : 0;
+    return r->prompt_s > 0 ? (double)(r->n_prompt - r->n_reused) / r->prompt_s : 0;
 }
 
 double apr_reply_decode_rate(const struct apr_reply *r)

@@ -42,6 +42,7 @@ struct apr_reply {
     const char *finish; /* "stop": end token, stop string or end of the grammar; "length": n_max or the
                            context's end */
     size_t n_prompt;
+    size_t n_reused; /* tokens of the prompt that were computed before: set by who steps the model */
     double prompt_s; /* until the first token was chosen */
     double decode_s; /* the others */
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "chat.h"
+#include "context_opts.h"
 #include "generate.h"
 #include "prompt.h"
 #include "speculate/speculate.h"
@@ -23,6 +24,7 @@ struct run_args {
     const char *grammar, *schema;   /* files */
     struct apr_grammar *constraint; /* owned; what is in them */
     struct apr_spec_opts spec;
+    struct apr_context_opts context;
     struct apr_speech_opts speech;
 };
 
@@ -55,6 +57,7 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct run_args, stops, "stop", 0, "TEXT", "end before TEXT (repeatable)"),
     APR_OPT(struct run_args, no_gpu, "no-gpu", 0, NULL, "compute on the CPU"),
     APR_OPT(struct run_args, gpu, "gpu", 0, NULL, "compute on a GPU"),
+    APR_CONTEXT_OPTS(struct run_args, context),
     APR_SPEC_OPTS(struct run_args),
     APR_SPEECH_OPTS(struct run_args),
     APR_ENGINE_OPTS(struct run_args),
@@ -71,6 +74,7 @@ static void init(void *args_)
     a->n_max = NOT_GIVEN;
     apr_sample_unset(&a->sample);
     apr_spec_defaults(&a->spec);
+    apr_context_defaults(&a->context);
     a->cfg_scale = NAN;
     a->format = "text";
 }
@@ -119,7 +123,7 @@ static enum apr_code encode_chat(const struct run_args *a, const struct apr_sess
             code =
                 apr_prompt_encode(s->tok, &s->model->vocab, (const char *)text->data, text->n_bytes, ids, e);
     } else {
-        messages = apr_chat_messages(a->system, (const char *)text->data, text->n_bytes);
+        messages = apr_chat_messages(a->system, text->n_bytes ? (const char *)text->data : "", text->n_bytes);
         if (messages)
             code = apr_chat_encode(&chat, messages, true, ids, e);
         else
@@ -184,6 +188,7 @@ static enum apr_code report_json(const struct apr_session *s, const struct apr_r
     for (size_t i = 0; i < g->ids.n; i++) apr_out_i64(o, NULL, g->ids.at[i]);
     apr_out_end(o);
     apr_out_u64(o, "n_prompt_toks", g->n_prompt);
+    apr_out_u64(o, "n_prompt_reused", g->n_reused);
     apr_out_u64(o, "n_generated", g->ids.n);
     apr_out_str(o, "finish_reason", g->finish);
     apr_sampler_report(sampler, o);
@@ -237,14 +242,36 @@ static enum apr_code init_limit(const struct run_args *a, const struct apr_ctx *
     return APR_OK;
 }
 
+static enum apr_code init_shift(const struct run_args *a, const struct apr_session *s,
+                                const struct apr_ids *prompt, struct apr_shift *shift, struct apr_err *e)
+{
+    struct apr_ids opening = {0};
+    struct apr_buf nothing;
+    enum apr_code code = APR_OK;
+    apr_buf_init(&nothing, 1);
+    if (apr_context_wants_opening(&a->context)) code = encode_prompt(a, s, &nothing, &opening, e);
+    if (code != APR_OK) apr_err_prefix(e, "--context-shift: what to keep is not clear, give --keep");
+    if (code == APR_OK) code = apr_context_shift(&a->context, &opening, prompt, s->n_ctx, shift, e);
+    apr_ids_free(&opening);
+    return code;
+}
+
 static enum apr_code generate(const struct run_args *a, struct apr_session *s, const struct apr_buf *text,
                               struct apr_reply *g, struct apr_spec *spec, bool json, struct apr_err *e)
 {
     struct apr_ids ids = {0};
     struct apr_guide guide = {.scale = a->cfg_scale};
+    struct apr_prompt_cache saved = {
+        .path = a->context.saved, .all = a->context.saved_all, .read_only = a->context.saved_read_only};
+    struct apr_ways ways = {.spec = spec, .saved = saved.path ? &saved : NULL};
     enum apr_code code = encode_prompt(a, s, text, &ids, e);
     if (code == APR_OK) code = encode_guide(a, s, &ids, &guide.ids, e);
-    if (code == APR_OK) code = apr_generate(s, g, ids.at, ids.n, guide.ids.n ? &guide : NULL, spec, e);
+    if (guide.ids.n) ways.guide = &guide;
+    if (code == APR_OK) code = init_shift(a, s, &ids, &ways.shift, e);
+    if (code == APR_OK && saved.path)
+        code = apr_prompt_cache_open(&saved, s->model, a->engine.exact, &s->blocks, e);
+    if (code == APR_OK) code = apr_generate(s, g, ids.at, ids.n, &ways, e);
+    apr_prompt_cache_close(&saved);
     apr_ids_free(&guide.ids);
     apr_ids_free(&ids);
     /* A line of its own for the shell's prompt, but only there: a pipe gets the generated text alone. */
@@ -285,6 +312,7 @@ static const char *text_option(const struct run_args *a)
            : a->grammar                             ? "grammar"
            : a->schema                              ? "json-schema"
            : apr_spec_given(&a->spec)               ? apr_spec_given(&a->spec)
+           : apr_context_given(&a->context)         ? apr_context_given(&a->context)
            : a->engine.n_batch != APR_DEFAULT_BATCH ? "prefill-chunk"
                                                     : NULL;
 }
@@ -376,6 +404,8 @@ static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
     bool json = ctx->g->json;
     struct apr_sample_opts o;
     TRY(check_args(a, &json, e));
+    TRY(apr_context_check(&a->context, e));
+    if (a->context.saved) a->engine.on_cpu = "--prompt-cache";
     TRY(apr_spec_resolve(&a->spec, &(struct apr_spec_opts){.lookup = false}, e));
     TRY(apr_sample_resolve(&a->sample, NULL, &o, e));
     struct apr_buf text;
@@ -415,6 +445,22 @@ static const char details[] =
     "refused with its path. The text ends properly within --max-tokens if a byte a token is enough for that; "
     "otherwise\n"
     "the status is 8.\n"
+    "\n"
+    "A full context ends the text. With --context-shift it goes on: the first --keep tokens of the prompt "
+    "stay, "
+    "of the\n"
+    "rest the newer half, which is computed again at its new positions, so that every token is chosen "
+    "exactly "
+    "as after\n"
+    "a fresh prompt of what stayed. --prompt-cache keeps the computed prompt: the next run computes what "
+    "comes "
+    "after the\n"
+    "beginning that both have in common, and gives the same text as without. Another model, --exact or "
+    "--cache-type is\n"
+    "refused with status 5. Models with a window reuse a prompt only where it goes on from its end. "
+    "Quantized "
+    "caches\n"
+    "halve (q8_0) or quarter (q4_0) the memory; apr eval --against measures what they cost.\n"
     "\n"
     "  apr run model.apr \"What is 2+2?\"\n"
     "  apr run model.apr --json-schema person.json 'Describe Alice.' | jq .name\n"

@@ -107,6 +107,7 @@ enum apr_code apr_draft_open(struct apr_draft *d, const char *path, const struct
     o.pool = target->pool;
     o.pre = NULL;
     o.n_ctx = 0;
+    o.cache = (struct apr_cache_opts){0};
     TRY(apr_session_open(&d->s, path, &o, ctx, e));
     d->n_vocab = target->model->config.n_vocab;
     d->cost = (double)d->s.model->header.n_data_bytes / (double)target->model->header.n_data_bytes;
