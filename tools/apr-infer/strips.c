@@ -6,6 +6,7 @@
 
 #define FIRST_SLOTS    512u
 #define TASK_BYTES     (256u << 10)
+#define PIECE_BYTES    (16u << 20) /* copied before its rows are given back: what is there twice */
 #define FORGET_EVERY   64u /* uses: a tied embedding is read from the rows of a matrix that has strips */
 #define RESERVE_DIVIDE 8   /* this part of the memory that is available is left to others */
 #define ALIGN_BYTES    ((size_t)64)
@@ -85,6 +86,7 @@ static uint8_t *take_room(struct apr_strips *s, size_t n_bytes)
 
 struct job {
     const struct apr_mat *w;
+    const uint8_t *from; /* rows of w */
     uint8_t *to;
 };
 
@@ -93,8 +95,22 @@ static void copy_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread
     const struct job *j = ctx;
     size_t off = i_begin * APR_STRIP_ROWS * j->w->row_bytes;
     (void)i_thread;
-    j->w->mm->to_strips(j->w->data + off, j->w->row_bytes, (i_end - i_begin) * APR_STRIP_ROWS, j->w->n_cols,
+    j->w->mm->to_strips(j->from + off, j->w->row_bytes, (i_end - i_begin) * APR_STRIP_ROWS, j->w->n_cols,
                         j->to + off);
+}
+
+/* Piece by piece, so that rows and strips of a large matrix are not in memory at the same time. */
+static void copy_rows(const struct apr_model *m, struct apr_pool *pool, const struct apr_mat *w, uint8_t *to,
+                      size_t n_strips)
+{
+    const size_t n_strip = APR_STRIP_ROWS * w->row_bytes;
+    const size_t n_piece = n_strip < PIECE_BYTES ? PIECE_BYTES / n_strip : 1;
+    for (size_t i = 0; i < n_strips; i += n_piece) {
+        size_t n = n_strips - i < n_piece ? n_strips - i : n_piece;
+        struct job j = {.w = w, .from = w->data + i * n_strip, .to = to + i * n_strip};
+        apr_parallel_for(pool, n, n_strip < TASK_BYTES ? TASK_BYTES / n_strip : 1, copy_task, &j);
+        apr_model_forget(m, j.from, n * n_strip);
+    }
 }
 
 const uint8_t *apr_strips_of(struct apr_strips *s, struct apr_pool *pool, const struct apr_mat *w,
@@ -112,8 +128,6 @@ const uint8_t *apr_strips_of(struct apr_strips *s, struct apr_pool *pool, const 
     if (slot->n_toks < APR_STRIPS_AFTER_TOKS) return NULL;
     slot->at = take_room(s, n_strips * n_strip);
     if (!slot->at) return NULL;
-    struct job j = {.w = w, .to = slot->at};
-    apr_parallel_for(pool, n_strips, n_strip < TASK_BYTES ? TASK_BYTES / n_strip : 1, copy_task, &j);
-    apr_model_forget(s->model, w->data, n_strips * n_strip);
+    copy_rows(s->model, pool, w, slot->at, n_strips);
     return slot->at;
 }
