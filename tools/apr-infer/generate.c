@@ -79,12 +79,31 @@ static void take_back(void *ctx, size_t n)
     if (l->guide) apr_cache_truncate(&l->other_cache, l->other_cache.n_pos - n);
 }
 
+static bool turns_alike(const struct apr_rope_table *r, size_t n_pos, size_t n)
+{
+    return apr_rope_is_stable(r, n_pos + n) &&
+           apr_rope_is_long(r, n_pos + 1) == apr_rope_is_long(r, n_pos + n);
+}
+
+/* How many of n tokens at n_pos .. one step may take. Where the rotation depends on the length of the
+ * sequence they would get another one together than one by one. */
+static size_t n_alike(const struct apr_forward *f, size_t n_pos, size_t n)
+{
+    while (n > 1 && !(turns_alike(&f->rope, n_pos, n) && turns_alike(&f->rope_local, n_pos, n))) n--;
+    return n;
+}
+
 /* As next_logits after one token, which a step that was wider may have computed already. */
 static enum apr_code next_speculated(struct loop *l, int32_t id, struct apr_err *e)
 {
-    size_t n_free = n_room(l), n_left = apr_reply_n_left(l->r, n_room_ahead(l));
+    const struct apr_forward *f = &l->s->fwd;
     const struct apr_spec_model m = {run_rows, take_back, l};
-    return apr_spec_next(l->spec, id, n_left < n_free ? n_left : n_free, &m, &l->at, e);
+    size_t n_open = apr_spec_n_open(l->spec), n_free = n_room(l), n = apr_reply_n_left(l->r, n_room_ahead(l));
+    if (n > n_free) n = n_free;
+    if (n > APR_MAX_DRAFT + 1) n = APR_MAX_DRAFT + 1;
+    n = n_alike(f, l->s->cache.n_pos - n_open, n);
+    if (l->guide) n = n_alike(f, l->other_cache.n_pos - n_open, n);
+    return apr_spec_next(l->spec, id, n, &m, &l->at, e);
 }
 
 /* A device can go on alone where the largest logit is the choice. */
