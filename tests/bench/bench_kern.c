@@ -1,7 +1,7 @@
 /* Speed of every kernel of every table: GB/s of weights at one token, GMAC/s for more, and the vector
  * slots. Times are of the CPU, since the machine may be shared; prints a line per kernel and never judges.
  *
- *     bench_kern [TABLE [TYPE | vectors]]     best of several short runs, one thread
+ *     bench_kern [TABLE [TYPE | vectors | pages]]     best of several short runs, one thread
  */
 #include <math.h>
 #include <stdio.h>
@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "kern/kern.h"
+#include "kern/page.h"
 
 #define STREAM_BYTES ((size_t)160 << 20) /* weights for one token: more than any cache */
 #define TILE_ROWS    64                  /* weights for several tokens: a thread's chunk, in cache */
@@ -147,12 +148,46 @@ static void report(const struct setup *s, const char *what, double n, double sec
         double best = INFINITY, begin = now_s();                                                             \
         for (int run = 0; run < 40 && (run < 2 || now_s() - begin < 0.1); run++) {                           \
             double t0 = now_s();                                                                             \
-            for (int rep = 0; rep < 16; rep++) (call);                                                       \
+            for (int rep = 0; rep < 16; rep++) {                                                             \
+                call;                                                                                        \
+            }                                                                                                \
             double t1 = (now_s() - t0) / 16;                                                                 \
             best = t1 < best ? t1 : best;                                                                    \
         }                                                                                                    \
         report(s, what, n, best, unit);                                                                      \
     } while (0)
+
+/* A cache of 4096 positions of 128 page by page, 6 query heads. */
+static void pages(const struct setup *s, const struct apr_page_type *t, size_t row_bytes, bool is_keys)
+{
+    const size_t n_dim = 128, n_q = 6, n_pos = 4096;
+    for (size_t p = 0; p < n_pos; p += APR_PAGE_POS) {
+        const struct apr_page page = {s->weights + p * row_bytes, row_bytes, APR_PAGE_POS, n_dim};
+        if (is_keys)
+            t->scores(s->kern, &page, s->x, n_q, 0.1f, s->y + p, n_pos, s->scratch);
+        else
+            t->values(s->kern, &page, s->y + p, n_pos, n_q, s->x, s->scratch);
+    }
+}
+
+static void bench_pages(const struct setup *s)
+{
+    const struct apr_page_type *t;
+    const double macs = 4096.0 * 128 * 6;
+    for (size_t i = 0; (t = apr_page_type_at(i)) != NULL; i++) {
+        const struct apr_quant *q = apr_quant_of(t->type);
+        const size_t row_bytes = 128 / q->block_elems * q->block_bytes;
+        char what[32];
+        (void)snprintf(what, sizeof what, "page_scores_%s", t->name);
+        BENCH(what, macs, "GMAC/s", pages(s, t, row_bytes, true));
+        (void)snprintf(what, sizeof what, "page_values_%s", t->name);
+        BENCH(what, macs, "GMAC/s", pages(s, t, row_bytes, false));
+        (void)snprintf(what, sizeof what, "page_store_%s", t->name);
+        BENCH(what, 4096, "G values/s",
+              for (size_t r = 0; r < 32; r++)
+                  t->store(s->kern, s->x + r * 128, (uint8_t *)s->act + r * row_bytes, 128));
+    }
+}
 
 static void bench_vectors(const struct setup *s)
 {
@@ -227,6 +262,7 @@ int main(int argc, char **argv)
             bench_type(&s, q);
         }
         if (argc <= 2 || strcmp(argv[2], "vectors") == 0) bench_vectors(&s);
+        if (argc <= 2 || strcmp(argv[2], "pages") == 0) bench_pages(&s);
     }
     free(s.weights);
     free(s.x);
