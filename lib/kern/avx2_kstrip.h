@@ -24,6 +24,7 @@ struct kstrip {
     int offset_log2; /* the value is q - 2^offset_log2; 0: no offset */
     int n_subs;      /* sub-blocks: 8 of 32 or 16 of 16 columns */
     int n_steps;     /* so many sums of 2 * q_max * 127 fit in int16 */
+    int n_shared;    /* groups of 32 columns whose quads stand in the same bytes */
     bool has_min;
 };
 
@@ -134,7 +135,7 @@ APR_INLINE struct bytes strip_scales_q6_k(const void *block, size_t r0)
     return s;
 }
 
-#define KSTRIP(lower, offset_log2_, has_min_, n_subs_, n_steps_, mins_)                                      \
+#define KSTRIP(lower, offset_log2_, has_min_, n_subs_, n_steps_, n_shared_, mins_)                           \
     static const struct kstrip strip_##lower = {                                                             \
         .words_bytes = sizeof(struct apr_strip_##lower),                                                     \
         .quad = quad_##lower,                                                                                \
@@ -143,13 +144,14 @@ APR_INLINE struct bytes strip_scales_q6_k(const void *block, size_t r0)
         .offset_log2 = (offset_log2_),                                                                       \
         .n_subs = (n_subs_),                                                                                 \
         .n_steps = (n_steps_),                                                                               \
+        .n_shared = (n_shared_),                                                                             \
         .has_min = (has_min_),                                                                               \
     };
-KSTRIP(q2_k, 0, true, 16, 4, strip_mins_q2_k)
-KSTRIP(q3_k, 2, false, 16, 4, NULL)
-KSTRIP(q4_k, 0, true, 8, 8, strip_mins_q4_k)
-KSTRIP(q5_k, 0, true, 8, 4, strip_mins_q5_k)
-KSTRIP(q6_k, 5, false, 16, 2, NULL)
+KSTRIP(q2_k, 0, true, 16, 4, 4, strip_mins_q2_k)
+KSTRIP(q3_k, 2, false, 16, 4, 4, NULL)
+KSTRIP(q4_k, 0, true, 8, 8, 2, strip_mins_q4_k)
+KSTRIP(q5_k, 0, true, 8, 4, 2, strip_mins_q5_k)
+KSTRIP(q6_k, 5, false, 16, 2, 4, NULL)
 #undef KSTRIP
 
 /* Sub-blocks low and high, bytes of one dword, as a pair of signed words per row. */

@@ -42,38 +42,64 @@ APR_INLINE void begin_block(const struct kstrip k, const struct bytes mins, __m2
     }
 }
 
+/* The n_groups (1, or n_shared) groups of 32 columns from group g0 on, onto sum. */
+APR_INLINE void groups(const struct kstrip k, const uint8_t *words, size_t r0, const struct bytes scales,
+                       int g0, int n_groups, const struct apr_act256 *const *act, int n_toks, __m256i *sum)
+{
+    const int n_quads = 64 / k.n_subs; /* of a sub-block */
+#pragma GCC unroll 2
+    for (int i0 = 0; i0 < 8; i0 += n_quads) {
+        __m256i scale[4];
+#pragma GCC unroll 4
+        for (int j = 0; j < n_groups; j++) {
+            int s = ((g0 + j) * 8 + i0) / n_quads;
+            scale[j] = pair_of(scales.at[s / 4], s % 4, s % 4);
+        }
+#pragma GCC unroll 4
+        for (int i = i0; i < i0 + n_quads; i += k.n_steps) {
+            __m256i part[4][6];
+#pragma GCC unroll 8
+            for (int u = i; u < i + k.n_steps; u++) {
+#pragma GCC unroll 4
+                for (int j = 0; j < n_groups; j++) {
+                    __m256i q = k.quad(words, r0, g0 + j, u);
+#pragma GCC unroll 6
+                    for (int t = 0; t < n_toks; t++) {
+                        __m256i v = _mm256_maddubs_epi16(q, apr_avx2_four(act[t]->q + 32 * (g0 + j) + 4 * u));
+                        part[j][t] = u > i ? _mm256_add_epi16(part[j][t], v) : v;
+                        /* keeps the sums in registers: without it the compiler reorders the steps and spills
+                         */
+                        __asm__("" : "+x"(part[j][t]));
+                    }
+                }
+            }
+#pragma GCC unroll 4
+            for (int j = 0; j < n_groups; j++) {
+#pragma GCC unroll 6
+                for (int t = 0; t < n_toks; t++)
+                    sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(part[j][t], scale[j]));
+            }
+        }
+    }
+}
+
 /* One block of 8 rows from r0 on times one block of every token, onto acc. */
 APR_INLINE void block_step(const struct kstrip k, const uint8_t *b, size_t r0,
                            const struct apr_act256 *const *act, int n_toks, __m256 *acc)
 {
     const size_t n_halves = k.has_min ? 2 : 1, n_bytes = k.words_bytes + n_halves * APR_HALVES_BYTES;
+    const int n_groups = n_toks <= 2 ? k.n_shared : 1;
     const uint8_t *words = b + apr_strip_off_words(b, n_halves);
     const uint8_t *d_dmin = b + apr_strip_off_halves(b, k.words_bytes) + 2 * r0;
     __m256 dmin = k.has_min ? _mm256_cvtph_ps(apr_load128(d_dmin + APR_HALVES_BYTES)) : _mm256_setzero_ps();
     __m256i sum[6];
     const struct bytes scales = k.scales(words, r0);
     begin_block(k, k.has_min ? k.mins(words, r0) : scales, dmin, act, n_toks, sum, acc);
-#pragma GCC unroll 32
-    for (int c = 0; c < 64; c += k.n_steps) {
-        size_t c0 = 64 * r0 / 8 + (size_t)c,
-               c1 = c0 + (size_t)k.n_steps; /* of 128: both halves fetch a half */
-        if (n_toks <= 2) apr_strip_prefetch(b, n_bytes * c0 / 128, n_bytes * c1 / 128);
-        __m256i part[6];
 #pragma GCC unroll 8
-        for (int i = 0; i < k.n_steps; i++) {
-            __m256i q = k.quad(words, r0, (c + i) / 8, (c + i) % 8);
-#pragma GCC unroll 6
-            for (int t = 0; t < n_toks; t++) {
-                __m256i v = _mm256_maddubs_epi16(q, apr_avx2_four(act[t]->q + 4 * (c + i)));
-                part[t] = i ? _mm256_add_epi16(part[t], v) : v;
-                /* keeps the sums in registers: without it the compiler reorders the steps and spills */
-                __asm__("" : "+x"(part[t]));
-            }
-        }
-        int s = c * k.n_subs / 64;
-        __m256i scale = pair_of(scales.at[s / 4], s % 4, s % 4);
-#pragma GCC unroll 6
-        for (int t = 0; t < n_toks; t++) sum[t] = _mm256_add_epi32(sum[t], _mm256_madd_epi16(part[t], scale));
+    for (int g = 0; g < 8; g += n_groups) {
+        size_t c0 = r0 + (size_t)g, c1 = c0 + (size_t)n_groups; /* of 16: both halves fetch a half */
+        if (n_toks <= 2) apr_strip_prefetch(b, n_bytes * c0 / 16, n_bytes * c1 / 16);
+        groups(k, words, r0, scales, g, n_groups, act, n_toks, sum);
     }
     __m256 d = _mm256_cvtph_ps(apr_load128(d_dmin));
 #pragma GCC unroll 6
