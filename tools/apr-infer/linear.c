@@ -1,4 +1,5 @@
-/* Matrix products, split into row chunks of about 64 KiB of weights that threads take as they come. */
+/* Matrix products, split into runs of rows that threads take as they come: long ones first, so that memory is
+ * read in long ascending streams, and ever shorter ones, so that threads of unequal speed end together. */
 #include "linear.h"
 
 #include <assert.h>
@@ -7,10 +8,38 @@
 #include "ckd.h"
 #include "strips.h"
 
-/* Small enough to balance threads of unequal speed, large enough to amortise handing out a chunk. */
-#define CHUNK_BYTES       (64u << 10)
-#define ROWS_MULTIPLE     16u /* kernels work on tiles of 4, 8 or 16 rows */
-#define CHUNKS_PER_THREAD 4u
+#define UNIT_ROWS    16u         /* runs are of so many rows: kernels work on tiles of 4, 8 or 16 */
+#define GATE_BYTES   (64u << 10) /* of weights between two activations, so that outputs are still in cache */
+#define LEAST_DIVIDE 32u         /* a run has this part of a thread's share at least */
+
+/* Run i of a region, for every i the same: each thread's first one has half its share, the next ones a half
+ * of that, and so on. */
+struct runs {
+    size_t n_units, n_threads, n_least;
+};
+
+static struct runs runs_of(size_t n_units, size_t n_threads)
+{
+    size_t n_least = n_units / (LEAST_DIVIDE * n_threads);
+    return (struct runs){n_units, n_threads, n_least ? n_least : 1};
+}
+
+/* Units [begin, end) of run i; begin = end = n_units behind the last one. */
+static void run_at(const struct runs *r, size_t i, size_t *begin, size_t *end)
+{
+    size_t n = r->n_units / (2 * r->n_threads), at = 0;
+    for (; n > r->n_least && i >= r->n_threads; i -= r->n_threads, n /= 2) at += n * r->n_threads;
+    if (n < r->n_least) n = r->n_least;
+    *begin = at >= r->n_units || i > (r->n_units - at) / n ? r->n_units : at + i * n;
+    *end = r->n_units - *begin < n ? r->n_units : *begin + n;
+}
+
+static size_t n_runs_of(const struct runs *r)
+{
+    size_t n = r->n_units / (2 * r->n_threads), at = 0, i = 0;
+    for (; n > r->n_least; n /= 2, i += r->n_threads) at += n * r->n_threads;
+    return i + (r->n_units - at + r->n_least - 1) / r->n_least;
+}
 
 struct job {
     const struct apr_compute *c;
@@ -18,28 +47,15 @@ struct job {
     size_t n_maps;
     enum apr_activation activation; /* of act_rows */
     void (*rows)(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread);
+    struct runs runs;
 };
-
-static size_t rows_per_chunk(const struct apr_compute *c, const struct apr_mat *w, size_t n_bytes_row)
-{
-    size_t n_share = w->n_rows / (CHUNKS_PER_THREAD * apr_pool_threads(c->pool));
-    size_t n_rows = CHUNK_BYTES / n_bytes_row;
-    if (n_rows > n_share) n_rows = n_share;
-    n_rows -= n_rows % ROWS_MULTIPLE;
-    return n_rows ? n_rows : ROWS_MULTIPLE;
-}
-
-static size_t n_chunks_of(size_t n_rows, size_t n_rows_chunk)
-{
-    return n_rows / n_rows_chunk + (n_rows % n_rows_chunk != 0);
-}
 
 static size_t stride_of(const struct apr_acts *x)
 {
     return x->n_stride ? x->n_stride : x->n_cols;
 }
 
-/* Rows [r0, r1) of one product, all tokens; r0 is a multiple of ROWS_MULTIPLE. Rows beyond the last strip,
+/* Rows [r0, r1) of one product, all tokens; r0 is a multiple of UNIT_ROWS. Rows beyond the last strip,
  * and all where strips is NULL, come from the file. */
 static void product_rows(const struct apr_compute *c, const struct apr_acts *x, const struct apr_mat *w,
                          const uint8_t *strips, float *y, size_t y_stride, size_t r0, size_t r1,
@@ -96,7 +112,7 @@ static void apply_gate(const struct apr_kern *kern, enum apr_activation activati
     kern->mul(y, gate, n);
 }
 
-static void act_rows(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread)
+static void gated_rows(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread)
 {
     const struct apr_kern *kern = j->c->kern;
     size_t n_rows = m->w->n_rows, n = r1 - r0;
@@ -114,36 +130,47 @@ static void act_rows(const struct job *j, const struct apr_map *m, size_t r0, si
     }
 }
 
-static void chunk_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+/* One token's outputs are small; those of many tokens would leave the cache before they are activated. */
+static void act_rows(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread)
+{
+    size_t n = r1 - r0, n_bytes_row = m->w->row_bytes + (m->gate ? m->gate->row_bytes : 0);
+    if (m->x->n_toks > 1) n = GATE_BYTES / n_bytes_row / UNIT_ROWS * UNIT_ROWS;
+    if (n == 0) n = UNIT_ROWS;
+    for (; r0 < r1; r0 += n) gated_rows(j, m, r0, r1 - r0 < n ? r1 : r0 + n, i_thread);
+}
+
+static void run_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     const struct job *j = ctx;
-    size_t low = 0, high = j->n_maps - 1; /* the map that holds chunk i_begin */
-    while (low < high) {
-        size_t middle = low + (high - low) / 2;
-        if (j->maps[middle].i_last_chunk > i_begin)
-            high = middle;
-        else
-            low = middle + 1;
-    }
     for (size_t i = i_begin; i < i_end; i++) {
-        while (i >= j->maps[low].i_last_chunk) low++;
-        const struct apr_map *m = &j->maps[low];
-        size_t i_first = low ? j->maps[low - 1].i_last_chunk : 0;
-        size_t r0 = (i - i_first) * m->n_rows_chunk, r1 = r0 + m->n_rows_chunk;
-        if (r1 > m->w->n_rows) r1 = m->w->n_rows;
-        j->rows(j, m, r0, r1, i_thread);
+        size_t unit, end, low = 0, high = j->n_maps - 1; /* the map that holds the run's first unit */
+        run_at(&j->runs, i, &unit, &end);
+        while (low < high) {
+            size_t middle = low + (high - low) / 2;
+            if (j->maps[middle].i_last_unit > unit)
+                high = middle;
+            else
+                low = middle + 1;
+        }
+        for (; unit < end; low++) { /* a run may go on in the next maps */
+            const struct apr_map *m = &j->maps[low];
+            size_t i_first = low ? j->maps[low - 1].i_last_unit : 0;
+            size_t last = end < m->i_last_unit ? end : m->i_last_unit;
+            size_t r0 = (unit - i_first) * UNIT_ROWS, r1 = (last - i_first) * UNIT_ROWS;
+            if (last > unit) j->rows(j, m, r0, r1 < m->w->n_rows ? r1 : m->w->n_rows, i_thread);
+            unit = last;
+        }
     }
 }
 
 static void run(struct job *j, struct apr_map *maps)
 {
-    size_t n_chunks = 0;
+    size_t n_units = 0;
     for (size_t i = 0; i < j->n_maps; i++) {
         struct apr_map *m = &maps[i];
         assert(m->w->n_cols == m->x->n_cols && (!m->gate || m->gate->n_rows == m->w->n_rows));
-        m->n_rows_chunk = rows_per_chunk(j->c, m->w, m->w->row_bytes + (m->gate ? m->gate->row_bytes : 0));
-        n_chunks += n_chunks_of(m->w->n_rows, m->n_rows_chunk);
-        m->i_last_chunk = n_chunks;
+        n_units += (m->w->n_rows + UNIT_ROWS - 1) / UNIT_ROWS;
+        m->i_last_unit = n_units;
         m->w_strips = j->c->exact ? NULL : apr_strips_of(j->c->strips, j->c->pool, m->w, m->x->n_toks);
         m->gate_strips = NULL;
         if (m->gate && !j->c->exact)
@@ -152,7 +179,8 @@ static void run(struct job *j, struct apr_map *maps)
         if (j->c->tap) j->c->tap(j->c->tap_ctx, m->w, m->x);
     }
     j->maps = maps;
-    apr_parallel_for(j->c->pool, n_chunks, 1, chunk_task, j);
+    j->runs = runs_of(n_units, apr_pool_threads(j->c->pool));
+    apr_parallel_for(j->c->pool, n_runs_of(&j->runs), 1, run_task, j);
 }
 
 void apr_linear_each(const struct apr_compute *c, struct apr_map *maps, size_t n_maps)

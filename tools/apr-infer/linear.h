@@ -64,7 +64,7 @@ struct apr_map {
     size_t y_stride;                       /* 0 = w->n_rows */
     const struct apr_mat *gate;            /* shape of w, or NULL; apr_linear_act alone */
     float *gate_y;                         /* room like y */
-    size_t n_rows_chunk, i_last_chunk;     /* linear.c's own, this and what follows */
+    size_t i_last_unit;                    /* linear.c's own, this and what follows */
     const uint8_t *w_strips, *gate_strips; /* NULL: rows */
 };
 
