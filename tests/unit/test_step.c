@@ -1,5 +1,6 @@
 /* Steps of many sequences: a token's logits are the same bits alone and beside any others, in prefill and
- * decode, over shared blocks, behind truncations and with windows; blocks are neither lost nor leaked. */
+ * decode, over blocks that are shared, kept or given up, behind truncations and with windows; blocks are
+ * neither lost nor leaked. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -8,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../../tools/apr-infer/forward.h"
+#include "../../tools/apr-infer/prefixes.h"
 #include "toy.h"
 
 #define N_SEQS  18u
@@ -61,7 +62,9 @@ struct engine {
     struct apr_pool *pool;
     struct apr_forward f;
     struct apr_blocks blocks;
+    struct apr_prefixes prefixes;
     struct apr_cache caches[N_SEQS];
+    size_t n_seqs; /* of them take part */
 };
 
 static void engine_open(struct engine *x, struct apr_model *m, const struct apr_kern *kern,
@@ -69,10 +72,11 @@ static void engine_open(struct engine *x, struct apr_model *m, const struct apr_
 {
     struct apr_err e = {0};
     const struct apr_checked_model checked = {.model = m};
-    *x = (struct engine){.m = m, .pool = apr_pool_open(n_threads)};
+    *x = (struct engine){.m = m, .pool = apr_pool_open(n_threads), .n_seqs = N_SEQS};
     if (apr_forward_open(&x->f, &checked, kern, x->pool, false, n_batch, &e) != APR_OK)
         fail_msg("%s", e.text);
     assert_int_equal(apr_blocks_init(&x->blocks, &m->config, apr_cache_plain(false), n_pos, &e), APR_OK);
+    apr_prefixes_init(&x->prefixes, &x->f, &x->blocks);
     for (size_t i = 0; i < N_SEQS; i++)
         assert_int_equal(apr_cache_init(&x->caches[i], &x->blocks, MAX_POS, &e), APR_OK);
 }
@@ -80,6 +84,7 @@ static void engine_open(struct engine *x, struct apr_model *m, const struct apr_
 static void engine_close(struct engine *x)
 {
     for (size_t i = 0; i < N_SEQS; i++) apr_cache_free(&x->caches[i]);
+    apr_prefixes_free(&x->prefixes);
     for (size_t g = 0; g < APR_CACHE_GROUPS; g++) {
         const struct apr_block_group *group = &x->blocks.groups[g];
         size_t n_free = 0;
@@ -135,9 +140,9 @@ static void compute_alone(struct apr_model *m)
 /* Some sequences, each with some of its next tokens; the number of parts. */
 static size_t choose_parts(struct engine *x, struct apr_part *parts, size_t *seqs, size_t n_together)
 {
-    size_t n_parts = 0, n_free = x->f.n_batch, first = draw(N_SEQS);
-    for (size_t i = 0; i < N_SEQS && n_parts < n_together && n_free; i++) {
-        size_t s = (first + i) % N_SEQS, n_pos = x->caches[s].n_pos, n_left = texts[s].n - n_pos;
+    size_t n_parts = 0, n_free = x->f.n_batch, first = draw(x->n_seqs);
+    for (size_t i = 0; i < x->n_seqs && n_parts < n_together && n_free; i++) {
+        size_t s = (first + i) % x->n_seqs, n_pos = x->caches[s].n_pos, n_left = texts[s].n - n_pos;
         if (!n_left || draw(4) == 0) continue;
         size_t n = n_pos && draw(2) ? 1 : 1 + draw(n_left);
         if (n > n_free) n = n_free;
@@ -174,16 +179,30 @@ static void compare(struct engine *x, const struct apr_part *parts, const size_t
     for (size_t i = 0; i < n_parts; i++) compare_row(x, seq_of[i_toks[i]], i_toks[i], rows[i], what);
 }
 
+/* A new sequence in the place of an old one, which is remembered. */
+static void begin(struct engine *x, size_t s)
+{
+    struct apr_err e = {0};
+    struct apr_cache *c = &x->caches[s];
+    assert_int_equal(apr_prefixes_add(&x->prefixes, c, &e), APR_OK);
+    apr_cache_truncate(c, 0);
+    if (draw(2)) return;
+    assert_int_equal(apr_prefixes_begin(&x->prefixes, c, texts[s].ids, texts[s].n, &e), APR_OK);
+    assert_true(c->n_pos < texts[s].n);
+}
+
 /* Takes back, begins again, or goes on from another sequence's beginning. */
 static void disturb(struct engine *x)
 {
     struct apr_err e = {0};
-    size_t s = draw(N_SEQS);
+    size_t s = draw(x->n_seqs);
     struct apr_cache *c = &x->caches[s];
     if (draw(3) == 0) {
         apr_cache_truncate(c, c->n_pos - draw(c->n_pos + 1));
+    } else if (draw(2)) {
+        begin(x, s);
     } else if (s % 3 == 0) {
-        size_t from = 3 * draw(N_SEQS / 3), n = draw(N_ALIKE + 1);
+        size_t from = 3 * draw(x->n_seqs / 3), n = draw(N_ALIKE + 1);
         if (from == s) return;
         if (n > x->caches[from].n_pos) n = x->caches[from].n_pos;
         if (n > texts[s].n) n = texts[s].n;
@@ -197,7 +216,19 @@ struct how {
     unsigned n_threads;
     size_t n_batch, n_together;
     bool is_disturbed;
+    size_t n_seqs; /* in as small a pool as they can be sure to fit; 0 = all, in a large one */
 };
+
+static struct apr_prefixes counts; /* of all runs */
+
+static void add_counts(const struct apr_prefixes *p)
+{
+    counts.n_hits += p->n_hits;
+    counts.n_misses += p->n_misses;
+    counts.n_toks_saved += p->n_toks_saved;
+    counts.n_evicted += p->n_evicted;
+    counts.n_merged += p->n_merged;
+}
 
 static void run(struct apr_model *m, const struct kind *kind, const struct how *how, unsigned n_steps)
 {
@@ -206,7 +237,9 @@ static void run(struct apr_model *m, const struct kind *kind, const struct how *
     struct apr_part parts[N_SEQS];
     size_t seqs[N_SEQS];
     char what[128];
-    engine_open(&x, m, how->kern, how->n_threads, how->n_batch, (size_t)N_SEQS * (MAX_POS + APR_PAGE_POS));
+    size_t n_seqs = how->n_seqs ? how->n_seqs : 3 * N_SEQS;
+    engine_open(&x, m, how->kern, how->n_threads, how->n_batch, n_seqs * (MAX_POS + APR_PAGE_POS));
+    if (how->n_seqs) x.n_seqs = how->n_seqs;
     for (unsigned i = 0; i < n_steps; i++) {
         if (how->is_disturbed && draw(3) == 0) disturb(&x);
         size_t n_parts = choose_parts(&x, parts, seqs, how->n_together);
@@ -216,6 +249,7 @@ static void run(struct apr_model *m, const struct kind *kind, const struct how *
         if (apr_forward_step(&x.f, parts, n_parts, &e) != APR_OK) fail_msg("%s: %s", what, e.text);
         compare(&x, parts, seqs, n_parts, what);
     }
+    add_counts(&x.prefixes);
     engine_close(&x);
 }
 
@@ -230,8 +264,8 @@ static void bits_do_not_depend_on_the_company(void **state)
         for (size_t i = 0; (kern = apr_kern_at(i)) != NULL; i++)
             for (size_t b = 0; b < sizeof batches / sizeof *batches; b++)
                 for (unsigned t = 1; t <= 2; t++) {
-                    run(m, &kinds[k], &(struct how){kern, t, batches[b], N_SEQS, false}, 10);
-                    run(m, &kinds[k], &(struct how){kern, t, batches[b], 1 + b, true}, 10);
+                    run(m, &kinds[k], &(struct how){kern, t, batches[b], N_SEQS, false, 0}, 10);
+                    run(m, &kinds[k], &(struct how){kern, t, batches[b], 1 + b, true, 0}, 10);
                 }
         apr_model_close(m);
     }
@@ -247,8 +281,15 @@ static void bits_do_not_depend_on_the_pages(void **state)
         struct apr_err e = {0};
         assert_int_equal(apr_kern_pick(&kern, &e), APR_OK);
         compute_alone(m);
-        run(m, &kinds[k], &(struct how){kern, 2, 64, N_SEQS, true}, 400);
-        run(m, &kinds[k], &(struct how){kern, 1, 17, 4, true}, 400);
+        memset(&counts, 0, sizeof counts);
+        run(m, &kinds[k], &(struct how){kern, 2, 64, N_SEQS, true, 0}, 300);
+        run(m, &kinds[k], &(struct how){kern, 1, 17, 4, true, 7}, 300);
+        run(m, &kinds[k], &(struct how){kern, 2, 33, 3, true, 3}, 300);
+        print_message("%s: %zu hits, %zu misses, %zu tokens saved, %zu evicted, %zu merged\n",
+                      kinds[k].family, (size_t)counts.n_hits, (size_t)counts.n_misses,
+                      (size_t)counts.n_toks_saved, (size_t)counts.n_evicted, (size_t)counts.n_merged);
+        assert_true(counts.n_hits && counts.n_misses && counts.n_evicted && counts.n_merged);
+        assert_true(counts.n_toks_saved >= APR_PAGE_POS * counts.n_hits);
         apr_model_close(m);
     }
 }

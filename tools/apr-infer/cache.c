@@ -133,6 +133,7 @@ void apr_cache_truncate(struct apr_cache *c, size_t n_pos)
     size_t n_blocks = n_pos / APR_PAGE_POS + (n_pos % APR_PAGE_POS != 0);
     c->n_pos = n_pos;
     c->is_lost &= n_pos > 0;
+    if (!n_pos) c->n_seq = 0;
     if (c->is_lost) return;
     if (!n_pos) {
         drop_all(c);
@@ -154,6 +155,7 @@ enum apr_code apr_cache_fork(struct apr_cache *to, const struct apr_cache *from,
                         from->n_pos, to->n_max);
     memcpy(to->ids, from->ids, n_pos * sizeof *to->ids);
     to->n_pos = n_pos;
+    to->n_seq = from->n_seq;
     to->is_long = from->is_long;
     to->is_lost = n_pos && (from->is_lost || (from->blocks->window && lacks_pages(from, n_pos)));
     if (to->is_lost || !n_pos) return APR_OK;

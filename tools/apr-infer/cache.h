@@ -28,6 +28,7 @@ struct apr_cache {
     size_t n_max; /* positions */
     size_t n_pos; /* positions filled */
     int32_t *ids; /* [n_max]; [n_pos] are set: what is needed to compute the cache again */
+    size_t n_seq; /* the longest that the sequence has been: some rotations depend on it */
     bool is_long; /* keys are rotated by the long set of rope.h */
     bool is_lost; /* no block is held; ids and n_pos say what has to be computed again */
 };

@@ -114,6 +114,7 @@ static enum apr_code run_parts(struct apr_forward *f, const struct apr_part *par
     f->h.n_toks = f->att.n_toks = f->ffn.n_toks = f->n_toks;
     for (size_t i = 0; i < n_parts; i_tok += parts[i++].n) {
         size_t n_pos = parts[i].cache->n_pos, n_seq = n_pos + parts[i].n + parts[i].n_later;
+        if (n_seq > parts[i].cache->n_seq) parts[i].cache->n_seq = n_seq;
         apr_rope_at(&f->rope, i_tok, n_pos, parts[i].n, n_seq);
         apr_rope_at(&f->rope_local, i_tok, n_pos, parts[i].n, n_seq);
     }
