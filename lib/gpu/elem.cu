@@ -13,7 +13,7 @@ static __device__ float warp_sum(float v)
 
 /* One block a row; sums in F32, a fixed tree. */
 static __global__ void rmsnorm_kernel(const float *x, const float *w, float eps, uint32_t n, float *y,
-                                      __nv_bfloat16 *y16)
+                                      __half *y16)
 {
     __shared__ float room[8];
     const float *row = x + (uint64_t)blockIdx.x * n;
@@ -28,11 +28,11 @@ static __global__ void rmsnorm_kernel(const float *x, const float *w, float eps,
     for (uint32_t i = threadIdx.x; i < n; i += 256) {
         float v = row[i] * factor * w[i];
         if (y) y[(uint64_t)blockIdx.x * n + i] = v;
-        if (y16) y16[(uint64_t)blockIdx.x * n + i] = __float2bfloat16(v);
+        if (y16) y16[(uint64_t)blockIdx.x * n + i] = __float2half_rn(v);
     }
 }
 void rmsnorm_rows(const float *x, const float *w, float eps, uint32_t n, uint32_t n_cols, float *y,
-                  __nv_bfloat16 *y16, cudaStream_t s)
+                  __half *y16, cudaStream_t s)
 {
     rmsnorm_kernel<<<n, 256, 0, s>>>(x, w, eps, n_cols, y, y16);
 }
@@ -41,18 +41,19 @@ static __device__ __forceinline__ float silu(float x)
 {
     return x / (1.0f + expf(-x));
 }
-/* gate_up: [n, 2 n_inter], the gate first; F32 inside, the input may be large (hazard: halves overflow). */
-static __global__ void swiglu_kernel(const __nv_bfloat16 *gate_up, uint32_t n_inter, __nv_bfloat16 *h)
+/* gate_up: [n, 2 n_inter], the gate first; F32 inside. */
+static __global__ void swiglu_kernel(const __half *gate_up, uint32_t n_inter, __half *h)
 {
     uint32_t i = 2 * (blockIdx.x * blockDim.x + threadIdx.x);
     if (i >= n_inter) return;
-    const __nv_bfloat16 *row = gate_up + (uint64_t)blockIdx.y * 2 * n_inter;
-    float2 g = __bfloat1622float2(*(const __nv_bfloat162 *)(row + i)),
-           u = __bfloat1622float2(*(const __nv_bfloat162 *)(row + n_inter + i));
-    *(__nv_bfloat162 *)(h + (uint64_t)blockIdx.y * n_inter + i) =
-        __floats2bfloat162_rn(silu(g.x) * u.x, silu(g.y) * u.y);
+    const __half *row = gate_up + (uint64_t)blockIdx.y * 2 * n_inter;
+    float2 g = __half22float2(*(const __half2 *)(row + i)),
+           u = __half22float2(*(const __half2 *)(row + n_inter + i));
+    g.x *= 1 / MID_SCALE, g.y *= 1 / MID_SCALE;
+    *(__half2 *)(h + (uint64_t)blockIdx.y * n_inter + i) =
+        __floats2half2_rn(silu(g.x) * u.x, silu(g.y) * u.y);
 }
-void swiglu_rows(const __nv_bfloat16 *gate_up, uint32_t n, uint32_t n_inter, __nv_bfloat16 *h, cudaStream_t s)
+void swiglu_rows(const __half *gate_up, uint32_t n, uint32_t n_inter, __half *h, cudaStream_t s)
 {
     swiglu_kernel<<<dim3((n_inter / 2 + 255) / 256, n), 256, 0, s>>>(gate_up, n_inter, h);
 }
@@ -85,12 +86,15 @@ static __device__ __forceinline__ uint32_t ordered(float v)
 }
 
 /* The first index of the largest logit becomes the next token; every step moves one position on. */
-static __global__ void argmax_kernel(const float *logits, uint32_t n, unsigned long long *best,
-                                     unsigned *count, struct step *st, int32_t *out)
+static __global__ void argmax_kernel(const float *logits, uint32_t n, unsigned long long *bests,
+                                     unsigned *counts, struct step *rows)
 {
     __shared__ unsigned long long room[8];
-    unsigned long long top = 0;
+    struct step *st = &rows[blockIdx.y];
+    unsigned long long top = 0, *best = &bests[blockIdx.y];
     uint32_t n_bad = 0;
+    if (st->pos < 0) return;
+    logits += (uint64_t)blockIdx.y * n;
     for (uint32_t i = blockIdx.x * 256 + threadIdx.x; i < n; i += gridDim.x * 256) {
         float v = logits[i];
         n_bad += !isfinite(v);
@@ -109,18 +113,19 @@ static __global__ void argmax_kernel(const float *logits, uint32_t n, unsigned l
     for (int i = 1; i < 8; i++) top = room[i] > top ? room[i] : top;
     atomicMax(best, top);
     __threadfence();
-    if (atomicAdd(count, 1u) != gridDim.x - 1) return;
+    if (atomicAdd(&counts[blockIdx.y], 1u) != gridDim.x - 1) return;
     __threadfence();
     int32_t id = (int32_t)(0xffffffffu - (uint32_t) * (volatile unsigned long long *)best);
-    out[st->n_done] = id;
+    if (st->out) st->out[st->n_done] = id;
     st->id = id;
     st->pos++;
     st->n_done++;
     *best = 0;
-    *count = 0;
+    counts[blockIdx.y] = 0;
 }
-void argmax_step(const float *logits, uint32_t n, uint64_t *best, unsigned *count, struct step *st,
-                 int32_t *out, cudaStream_t s)
+void argmax_rows(const float *logits, uint32_t n, uint32_t n_rows, uint64_t *best, unsigned *count,
+                 struct step *rows, cudaStream_t s)
 {
-    argmax_kernel<<<64, 256, 0, s>>>(logits, n, (unsigned long long *)best, count, st, out);
+    argmax_kernel<<<dim3(n_rows > 4 ? 16 : 64, n_rows), 256, 0, s>>>(logits, n, (unsigned long long *)best,
+                                                                     count, rows);
 }

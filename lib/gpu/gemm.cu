@@ -1,6 +1,6 @@
 /* Matrices times many tokens.
  *
- * BF16 by cuBLASLt on tensor cores with F32 sums: the bound is the tensor cores'. The reference mode has
+ * F16 by cuBLASLt on tensor cores with F32 sums: the bound is the tensor cores'. The reference mode has
  * its own kernel: F32 straight from the tiles, a warp a row, one fixed order of sums, no TF32.
  */
 #include "plugin.cuh"
@@ -36,7 +36,7 @@ static enum apr_gpu_status make_plan(const struct apr_gpu_device *d, const struc
                                      struct apr_gpu_err *e)
 {
     cublasOperation_t t = CUBLAS_OP_T;
-    cudaDataType y = k->y_f32 ? CUDA_R_32F : CUDA_R_16BF;
+    cudaDataType y = k->y_f32 ? CUDA_R_32F : CUDA_R_16F;
     cublasLtMatmulPreference_t pref;
     cublasLtMatmulHeuristicResult_t found;
     size_t n_work = LT_WORK_BYTES;
@@ -44,8 +44,8 @@ static enum apr_gpu_status make_plan(const struct apr_gpu_device *d, const struc
     p->key = *k;
     LT(cublasLtMatmulDescCreate(&p->op, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     LT(cublasLtMatmulDescSetAttribute(p->op, CUBLASLT_MATMUL_DESC_TRANSA, &t, sizeof t));
-    LT(cublasLtMatrixLayoutCreate(&p->a, CUDA_R_16BF, k->n_cols, k->n_rows, k->n_cols));
-    LT(cublasLtMatrixLayoutCreate(&p->b, CUDA_R_16BF, k->n_cols, k->n, k->n_cols));
+    LT(cublasLtMatrixLayoutCreate(&p->a, CUDA_R_16F, k->n_cols, k->n_rows, k->n_cols));
+    LT(cublasLtMatrixLayoutCreate(&p->b, CUDA_R_16F, k->n_cols, k->n, k->n_cols));
     LT(cublasLtMatrixLayoutCreate(&p->c, y, k->n_rows, k->n, k->y_stride));
     LT(cublasLtMatmulPreferenceCreate(&pref));
     LT(cublasLtMatmulPreferenceSetAttribute(pref, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &n_work,
@@ -88,18 +88,18 @@ void gpu_plans_clear(const struct apr_gpu_device *d)
     all->n = 0;
 }
 
-enum apr_gpu_status gemm_bf16(const struct apr_gpu_device *d, const __nv_bfloat16 *w, uint32_t n_rows,
-                              uint32_t n_cols, const __nv_bfloat16 *x, uint32_t n, void *y, bool y_f32,
-                              uint32_t y_stride, bool add, cudaStream_t s, struct apr_gpu_err *e)
+enum apr_gpu_status gemm_f16(const struct apr_gpu_device *d, const struct gemm *g, cudaStream_t s,
+                             struct apr_gpu_err *e)
 {
     struct plan_key k;
     const struct plan *p;
-    float one = 1, beta = add ? 1 : 0;
+    float beta = g->add ? 1 : 0;
     memset(&k, 0, sizeof k);
-    k.n_rows = n_rows, k.n_cols = n_cols, k.n = n, k.y_stride = y_stride, k.y_f32 = y_f32, k.add = add;
+    k.n_rows = g->n_rows, k.n_cols = g->n_cols, k.n = g->n, k.y_stride = g->y_stride, k.y_f32 = g->y_f32,
+    k.add = g->add;
     GPU_TRY(plan_of(d, &k, &p, e));
-    return lt(cublasLtMatmul(d->lt, p->op, &one, w, p->a, x, p->b, &beta, y, p->c, y, p->c, &p->algo,
-                             d->lt_work, LT_WORK_BYTES, s),
+    return lt(cublasLtMatmul(d->lt, p->op, &g->alpha, g->w, p->a, g->x, p->b, &beta, g->y, p->c, g->y, p->c,
+                             &p->algo, d->lt_work, LT_WORK_BYTES, s),
               e);
 }
 

@@ -8,6 +8,7 @@
  * filled before the kernel waits for its predecessor, because weights depend on nothing. Partial sums of
  * (group, warp) meet in shared memory and are added in the order of the warps.
  */
+#include "async.cuh"
 #include "plugin.cuh"
 
 #define N_WARPS   12
@@ -28,33 +29,6 @@ struct gemv_args {
     float *y;
     struct act out;
 };
-
-static __device__ __forceinline__ void copy16(void *to, const void *from)
-{
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
-                 "l"(from));
-}
-static __device__ __forceinline__ void copies_commit()
-{
-    asm volatile("cp.async.commit_group;");
-}
-template <int N> static __device__ __forceinline__ void copies_wait()
-{
-    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-}
-/* The predecessor's results may be read behind this; the successor may start to load its weights. */
-static __device__ __forceinline__ void wait_for_input()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-static __device__ __forceinline__ void let_next_start()
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
 
 /* The i-th group of this block: which segment, which of its groups. For SwiGLU gate and up alternate. */
 template <int HOW>
@@ -155,29 +129,22 @@ static __device__ float norm_factor(const gemv_args &a, float *room)
     return 1.0f / sqrtf(block_sum(sum, room) / (float)a.n_cols + a.eps);
 }
 
-/* Four values of a lane, 16 of four lanes: to int8 with their scale. v is zero beyond the last column. Not
- * inlined: a short kernel pays for every line of code that it runs through once. */
+/* Four values of a lane, 16 of four lanes: to integers with their scale. v is zero beyond the last column.
+ * Not inlined: a short kernel pays for every line of code that it runs through once. */
 static __device__ __noinline__ void quantize4(float4 v, uint32_t i, act_block *to)
 {
     float top = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-    float d = top * (1.0f / 127.0f), inv = top > 1e-30f ? __fdividef(127.0f, top) : 0;
-    if (!(top < 3.0e38f)) d = __int_as_float(0x7fc00000), inv = 0; /* NaN and infinity must show */
-    int q0 = __float2int_rn(v.x * inv), q1 = __float2int_rn(v.y * inv), q2 = __float2int_rn(v.z * inv),
-        q3 = __float2int_rn(v.w * inv);
+    act_scale s = act_scale_of(top);
+    int q0 = __float2int_rn(v.x * s.inv), q1 = __float2int_rn(v.y * s.inv), q2 = __float2int_rn(v.z * s.inv),
+        q3 = __float2int_rn(v.w * s.inv);
     int sum = q0 + q1 + q2 + q3;
     sum += __shfl_xor_sync(~0u, sum, 1);
     sum += __shfl_xor_sync(~0u, sum, 2);
-    act_block *b = to + i / 256;
-    uint32_t j = i % 256 / 32, upper = i % 32 / 16;
-    int word = (q0 & 255) | (q1 & 255) << 8 | (q2 & 255) << 16 | q3 << 24;
-    *(int *)((upper ? b->hi[j] : b->lo[j]) + i % 16) = word;
-    if (i % 16 == 0) {
-        float *s = (float *)&b->s[j];
-        s[upper] = d;
-        s[2 + upper] = d * (float)sum;
-    }
+    *(int2 *)&to[i / 256].x[i % 32 / 8][i % 256 / 32][i % 8] =
+        make_int2((q0 & 65535) | q1 << 16, (q2 & 65535) | q3 << 16);
+    if (i % 16 == 0) act_put_scale(to, i, s.d, sum);
 }
 
 static __device__ __forceinline__ float4 normed4(const gemv_args &a, uint32_t i, float factor)
@@ -291,7 +258,7 @@ static __device__ void put_rows(const gemv_args &a, const float *part, uint32_t 
     }
 }
 
-/* silu(gate) * up, 16 rows a half-warp: as float, or as int8 with one scale. */
+/* silu(gate) * up, 16 rows a half-warp: as float, or as integers with one scale. */
 static __device__ void put_swiglu(const gemv_args &a, const float *part, uint32_t n_local, uint32_t n_units)
 {
     uint32_t n_pairs = n_local / 2, c = a.seg[0].n_chunks,
@@ -315,19 +282,13 @@ static __device__ void put_swiglu(const gemv_args &a, const float *part, uint32_
         float top = fabsf(h);
 #pragma unroll
         for (int o = 8; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
-        float d = top * (1.0f / 127.0f), inv = top > 1e-30f ? __fdividef(127.0f, top) : 0;
-        if (!(top < 3.0e38f)) d = __int_as_float(0x7fc00000), inv = 0;
-        int q = __float2int_rn(h * inv), sum = q;
+        act_scale sc = act_scale_of(top);
+        int q = __float2int_rn(h * sc.inv), sum = q;
 #pragma unroll
         for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
         if (i >= n_pairs) continue;
-        act_block *b = a.out.q + row / 256;
-        uint32_t j = row % 256 / 32, upper = row % 32 / 16;
-        (upper ? b->hi[j] : b->lo[j])[r] = (int8_t)q;
-        if (r == 0) {
-            ((float *)&b->s[j])[upper] = d;
-            ((float *)&b->s[j])[2 + upper] = d * (float)sum;
-        }
+        act_put(a.out.q, row, (int16_t)q);
+        if (r == 0) act_put_scale(a.out.q, row, sc.d, sum);
     }
 }
 
@@ -394,7 +355,7 @@ static __global__ void __launch_bounds__(N_THREADS, 2)
     auto issue = [&](uint32_t slot) {
         if (n_in < u1) {
             uint8_t *to = ring + slot * SLOT;
-            for (uint32_t o = 16 * (uint32_t)lane; o < in.bytes; o += 512) copy16(to + o, in.tile + o);
+            for (uint32_t o = 16 * (uint32_t)lane; o < in.bytes; o += 512) copy16(to + o, in.tile + o, true);
             n_in++;
             in.next(a, n_in < u1);
         }
@@ -437,10 +398,7 @@ static enum apr_gpu_status launch(const void *kernel, const struct apr_gpu_devic
     c.blockDim = dim3(N_THREADS);
     c.dynamicSmemBytes = n_smem;
     c.stream = s;
-    at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    at[0].val.programmaticStreamSerializationAllowed = 1;
-    c.attrs = at;
-    c.numAttrs = d->sm >= 90 ? 1 : 0;
+    gpu_overlap(d, &c, at);
     return gpu_cuda(cudaLaunchKernelExC(&c, kernel, args), "matrix kernel", e);
 }
 

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define APR_GPU_ABI 1u
+#define APR_GPU_ABI 2u
 
 enum apr_gpu_status {
     APR_GPU_OK = 0,
@@ -63,7 +63,7 @@ struct apr_gpu_desc {
 
 struct apr_gpu_opts {
     bool exact;       /* reference mode: F32 activations and cache, no tensor cores */
-    bool resident;    /* keep a BF16 copy of the weights for prompts */
+    bool resident;    /* keep an F16 copy of the weights for prompts */
     uint32_t n_ctx;   /* positions of all sequences together */
     uint32_t n_chunk; /* most tokens of a prompt computed at once */
 };
@@ -75,6 +75,13 @@ struct apr_gpu_plan { /* bytes */
 struct apr_gpu_device;
 struct apr_gpu_model;
 struct apr_gpu_seq;
+
+struct apr_gpu_part { /* tokens appended to one sequence */
+    struct apr_gpu_seq *seq;
+    const int32_t *ids;
+    uint32_t n;
+};
+#define APR_GPU_ROWS 64u /* most sequences of greedy_rows */
 
 struct apr_gpu {
     uint32_t abi, struct_bytes;
@@ -109,6 +116,19 @@ struct apr_gpu {
     enum apr_gpu_status (*greedy)(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
                                   const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
                                   struct apr_gpu_err *e);
+
+    /* Appends tokens to several sequences at once, none named twice: at most n_chunk of all parts together.
+     * Afterwards rows 0 .. are the parts' tokens in order. */
+    enum apr_gpu_status (*step)(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
+                                struct apr_gpu_err *e);
+    /* Of rows i_row .. of the last step: [n_rows, n_vocab] on the host. */
+    enum apr_gpu_status (*logits)(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *logits,
+                                  struct apr_gpu_err *e);
+    /* Greedy, n steps of n_seqs <= APR_GPU_ROWS sequences side by side without the host in between; ids: what
+     * is appended first; out: [n_seqs, n] tokens chosen. */
+    enum apr_gpu_status (*greedy_rows)(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                       const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
+                                       struct apr_gpu_err *e);
 
     /* For tests and profiles. */
     enum apr_gpu_status (*unpack)(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows,

@@ -1,5 +1,5 @@
-/* Loading: what the model needs is computed first (plan), then every matrix goes from the mapped file
- * through two pinned buffers to the device and into tiles. The bound is PCIe (or the disk).
+/* Loading: every matrix goes from the mapped file through two pinned buffers to the device and into tiles.
+ * The bound is PCIe (or the disk). Sequences take their pages from the model's.
  */
 #include "model.cuh"
 
@@ -7,151 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define STAGE_BYTES (64u << 20)
-#define PAGE        16u
-
-static uint32_t round_up(uint32_t n, uint32_t k)
-{
-    return (n + k - 1) / k * k;
-}
-static uint32_t pad_dim(uint32_t n)
-{
-    return n <= 32 ? 32 : n <= 64 ? 64 : n <= 128 ? 128 : 256;
-}
-
-/* ---- what can be computed ---------------------------------------------------------------------------------
- */
-
-static enum apr_gpu_status check_mat(const struct apr_gpu_mat *w, const char *what, uint32_t n_rows,
-                                     uint32_t n_cols, struct apr_gpu_err *e)
-{
-    int kind;
-    if (!w->data) return gpu_fail(e, APR_GPU_UNSUPPORTED, "the model has no matrix %s", what);
-    if (w->n_rows != n_rows || w->n_cols != n_cols)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%s is [%u, %u], expected [%u, %u]", what, w->n_rows,
-                        w->n_cols, n_rows, n_cols);
-    if (!repack_kind(w->type, &kind))
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%s has type %u, which the GPU cannot compute with", what,
-                        w->type);
-    if (n_cols % 4)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%s has %u columns, expected a multiple of 4", what, n_cols);
-    return APR_GPU_OK;
-}
-
-static enum apr_gpu_status check_layer(const struct apr_gpu_desc *m, const struct apr_gpu_layer *l,
-                                       struct apr_gpu_err *e)
-{
-    uint32_t n_q = m->n_heads * m->head_dim, n_kv = m->n_heads_kv * m->head_dim;
-    GPU_TRY(check_mat(&l->q, "q", n_q, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->k, "k", n_kv, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->v, "v", n_kv, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->o, "o", m->n_hidden, n_q, e));
-    GPU_TRY(check_mat(&l->gate, "gate", m->n_inter, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->up, "up", m->n_inter, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->down, "down", m->n_hidden, m->n_inter, e));
-    if (l->gate.type != l->up.type)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "gate has type %u and up %u, expected one type", l->gate.type,
-                        l->up.type);
-    return APR_GPU_OK;
-}
-
-static enum apr_gpu_status check(const struct apr_gpu_desc *m, const struct apr_gpu_opts *o,
-                                 struct apr_gpu_err *e)
-{
-    if (m->struct_bytes != sizeof *m)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "the description is of another version");
-    if (m->head_dim < 16 || m->head_dim > 256 || m->head_dim % 16)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "heads of %u values, expected a multiple of 16 up to 256",
-                        m->head_dim);
-    if (!m->n_heads_kv || m->n_heads % m->n_heads_kv)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%u heads over %u KV heads", m->n_heads, m->n_heads_kv);
-    if (!o->n_ctx || !o->n_chunk || !m->n_layers || m->n_inter % 2)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "a context, chunk or model of no size");
-    for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(check_layer(m, &m->layers[i], e));
-    GPU_TRY(check_mat(&m->embed, "the embedding", m->n_vocab, m->n_hidden, e));
-    return check_mat(&m->head, "the head", m->n_vocab, m->n_hidden, e);
-}
-
-/* ---- memory -----------------------------------------------------------------------------------------------
- */
-
-static uint64_t mat_bytes(const struct apr_gpu_mat *w)
-{
-    int kind = 0;
-    return repack_kind(w->type, &kind)
-               ? repack_bytes(kind, w->n_rows, w->n_cols) + (w->bias ? w->n_rows * 4ull : 0)
-               : 0;
-}
-static uint64_t wide_bytes(const struct apr_gpu_mat *w)
-{
-    return 2ull * w->n_rows * w->n_cols;
-}
-static uint64_t max_wide(const struct apr_gpu_desc *m)
-{
-    uint64_t n = 0;
-    const struct apr_gpu_layer *l = m->layers;
-    const struct apr_gpu_mat *all[] = {&l->q, &l->o, &l->gate, &l->down};
-    for (size_t i = 0; i < 4; i++)
-        if (wide_bytes(all[i]) > n) n = wide_bytes(all[i]);
-    return n;
-}
-
-enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
-                               const struct apr_gpu_opts *o, struct apr_gpu_plan *p, struct apr_gpu_err *e)
-{
-    size_t n_free = 0, n_total = 0;
-    GPU_TRY(check(m, o, e));
-    memset(p, 0, sizeof *p);
-    for (uint32_t i = 0; i < m->n_layers; i++) {
-        const struct apr_gpu_layer *l = &m->layers[i];
-        const struct apr_gpu_mat *all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t k = 0; k < 7; k++) {
-            p->weights += mat_bytes(all[k]);
-            if (o->resident && !o->exact) p->resident += wide_bytes(all[k]);
-        }
-        p->weights += 8ull * m->n_hidden;
-    }
-    p->weights += mat_bytes(&m->embed) + (m->embed.data == m->head.data ? 0 : mat_bytes(&m->head));
-    uint32_t n_q = m->n_heads * m->head_dim, n_all = n_q + 2 * m->n_heads_kv * m->head_dim,
-             dim = pad_dim(m->head_dim);
-    uint64_t n_pages = (o->n_ctx + PAGE - 1) / PAGE;
-    p->cache = 2ull * m->n_layers * n_pages * m->n_heads_kv * PAGE * dim * (o->exact ? 4 : 2);
-    uint64_t tok = 4ull * (m->n_hidden + n_all); /* xs, qkvs */
-    if (o->exact)
-        tok += 4ull * (n_q > m->n_hidden ? n_q : m->n_hidden) + 12ull * m->n_inter;
-    else
-        tok += 2ull * (n_q > m->n_hidden ? n_q : m->n_hidden) + 6ull * m->n_inter + 2ull * m->n_heads * dim;
-    p->work = tok * o->n_chunk + (o->exact || o->resident ? 0 : max_wide(m)) +
-              4ull * (LOGIT_ROWS + 1) * m->n_vocab + 8ull * o->n_ctx * (m->head_dim / 2) + LT_WORK_BYTES +
-              2ull * STAGE_BYTES;
-    p->total = p->weights + p->resident + p->cache + p->work;
-    CU(cudaMemGetInfo(&n_free, &n_total), "free memory");
-    p->free = n_free;
-    (void)d;
-    return APR_GPU_OK;
-}
-
-enum apr_gpu_status model_alloc(struct apr_gpu_model *m, void **p, uint64_t n_bytes, const char *what,
-                                struct apr_gpu_err *e)
-{
-    if (m->n_blocks == m->cap_blocks) {
-        uint32_t cap = m->cap_blocks ? 2 * m->cap_blocks : 256;
-        void **more = (void **)realloc(m->blocks, cap * sizeof *more);
-        if (!more) return gpu_fail(e, APR_GPU_MEMORY, "no memory for the list of allocations");
-        m->blocks = more, m->cap_blocks = cap;
-    }
-    cudaError_t c = cudaMalloc(p, n_bytes ? n_bytes : 16);
-    if (c == cudaErrorMemoryAllocation) {
-        size_t n_free = 0, n_total = 0;
-        (void)cudaGetLastError();
-        (void)cudaMemGetInfo(&n_free, &n_total);
-        return gpu_fail(e, APR_GPU_MEMORY, "%s needs %llu bytes of device memory, %zu are free", what,
-                        (unsigned long long)n_bytes, n_free);
-    }
-    GPU_TRY(gpu_cuda(c, what, e));
-    m->blocks[m->n_blocks++] = *p;
-    return APR_GPU_OK;
-}
 #define ALLOC(p, n, what) GPU_TRY(model_alloc(m, (void **)&(p), (n), (what), e))
 
 /* ---- staging ----------------------------------------------------------------------------------------------
@@ -209,17 +64,13 @@ static enum apr_gpu_status load_vector(struct apr_gpu_model *m, const float *fro
 static enum apr_gpu_status load_mat(struct apr_gpu_model *m, struct stage *s, const struct apr_gpu_mat *from,
                                     bool wide, struct mat *to, struct apr_gpu_err *e)
 {
-    memset(to, 0, sizeof *to);
-    repack_kind(from->type, &to->kind);
-    to->n_rows = from->n_rows, to->n_cols = from->n_cols;
-    to->n_groups = round_up(to->n_rows, TILE_ROWS) / TILE_ROWS;
-    to->n_chunks = round_up(to->n_cols, tile_cols(to->kind)) / tile_cols(to->kind);
+    mat_shape(from, to);
     ALLOC(to->tiles, repack_bytes(to->kind, to->n_rows, to->n_cols), "a matrix");
     GPU_TRY(stage_mat(s, from, to, m->dev->stream, e));
     GPU_TRY(load_vector(m, from->bias, from->n_rows, &to->bias, e));
     if (!wide) return APR_GPU_OK;
-    ALLOC(to->wide, wide_bytes(from), "a BF16 copy");
-    unpack_bf16(to, to->wide, m->dev->stream);
+    ALLOC(to->wide, mat_wide_bytes(from), "an F16 copy");
+    unpack_f16(to, to->wide, m->dev->stream);
     return gpu_cuda(cudaGetLastError(), "unpacking", e);
 }
 
@@ -258,73 +109,26 @@ static enum apr_gpu_status load_rope(struct apr_gpu_model *m, const struct apr_g
     return s;
 }
 
-static enum apr_gpu_status alloc_cache(struct apr_gpu_model *m, struct apr_gpu_err *e)
+static enum apr_gpu_status open_lists(struct apr_gpu_model *m, struct apr_gpu_err *e)
 {
-    const struct heads *h = &m->heads;
-    uint64_t n_bytes = (uint64_t)m->n_pages * h->n_heads_kv * PAGE * h->dim_pad * (h->f32 ? 4 : 2);
     m->cache_k = (void **)calloc(m->n_layers, sizeof *m->cache_k);
     m->cache_v = (void **)calloc(m->n_layers, sizeof *m->cache_v);
     m->free_pages = (int32_t *)malloc(m->n_pages * sizeof *m->free_pages);
-    if (!m->cache_k || !m->cache_v || !m->free_pages)
-        return gpu_fail(e, APR_GPU_MEMORY, "no memory for the table of pages");
-    for (uint32_t i = 0; i < m->n_layers; i++) {
-        ALLOC(m->cache_k[i], n_bytes, "the cache of keys");
-        ALLOC(m->cache_v[i], n_bytes, "the cache of values");
-    }
+    m->layers = (struct layer *)calloc(m->n_layers, sizeof *m->layers);
+    if (!m->cache_k || !m->cache_v || !m->free_pages || !m->layers)
+        return gpu_fail(e, APR_GPU_MEMORY, "no memory for the lists of a model");
     for (uint32_t i = 0; i < m->n_pages; i++) m->free_pages[i] = (int32_t)(m->n_pages - 1 - i);
     m->n_free = m->n_pages;
-    return APR_GPU_OK;
-}
-
-static enum apr_gpu_status alloc_room(struct apr_gpu_model *m, const struct apr_gpu_desc *d,
-                                      struct apr_gpu_err *e)
-{
-    const struct heads *h = &m->heads;
-    uint32_t n_q = h->n_heads * h->dim, n_all = n_q + 2 * h->n_heads_kv * h->dim, n_chunk = m->opts.n_chunk;
-    uint32_t n_wide = n_q > m->n_hidden ? n_q : m->n_hidden;
-    uint64_t n_room = (uint64_t)h->n_heads * ATTN_SPLITS * (h->dim_pad + 2) * 4,
-             n_count = h->n_heads * sizeof(unsigned);
-    ALLOC(m->x, 4ull * m->n_hidden, "the residual");
-    ALLOC(m->qkv, 4ull * n_all, "q, k and v");
-    ALLOC(m->att_f, 4ull * n_q, "attention");
-    ALLOC(m->h_f, 4ull * m->n_inter, "the feed-forward block");
-    ALLOC(m->att_q, (n_q + 255) / 256 * sizeof(act_block), "attention");
-    ALLOC(m->h_q, (m->n_inter + 255) / 256 * sizeof(act_block), "the feed-forward block");
-    CU(cudaMemset(m->att_q, 0, (n_q + 255) / 256 * sizeof(act_block)), "memset");
-    CU(cudaMemset(m->h_q, 0, (m->n_inter + 255) / 256 * sizeof(act_block)), "memset");
-    ALLOC(m->logits, 4ull * m->n_vocab, "logits");
-    ALLOC(m->room.part, n_room, "splits of attention");
-    ALLOC(m->room.count, n_count, "counters");
-    ALLOC(m->best, 16, "counters");
-    m->best_count = (unsigned *)(m->best + 1);
-    CU(cudaMemset(m->room.count, 0, n_count), "memset");
-    CU(cudaMemset(m->best, 0, 16), "memset");
-    ALLOC(m->xs, 4ull * n_chunk * m->n_hidden, "activations");
-    ALLOC(m->qkvs, 4ull * n_chunk * n_all, "activations");
-    ALLOC(m->ids, 4ull * n_chunk, "tokens");
-    ALLOC(m->rows, 4ull * LOGIT_ROWS * m->n_vocab, "logits");
-    if (m->opts.exact) {
-        ALLOC(m->hs, 4ull * n_chunk * (n_wide > m->n_inter ? n_wide : m->n_inter), "activations");
-        ALLOC(m->ups, 8ull * n_chunk * m->n_inter, "activations"); /* up, then gate */
-        return APR_GPU_OK;
-    }
-    ALLOC(m->x16, 2ull * n_chunk * n_wide, "activations");
-    ALLOC(m->q16, 2ull * n_chunk * h->n_heads * h->dim_pad, "activations");
-    ALLOC(m->gu16, 4ull * n_chunk * m->n_inter, "activations");
-    ALLOC(m->h16, 2ull * n_chunk * m->n_inter, "activations");
-    if (!m->opts.resident) ALLOC(m->wide, max_wide(d), "BF16 weights of one matrix");
     return APR_GPU_OK;
 }
 
 static enum apr_gpu_status fill(struct apr_gpu_model *m, const struct apr_gpu_desc *d, struct stage *s,
                                 struct apr_gpu_err *e)
 {
-    GPU_TRY(alloc_cache(m, e));
-    GPU_TRY(alloc_room(m, d, e));
+    GPU_TRY(open_lists(m, e));
+    GPU_TRY(model_room(m, d, e));
     GPU_TRY(load_rope(m, d, e));
     GPU_TRY(stage_open(s, e));
-    m->layers = (struct layer *)calloc(m->n_layers, sizeof *m->layers);
-    if (!m->layers) return gpu_fail(e, APR_GPU_MEMORY, "no memory for the layers");
     for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(load_layer(m, s, &d->layers[i], &m->layers[i], e));
     GPU_TRY(load_mat(m, s, &d->embed, false, &m->embed, e));
     m->tied = d->head.data == d->embed.data;
@@ -352,24 +156,7 @@ enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_de
                         (unsigned long long)p.cache, (unsigned long long)p.work, (unsigned long long)p.free);
     struct apr_gpu_model *m = (struct apr_gpu_model *)calloc(1, sizeof *m);
     if (!m) return gpu_fail(e, APR_GPU_MEMORY, "no memory for the model");
-    m->dev = d, m->opts = *o;
-    m->n_layers = desc->n_layers, m->n_hidden = desc->n_hidden, m->n_inter = desc->n_inter,
-    m->n_vocab = desc->n_vocab;
-    m->eps = (float)desc->norm_eps, m->embed_scale = desc->embed_scale;
-    m->n_pages = round_up(o->n_ctx, PAGE) / PAGE;
-    m->opts.n_ctx = m->n_pages * PAGE;
-    m->heads = {desc->n_heads,
-                desc->n_heads_kv,
-                desc->head_dim,
-                pad_dim(desc->head_dim),
-                desc->attn_scale,
-                m->eps,
-                1.0f,
-                desc->rope_pairs,
-                o->exact,
-                NULL,
-                NULL,
-                NULL};
+    model_shape(m, d, desc, o);
     s.progress = progress, s.ctx = ctx;
     enum apr_gpu_status st = fill(m, desc, &s, e);
     stage_close(&s);
@@ -382,6 +169,12 @@ void model_close(struct apr_gpu_model *m)
 {
     if (!m) return;
     for (uint32_t i = 0; i < m->n_blocks; i++) cudaFree(m->blocks[i]);
+    for (uint32_t i = 0; i < N_GRAPHS; i++)
+        if (m->graphs[i]) cudaGraphExecDestroy(m->graphs[i]);
+    cudaFreeHost(m->rows_host);
+    cudaFreeHost(m->which_host);
+    cudaFreeHost(m->batch_host);
+    cudaFreeHost(m->batch_out_host);
     free(m->blocks);
     free(m->layers);
     free(m->cache_k);
@@ -398,25 +191,25 @@ static enum apr_gpu_status seq_fill(struct apr_gpu_seq *s, struct apr_gpu_err *e
     CU(cudaMalloc((void **)&s->table, 4ull * s->n_pages), "table of pages");
     CU(cudaMemcpy(s->table, s->pages, 4ull * s->n_pages, cudaMemcpyHostToDevice), "table of pages");
     CU(cudaMalloc((void **)&s->st, sizeof *s->st), "state of a sequence");
-    CU(cudaMalloc((void **)&s->out, 4ull * s->n_ctx), "tokens of a sequence");
+    CU(cudaMalloc((void **)&s->out, 4ull * STEPS_AHEAD), "tokens of a sequence");
     CU(cudaHostAlloc((void **)&s->st_host, sizeof *s->st_host, cudaHostAllocDefault), "pinned memory");
-    return gpu_cuda(cudaHostAlloc((void **)&s->out_host, 4ull * s->n_ctx, cudaHostAllocDefault),
+    return gpu_cuda(cudaHostAlloc((void **)&s->out_host, 4ull * STEPS_AHEAD, cudaHostAllocDefault),
                     "pinned memory", e);
 }
 
 enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, struct apr_gpu_seq **out,
                              struct apr_gpu_err *e)
 {
-    uint32_t n_pages = round_up(n_ctx, PAGE) / PAGE;
+    uint32_t n_pages = (n_ctx + MODEL_PAGE - 1) / MODEL_PAGE;
     if (n_ctx == 0 || n_pages > m->n_free)
         return gpu_fail(e, APR_GPU_MEMORY, "a sequence of %u positions, %u are free", n_ctx,
-                        m->n_free * PAGE);
+                        m->n_free * MODEL_PAGE);
     struct apr_gpu_seq *s = (struct apr_gpu_seq *)calloc(1, sizeof *s);
     if (!s || !(s->pages = (int32_t *)malloc(n_pages * sizeof *s->pages))) {
         free(s);
         return gpu_fail(e, APR_GPU_MEMORY, "no memory for a sequence");
     }
-    s->m = m, s->n_ctx = n_pages * PAGE, s->n_pages = n_pages;
+    s->m = m, s->n_ctx = n_pages * MODEL_PAGE, s->n_pages = n_pages;
     for (uint32_t i = 0; i < n_pages; i++) s->pages[i] = m->free_pages[--m->n_free];
     enum apr_gpu_status st = seq_fill(s, e);
     if (st != APR_GPU_OK) return seq_close(s), st;

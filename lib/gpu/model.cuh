@@ -1,8 +1,14 @@
-/* A model on the device and its sequences: model.cu loads, forward.cu computes. */
+/* A model on the device and its sequences: model.cu loads, step.cu computes what is asked for by one.cu (one
+ * token), batch.cu (up to 64 tokens) and chunk.cu (prompts, reference mode). */
 #ifndef APR_MODEL_CUH
 #define APR_MODEL_CUH
 
-#include "plugin.cuh"
+#include "few.cuh"
+
+#define LOGIT_ROWS  APR_GPU_ROWS
+#define STEPS_AHEAD 32u /* of greedy decoding, between two looks at the tokens */
+#define N_GRAPHS    6
+enum last_rows { LAST_ONE, LAST_FEW, LAST_READY, LAST_MANY }; /* logits; xf normed; row_logits; xs */
 
 struct apr_gpu_model {
     struct apr_gpu_device *dev;
@@ -14,7 +20,9 @@ struct apr_gpu_model {
     struct mat embed, head;
     float *final_norm;
     bool tied;
-    void **blocks; /* every device allocation, for close */
+    bool counts_only; /* a plan: nothing is asked for */
+    uint64_t n_bytes; /* asked for so far */
+    void **blocks;    /* every device allocation, for close */
     uint32_t n_blocks, cap_blocks;
 
     void **cache_k, **cache_v; /* [n_layers] pools of pages */
@@ -27,14 +35,23 @@ struct apr_gpu_model {
     struct attn_room room;
     uint64_t *best;
     unsigned *best_count;
-    /* a chunk of a prompt */
+    /* a step of many tokens */
     float *xs, *qkvs, *hs, *ups;
-    __nv_bfloat16 *x16, *gu16, *h16, *wide;
-    __half *q16;
-    int32_t *ids;
-    float *rows; /* [LOGIT_ROWS, n_vocab] */
+    __half *x16, *gu16, *h16, *wide, *q16;
+    struct step *rows, *rows_host; /* [n_chunk]; the latter pinned */
+    uint32_t *which, *which_host;  /* [n_chunk] rows that are their sequence's only one */
+    float *row_logits;             /* [LOGIT_ROWS, n_vocab] */
+    /* up to LOGIT_ROWS tokens */
+    bool can_few;
+    float *part;
+    __half *xf, *af, *hf; /* inputs of qkv, gate and up; of o; of down: in the order of fragments */
+    struct step *batch, *batch_host;     /* [LOGIT_ROWS] of a graph */
+    int32_t *batch_out, *batch_out_host; /* [LOGIT_ROWS, STEPS_AHEAD] */
+    cudaGraphExec_t graphs[N_GRAPHS];    /* 2, 4, ... 64 rows; NULL until the first */
+
+    uint32_t n_last;     /* rows of the last step */
+    enum last_rows last; /* where its logits are */
 };
-#define LOGIT_ROWS 32u
 
 struct apr_gpu_seq {
     struct apr_gpu_model *m;
@@ -42,14 +59,26 @@ struct apr_gpu_seq {
     int32_t *pages;            /* [n_pages] on the host */
     int32_t *table;            /* the same on the device */
     struct step *st, *st_host; /* device, pinned */
-    int32_t *out, *out_host;   /* [n_ctx] */
+    int32_t *out, *out_host;   /* [STEPS_AHEAD] */
     cudaGraphExec_t graph;     /* one step; NULL until the first */
 };
 
+#define MODEL_PAGE      16u /* positions */
+#define STAGE_BYTES     (64u << 20)
+#define STAGE_ALL_BYTES (2ull * STAGE_BYTES) /* on the device */
+
+/* ---- plan.cu ---- */
+void mat_shape(const struct apr_gpu_mat *from, struct mat *to);
+uint64_t mat_wide_bytes(const struct apr_gpu_mat *w);
+void model_shape(struct apr_gpu_model *m, struct apr_gpu_device *d, const struct apr_gpu_desc *desc,
+                 const struct apr_gpu_opts *o);
+/* Everything but the weights. */
+enum apr_gpu_status model_room(struct apr_gpu_model *m, const struct apr_gpu_desc *d, struct apr_gpu_err *e);
 enum apr_gpu_status model_alloc(struct apr_gpu_model *m, void **p, uint64_t n_bytes, const char *what,
                                 struct apr_gpu_err *e);
 enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
                                const struct apr_gpu_opts *o, struct apr_gpu_plan *p, struct apr_gpu_err *e);
+/* ---- model.cu ---- */
 enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
                                const struct apr_gpu_opts *o, void (*progress)(void *ctx, uint64_t n),
                                void *ctx, struct apr_gpu_model **out, struct apr_gpu_err *e);
@@ -57,11 +86,49 @@ void model_close(struct apr_gpu_model *m);
 enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, struct apr_gpu_seq **s,
                              struct apr_gpu_err *e);
 void seq_close(struct apr_gpu_seq *s);
+
+/* ---- step.cu ---- */
+/* A step's rows on the device. */
+struct batch {
+    const struct apr_gpu_part *parts;
+    uint32_t n_parts, n_rows;
+    uint32_t n_single;     /* parts of one token: rows which[0 .. n_single - 1] */
+    const uint32_t *which; /* NULL: all rows are such, in order */
+    const struct step *rows;
+};
+struct kv model_kv(const struct apr_gpu_model *m, uint32_t i_layer);
+struct heads model_heads(const struct apr_gpu_model *m, uint32_t i_layer);
+/* Attention of all rows of qkvs. */
+enum apr_gpu_status attend(struct apr_gpu_model *m, const struct batch *b, uint32_t i_layer,
+                           const struct act *out, struct apr_gpu_err *e);
 enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids, uint32_t n,
                             uint32_t n_rows, float *logits, struct apr_gpu_err *e);
+enum apr_gpu_status step_parts(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
+                               struct apr_gpu_err *e);
+enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *logits,
+                                struct apr_gpu_err *e);
+
+/* ---- one.cu ---- */
+enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e);
 enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
                            const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
                            struct apr_gpu_err *e);
+
+/* ---- batch.cu ---- */
+uint32_t batch_eights(uint32_t n_rows); /* eights of tokens that a kernel takes */
+/* All layers and the last norm, eagerly. */
+enum apr_gpu_status batch_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e);
+enum apr_gpu_status batch_head(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e); /* row_logits */
+/* One token of each part, by a graph: logits too. */
+enum apr_gpu_status batch_decode(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
+                                 struct apr_gpu_err *e);
+enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
+                                uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e);
+
+/* ---- chunk.cu ---- */
+enum apr_gpu_status chunk_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e);
+enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n, float *out,
+                                 struct apr_gpu_err *e);
 
 /* A matrix from the host into tiles, through pinned staging. */
 struct stage {

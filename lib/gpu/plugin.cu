@@ -21,6 +21,29 @@ enum apr_gpu_status gpu_cuda(cudaError_t c, const char *what, struct apr_gpu_err
                     cudaGetErrorString(c));
 }
 
+void gpu_overlap(const struct apr_gpu_device *d, cudaLaunchConfig_t *c, cudaLaunchAttribute at[1])
+{
+    at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    at[0].val.programmaticStreamSerializationAllowed = 1;
+    c->attrs = at;
+    c->numAttrs = d->sm >= 90 ? 1 : 0;
+}
+enum apr_gpu_status gpu_launch(const struct apr_gpu_device *d, const void *kernel, dim3 grid,
+                               uint32_t n_threads, uint32_t n_smem, void **args, cudaStream_t s,
+                               const char *what, struct apr_gpu_err *e)
+{
+    cudaLaunchConfig_t c = {};
+    cudaLaunchAttribute at[1];
+    if (n_smem > 48u << 10)
+        CU(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_smem), what);
+    c.gridDim = grid;
+    c.blockDim = dim3(n_threads);
+    c.dynamicSmemBytes = n_smem;
+    c.stream = s;
+    gpu_overlap(d, &c, at);
+    return gpu_cuda(cudaLaunchKernelExC(&c, kernel, args), what, e);
+}
+
 static enum apr_gpu_status device_count(uint32_t *n, struct apr_gpu_err *e)
 {
     int k = 0;
@@ -41,7 +64,7 @@ static enum apr_gpu_status device_fill(struct apr_gpu_device *d, struct apr_gpu_
     CU(cudaGetDeviceProperties(&p, d->i), "device");
     CU(cudaMemGetInfo(&n_free, &n_total), "free memory");
     d->n_sm = p.multiProcessorCount, d->sm = 10 * p.major + p.minor,
-    d->max_smem = (int)p.sharedMemPerBlockOptin;
+    d->max_smem = (int)p.sharedMemPerBlockOptin, d->sm_smem = (int)p.sharedMemPerMultiprocessor;
     snprintf(d->name, sizeof d->name, "%s, sm_%d, %d SM, %.1f GiB free", p.name, d->sm, d->n_sm,
              (double)n_free / 1073741824.0);
     if (d->sm < 80) return gpu_fail(e, APR_GPU_NONE, "%s is sm_%d, expected sm_80 or later", p.name, d->sm);
@@ -115,9 +138,7 @@ static enum apr_gpu_status unpack(struct apr_gpu_device *d, const struct apr_gpu
     float *dev = NULL;
     CU(cudaSetDevice(d->i), "device");
     if (!repack_kind(w->type, &m.kind)) return gpu_fail(e, APR_GPU_UNSUPPORTED, "type %u", w->type);
-    m.n_rows = w->n_rows, m.n_cols = w->n_cols;
-    m.n_groups = (w->n_rows + TILE_ROWS - 1) / TILE_ROWS;
-    m.n_chunks = (w->n_cols + tile_cols(m.kind) - 1) / tile_cols(m.kind);
+    mat_shape(w, &m);
     enum apr_gpu_status s = unpack_into(d, w, &m, &dev, rows, e);
     cudaFree(m.tiles);
     cudaFree(dev);
@@ -173,7 +194,9 @@ static const struct apr_gpu table = {APR_GPU_ABI, sizeof(struct apr_gpu),
                                      seq_open,    seq_close,
                                      seq_pos,     seq_truncate,
                                      forward,     greedy,
-                                     unpack,      bandwidth};
+                                     step_parts,  step_logits,
+                                     greedy_rows, unpack,
+                                     bandwidth};
 
 extern "C" __attribute__((visibility("default"))) const struct apr_gpu *apr_gpu_plugin(void)
 {

@@ -25,15 +25,23 @@ struct mat {
     float *bias; /* [n_rows] or NULL */
     int kind;
     uint32_t n_rows, n_cols, n_groups, n_chunks;
-    __nv_bfloat16 *wide; /* [n_rows, n_cols] resident copy, or NULL */
+    __half *wide; /* [n_rows, n_cols] resident copy times mat_scale, or NULL */
 };
+/* F16 copies of weights are multiplied by this, so that small ones keep their bits; F16 itself is left alone.
+ * The middle of a SwiGLU block is multiplied by MID_SCALE: F16 ends at 65504, and spikes of 1e5 are real. */
+#define W16_SCALE 64.0f
+#define MID_SCALE 0.0625f
+static inline float mat_scale(int kind)
+{
+    return kind == TILE_F16 ? 1.0f : W16_SCALE;
+}
 struct layer {
     struct mat q, k, v, o, gate, up, down;
     float *attn_norm, *ffn_norm, *q_norm, *k_norm;
 };
 
 struct apr_gpu_device {
-    int i, n_sm, sm, max_smem;
+    int i, n_sm, sm, max_smem, sm_smem; /* shared memory of a block, of an SM */
     cudaStream_t stream;
     cublasLtHandle_t lt;
     void *lt_work;
@@ -42,29 +50,40 @@ struct apr_gpu_device {
 };
 #define LT_WORK_BYTES (64u << 20)
 
-/* What every step reads from the device's memory, so that a captured graph stays valid. */
+/* A token of a step, in the device's memory, so that a captured graph stays valid. */
 struct step {
-    int32_t pos;     /* of the token being computed */
-    int32_t id;      /* the token */
-    uint32_t n_done; /* steps of this run */
-    uint32_t n_bad;  /* logits that are not finite */
+    int32_t pos, id;      /* pos < 0: the row only fills up a batch */
+    const int32_t *table; /* pages of its sequence */
+    int32_t *out;         /* tokens chosen, one a step; NULL: none */
+    uint32_t n_done;      /* steps of this run */
+    uint32_t n_bad;       /* logits that are not finite */
 };
+
+/* ---- plugin.cu ---- */
+/* The launch may begin before its predecessor has ended (kernels call wait_for_input). */
+void gpu_overlap(const struct apr_gpu_device *d, cudaLaunchConfig_t *c, cudaLaunchAttribute at[1]);
+enum apr_gpu_status gpu_launch(const struct apr_gpu_device *d, const void *kernel, dim3 grid,
+                               uint32_t n_threads, uint32_t n_smem, void **args, cudaStream_t s,
+                               const char *what, struct apr_gpu_err *e);
 
 /* ---- repack.cu ---- */
 bool repack_kind(uint32_t type, int *kind);
+uint64_t repack_row_bytes(uint32_t type, uint32_t n_cols); /* in the file; 0: no whole blocks */
 uint64_t repack_bytes(int kind, uint32_t n_rows, uint32_t n_cols);
 /* rows: raw rows on the device; the first is row i_row (a multiple of 16) of m. */
 void repack_rows(const struct mat *m, uint32_t type, const void *rows, uint64_t row_bytes, uint32_t i_row,
                  uint32_t n_rows, cudaStream_t s);
 void unpack_f32(const struct mat *m, uint32_t i_row, uint32_t n_rows, float *out, cudaStream_t s);
-void unpack_bf16(const struct mat *m, __nv_bfloat16 *out, cudaStream_t s);
-void embed_rows(const struct mat *m, const int32_t *ids, uint32_t n, float scale, float *x, cudaStream_t s);
-void embed_step(const struct mat *m, const struct step *st, float scale, float *x, cudaStream_t s);
+void unpack_f16(const struct mat *m, __half *out, cudaStream_t s); /* times mat_scale */
+void embed_rows(const struct mat *m, const struct step *rows, uint32_t n, float scale, float *x,
+                cudaStream_t s);
 
 /* ---- gemv.cu: one token ---- */
-struct act {             /* an input of matrices; either form may be NULL */
-    struct act_block *q; /* [n_cols / 256] */
-    float *f;            /* [n_cols] */
+struct act {             /* an input of matrices; any form may be NULL */
+    struct act_block *q; /* [n_cols / 256] of one token */
+    float *f;            /* [n_cols] of one token */
+    __half *h;           /* many tokens: rows of n_cols, or with n8 the order of fragments (frag_at) */
+    uint32_t n8, n_cols;
 };
 enum gemv_out { GEMV_ROWS, GEMV_ADD, GEMV_SWIGLU };
 struct gemv {
@@ -80,10 +99,9 @@ struct gemv {
 enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *g, cudaStream_t s,
                              struct apr_gpu_err *e);
 
-/* ---- attn.cu ---- */
-struct kv {               /* of one layer */
-    void *k, *v;          /* [n_pages, n_heads_kv, 16, dim_pad] F16, or F32 in reference mode */
-    const int32_t *table; /* [n_ctx / 16] page numbers */
+/* ---- attn_step.cu, attn_prompt.cu ---- */
+struct kv { /* of one layer: [n_pages, n_heads_kv, 16, dim_pad] F16, or F32 in reference mode */
+    void *k, *v;
 };
 struct heads {
     uint32_t n_heads, n_heads_kv, dim, dim_pad;
@@ -92,39 +110,57 @@ struct heads {
     const float2 *rope; /* [n_ctx, dim / 2] cos, sin */
     const float *q_norm, *k_norm;
 };
-/* One token: qkv [q | k | v] of this step, rotated here, k and v stored; out: [n_heads * dim]. */
 struct attn_room {
-    float *part;     /* [n_heads, splits, dim_pad + 2] */
-    unsigned *count; /* [n_heads_kv], zero between steps */
+    float *part;     /* [rows, n_heads, splits, dim_pad + 2] */
+    unsigned *count; /* [rows, n_heads], zero between steps */
 };
-enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads *h, const struct kv *kv,
-                              const struct step *st, const float *qkv, const struct attn_room *room,
-                              const struct act *out, cudaStream_t s, struct apr_gpu_err *e);
 #define ATTN_SPLITS 32u
-/* n tokens at positions pos0 ..; qkv: [n, q | k | v] f32 with biases. */
-void attn_rotate_store(const struct heads *h, const struct kv *kv, uint32_t pos0, uint32_t n, float *qkv,
-                       __half *q16, cudaStream_t s);
-enum apr_gpu_status attn_prompt(const struct heads *h, const struct kv *kv, uint32_t pos0, uint32_t n,
-                                const __half *q16, const float *qkv, __nv_bfloat16 *out16, float *out,
-                                cudaStream_t s, struct apr_gpu_err *e);
+uint32_t attn_splits(const struct apr_gpu_device *d, const struct heads *h, uint32_t n_rows);
+/* One token of each of n_rows sequences: rows[which[i]], or rows[i] where which is NULL. qkv: [., q | k | v]
+ * of the rows with biases, rotated here, k and v stored; out: n_heads * dim columns. */
+enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads *h, const struct kv *kv,
+                              const struct step *rows, const uint32_t *which, uint32_t n_rows,
+                              const float *qkv, const struct attn_room *room, const struct act *out,
+                              cudaStream_t s, struct apr_gpu_err *e);
+/* n rows; qkv: [n, q | k | v] F32 with biases; q is rotated in place, or goes to q16 where that is not NULL.
+ */
+void attn_rotate_store(const struct heads *h, const struct kv *kv, const struct step *rows, uint32_t n,
+                       float *qkv, __half *q16, cudaStream_t s);
+struct attn_part { /* n tokens of one sequence from position pos on, in rows i_row .. */
+    const int32_t *table;
+    uint32_t pos, n, i_row;
+};
+enum apr_gpu_status attn_prompt(const struct heads *h, const struct kv *kv, const struct attn_part *part,
+                                const __half *q16, const struct act *out, cudaStream_t s,
+                                struct apr_gpu_err *e);
+enum apr_gpu_status attn_exact(const struct heads *h, const struct kv *kv, const struct step *rows,
+                               uint32_t n, const float *qkv, float *out, cudaStream_t s,
+                               struct apr_gpu_err *e);
 
 /* ---- elem.cu ---- */
 void rmsnorm_rows(const float *x, const float *w, float eps, uint32_t n, uint32_t n_cols, float *y,
-                  __nv_bfloat16 *y16, cudaStream_t s);
-void swiglu_rows(const __nv_bfloat16 *gate_up, uint32_t n, uint32_t n_inter, __nv_bfloat16 *h,
-                 cudaStream_t s);
+                  __half *y16, cudaStream_t s);
+/* gate_up and h times MID_SCALE */
+void swiglu_rows(const __half *gate_up, uint32_t n, uint32_t n_inter, __half *h, cudaStream_t s);
 void swiglu_f32(const float *gate, const float *up, uint64_t n, float *h, cudaStream_t s);
 void bias_rows(float *y, const float *bias, uint32_t n, uint32_t n_cols, uint32_t stride, cudaStream_t s);
-void argmax_step(const float *logits, uint32_t n, uint64_t *best, unsigned *count, struct step *st,
-                 int32_t *out, cudaStream_t s);
+/* logits: [n_rows, n]; the first index of the largest is each row's next token. */
+void argmax_rows(const float *logits, uint32_t n, uint32_t n_rows, uint64_t *best, unsigned *count,
+                 struct step *rows, cudaStream_t s);
 
 /* ---- gemm.cu: many tokens ---- */
 void *gpu_plans_new(void);
 void gpu_plans_clear(const struct apr_gpu_device *d);
-/* y[t, r] (+)= x[t, :] . w[r, :]; x: [n, n_cols] BF16, w BF16 row-major; y F32 or BF16 with stride. */
-enum apr_gpu_status gemm_bf16(const struct apr_gpu_device *d, const __nv_bfloat16 *w, uint32_t n_rows,
-                              uint32_t n_cols, const __nv_bfloat16 *x, uint32_t n, void *y, bool y_f32,
-                              uint32_t y_stride, bool add, cudaStream_t s, struct apr_gpu_err *e);
+/* y[t, r] (+)= alpha x[t, :] . w[r, :]; x: [n, n_cols] F16, w F16 row-major; y F32 or F16 with stride. */
+struct gemm {
+    const __half *w, *x;
+    uint32_t n_rows, n_cols, n, y_stride;
+    void *y;
+    bool y_f32, add;
+    float alpha;
+};
+enum apr_gpu_status gemm_f16(const struct apr_gpu_device *d, const struct gemm *g, cudaStream_t s,
+                             struct apr_gpu_err *e);
 /* Reference: F32, one fixed order of sums, straight from tiles. */
 void gemm_exact(const struct mat *m, const float *x, uint32_t n, float *y, uint32_t y_stride, bool add,
                 cudaStream_t s);

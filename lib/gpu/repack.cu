@@ -169,17 +169,32 @@ static __global__ void pack_kernel(struct mat m, struct src s, uint32_t type, ui
     }
 }
 
+struct known {
+    uint32_t type;
+    int kind;
+    uint32_t n_block, n_bytes; /* values and bytes of a block */
+};
+static const struct known *known_of(uint32_t type)
+{
+    static const struct known all[] = {
+        {APR_Q4_K, TILE_Q4_K, 256, 144}, {APR_Q6_K, TILE_Q6_K, 256, 210}, {APR_Q8_0, TILE_Q8_0, 32, 34},
+        {APR_Q4_0, TILE_Q8_0, 32, 18},   {APR_Q5_0, TILE_Q8_0, 32, 22},   {APR_IQ4_NL, TILE_Q8_0, 32, 18},
+        {APR_F16, TILE_F16, 1, 2},       {APR_BF16, TILE_BF16, 1, 2},     {APR_F32, TILE_F32, 1, 4}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        if (all[i].type == type) return &all[i];
+    return NULL;
+}
+
 bool repack_kind(uint32_t type, int *kind)
 {
-    static const struct {
-        uint32_t type;
-        int kind;
-    } kinds[] = {{APR_Q4_K, TILE_Q4_K}, {APR_Q6_K, TILE_Q6_K}, {APR_Q8_0, TILE_Q8_0},
-                 {APR_Q4_0, TILE_Q8_0}, {APR_Q5_0, TILE_Q8_0}, {APR_IQ4_NL, TILE_Q8_0},
-                 {APR_F16, TILE_F16},   {APR_BF16, TILE_BF16}, {APR_F32, TILE_F32}};
-    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
-        if (kinds[i].type == type) return *kind = kinds[i].kind, true;
-    return false;
+    const struct known *k = known_of(type);
+    if (k) *kind = k->kind;
+    return k != NULL;
+}
+uint64_t repack_row_bytes(uint32_t type, uint32_t n_cols)
+{
+    const struct known *k = known_of(type);
+    return k && n_cols % k->n_block == 0 ? (uint64_t)n_cols / k->n_block * k->n_bytes : 0;
 }
 
 uint64_t repack_bytes(int kind, uint32_t n_rows, uint32_t n_cols)
@@ -235,9 +250,9 @@ void unpack_f32(const struct mat *m, uint32_t i_row, uint32_t n_rows, float *out
 }
 
 /* For prompts: a warp writes rows of 16-byte pieces. */
-template <int KIND>
-static __global__ void unpack_bf16_kernel(struct mat m, uint32_t n_tiles, __nv_bfloat16 *out)
+template <int KIND> static __global__ void unpack_f16_kernel(struct mat m, uint32_t n_tiles, __half *out)
 {
+    const float scale = KIND == TILE_F16 ? 1.0f : W16_SCALE;
     uint32_t i = blockIdx.x * blockDim.y + threadIdx.y;
     int lane = (int)threadIdx.x;
     if (i >= n_tiles) return;
@@ -250,43 +265,44 @@ static __global__ void unpack_bf16_kernel(struct mat m, uint32_t n_tiles, __nv_b
         const int n = tile_values(KIND, t, p, lane, x);
         uint32_t col = c * tile_cols(KIND) + (uint32_t)(lane % 8) * n;
         if (row >= m.n_rows) continue;
-        __nv_bfloat16 *to = out + (uint64_t)row * m.n_cols + col;
+        __half *to = out + (uint64_t)row * m.n_cols + col;
         if (col + n <= m.n_cols && m.n_cols % 8 == 0 && n % 8 == 0) {
 #pragma unroll
             for (int k = 0; k < n; k += 8) {
-                __nv_bfloat162 v[4];
+                __half2 v[4];
 #pragma unroll
-                for (int q = 0; q < 4; q++) v[q] = __floats2bfloat162_rn(x[k + 2 * q], x[k + 2 * q + 1]);
+                for (int q = 0; q < 4; q++)
+                    v[q] = __floats2half2_rn(x[k + 2 * q] * scale, x[k + 2 * q + 1] * scale);
                 *(uint4 *)(to + k) = *(const uint4 *)v;
             }
         } else {
             for (int k = 0; k < n; k++)
-                if (col + k < m.n_cols) to[k] = __float2bfloat16(x[k]);
+                if (col + k < m.n_cols) to[k] = __float2half_rn(x[k] * scale);
         }
     }
 }
-void unpack_bf16(const struct mat *m, __nv_bfloat16 *out, cudaStream_t s)
+void unpack_f16(const struct mat *m, __half *out, cudaStream_t s)
 {
     uint32_t n = m->n_groups * m->n_chunks, n_blocks = (n + 3) / 4;
     dim3 t(32, 4);
     switch (m->kind) {
     case TILE_Q4_K:
-        unpack_bf16_kernel<TILE_Q4_K><<<n_blocks, t, 0, s>>>(*m, n, out);
+        unpack_f16_kernel<TILE_Q4_K><<<n_blocks, t, 0, s>>>(*m, n, out);
         break;
     case TILE_Q6_K:
-        unpack_bf16_kernel<TILE_Q6_K><<<n_blocks, t, 0, s>>>(*m, n, out);
+        unpack_f16_kernel<TILE_Q6_K><<<n_blocks, t, 0, s>>>(*m, n, out);
         break;
     case TILE_Q8_0:
-        unpack_bf16_kernel<TILE_Q8_0><<<n_blocks, t, 0, s>>>(*m, n, out);
+        unpack_f16_kernel<TILE_Q8_0><<<n_blocks, t, 0, s>>>(*m, n, out);
         break;
     case TILE_F16:
-        unpack_bf16_kernel<TILE_F16><<<n_blocks, t, 0, s>>>(*m, n, out);
+        unpack_f16_kernel<TILE_F16><<<n_blocks, t, 0, s>>>(*m, n, out);
         break;
     case TILE_BF16:
-        unpack_bf16_kernel<TILE_BF16><<<n_blocks, t, 0, s>>>(*m, n, out);
+        unpack_f16_kernel<TILE_BF16><<<n_blocks, t, 0, s>>>(*m, n, out);
         break;
     case TILE_F32:
-        unpack_bf16_kernel<TILE_F32><<<n_blocks, t, 0, s>>>(*m, n, out);
+        unpack_f16_kernel<TILE_F32><<<n_blocks, t, 0, s>>>(*m, n, out);
         break;
     }
 }
@@ -294,9 +310,12 @@ void unpack_bf16(const struct mat *m, __nv_bfloat16 *out, cudaStream_t s)
 /* ---- embedding: one row of tiles a token ------------------------------------------------------------------
  */
 
-static __device__ void embed_row(const struct mat &m, uint32_t id, float scale, float *x)
+static __global__ void embed_kernel(struct mat m, const struct step *rows, float scale, float *out)
 {
+    const uint32_t id = (uint32_t)rows[blockIdx.x].id;
+    float *x = out + (uint64_t)blockIdx.x * m.n_cols;
     int p = (int)(id % TILE_ROWS / 4), quarter = (int)(id % 4);
+    if (rows[blockIdx.x].pos < 0) return;
     for (uint32_t i = threadIdx.x; i < m.n_chunks * 8; i += blockDim.x) {
         float v[32];
         uint32_t c = i / 8, lane = quarter * 8 + i % 8;
@@ -307,19 +326,8 @@ static __device__ void embed_row(const struct mat &m, uint32_t id, float scale, 
             if (col + k < m.n_cols) x[col + k] = v[k] * scale;
     }
 }
-static __global__ void embed_kernel(struct mat m, const int32_t *ids, float scale, float *x)
+void embed_rows(const struct mat *m, const struct step *rows, uint32_t n, float scale, float *x,
+                cudaStream_t s)
 {
-    embed_row(m, (uint32_t)ids[blockIdx.x], scale, x + (uint64_t)blockIdx.x * m.n_cols);
-}
-void embed_rows(const struct mat *m, const int32_t *ids, uint32_t n, float scale, float *x, cudaStream_t s)
-{
-    embed_kernel<<<n, 128, 0, s>>>(*m, ids, scale, x);
-}
-static __global__ void embed_step_kernel(struct mat m, const struct step *st, float scale, float *x)
-{
-    embed_row(m, (uint32_t)st->id, scale, x);
-}
-void embed_step(const struct mat *m, const struct step *st, float scale, float *x, cudaStream_t s)
-{
-    embed_step_kernel<<<1, 512, 0, s>>>(*m, st, scale, x);
+    embed_kernel<<<n, n == 1 ? 512 : 128, 0, s>>>(*m, rows, scale, x);
 }

@@ -1,7 +1,10 @@
-/* bench_gpu [7b|1.5b] [q4_k_m|q8_0|bf16] [resident]: the GPU plugin alone, on random weights of a real shape.
+/* bench_gpu [7b|1.5b|0.5b] [q4_k_m|q8_0|bf16] [resident] [one|batch|prompt]: the GPU plugin alone, on random
+ * weights of a real shape; the last word: only these measurements. bench_gpu check: small shapes, every way
+ * of computing a step against the reference mode; exit 1 when one misses its bound.
  *
  * No model file is needed: blocks are random bits with small scales. Prints a line a measurement: name,
  * value, unit, and for decoding the share of the memory's read bandwidth. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,8 +20,10 @@ struct shape {
 };
 static const struct shape shapes[] = {{"7b", 28, 3584, 28, 4, 128, 18944, 152064, false},
                                       {"1.5b", 28, 1536, 12, 2, 128, 8960, 151936, true},
-                                      {"0.5b", 24, 896, 14, 2, 64, 4864, 151936, true}};
-#define N_CTX 20480u
+                                      {"0.5b", 24, 896, 14, 2, 64, 4864, 151936, true},
+                                      {"small", 2, 1792, 28, 4, 64, 2816, 4099, false},
+                                      {"odd", 3, 320, 5, 1, 64, 672, 1000, true}};
+#define N_CTX 36864u
 
 static uint64_t state = 0x9e3779b97f4a7c15u;
 static uint64_t next(void)
@@ -123,7 +128,12 @@ struct run {
     const struct shape *s;
     double bandwidth;
     bool resident;
+    const char *only;
 };
+static bool wanted(const struct run *r, const char *what)
+{
+    return !*r->only || !strcmp(r->only, what);
+}
 
 static void decode(const struct run *r, uint32_t depth)
 {
@@ -150,6 +160,34 @@ static void decode(const struct run *r, uint32_t depth)
     printf("decode_d%u %.1f tok/s (%.1f at worst), %.1f %% of the read bandwidth\n", depth, 1 / best,
            1 / (all[0] > all[4] ? all[0] : all[4]), 100 * n_bytes / best / r->bandwidth);
     r->g->seq_close(q);
+}
+
+/* n_seqs sequences of depth positions each, 64 tokens more of every one. */
+static void batch(const struct run *r, uint32_t n_seqs, uint32_t depth)
+{
+    struct apr_gpu_seq *q[APR_GPU_ROWS];
+    struct apr_gpu_err e;
+    const uint32_t n = 64;
+    static int32_t ids[N_CTX], first[APR_GPU_ROWS], out[APR_GPU_ROWS * 64];
+    double best = 1e9;
+    for (uint32_t i = 0; i < depth; i++) ids[i] = (int32_t)(next() % r->s->n_vocab);
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        check(r->g->seq_open(r->m, depth + n, &q[i], &e), &e, "sequence");
+        check(r->g->forward(r->m, q[i], ids, depth, 0, NULL, &e), &e, "prompt");
+        first[i] = (int32_t)(next() % r->s->n_vocab);
+    }
+    for (int i = 0; i < 4; i++) {
+        for (uint32_t k = 0; k < n_seqs; k++) r->g->seq_truncate(q[k], depth);
+        double t = now();
+        check(r->g->greedy_rows(r->m, q, first, n_seqs, n, out, &e), &e, "batch");
+        t = now() - t;
+        if (i && t < best) best = t;
+    }
+    double n_bytes = (double)n_weight_bytes +
+                     4.0 * r->s->n_layers * r->s->n_heads_kv * r->s->head_dim * (depth + n / 2) * n_seqs;
+    printf("batch%u %.1f tok/s, %.3f ms a step, %.1f %% of the read bandwidth\n", n_seqs, n_seqs * n / best,
+           1e3 * best / n, 100 * n_bytes / (best / n) / r->bandwidth);
+    for (uint32_t i = 0; i < n_seqs; i++) r->g->seq_close(q[i]);
 }
 
 static void prompt(const struct run *r, uint32_t n)
@@ -179,6 +217,9 @@ static void measure(struct run *r, struct apr_gpu_device *dev, const struct apr_
     struct apr_gpu_plan p;
     const struct apr_gpu_opts o = {false, resident, N_CTX, 2048};
     r->resident = resident;
+    const struct apr_gpu_opts o4k = {false, resident, 4096, 2048};
+    check(r->g->model_plan(dev, d, &o4k, &p, &e), &e, "plan");
+    if (!resident) printf("vram_4k %.0f MiB at 4096 positions\n", (double)p.total / 1048576);
     check(r->g->model_plan(dev, d, &o, &p, &e), &e, "plan");
     double t = now();
     check(r->g->model_open(dev, d, &o, NULL, NULL, &r->m, &e), &e, "model");
@@ -187,18 +228,174 @@ static void measure(struct run *r, struct apr_gpu_device *dev, const struct apr_
            (double)p.work / 1048576);
     if (!resident) {
         static const uint32_t depths[] = {0, 1024, 4096, 16384};
-        for (size_t i = 0; i < 4; i++) decode(r, depths[i]);
+        static const uint32_t batches[] = {2, 4, 8, 16, 32, 64};
+        for (size_t i = 0; i < 4 && wanted(r, "one"); i++) decode(r, depths[i]);
+        for (size_t i = 0; i < 6 && wanted(r, "batch"); i++)
+            if (batches[i] * 1088 <= o.n_ctx) batch(r, batches[i], 1024);
     }
-    prompt(r, 512);
-    prompt(r, 2048);
+    if (wanted(r, "prompt")) prompt(r, 512), prompt(r, 2048);
     r->g->model_close(r->m);
+}
+
+/* ---- every way against the reference ----------------------------------------------------------------------
+ */
+
+#define N_CHECK 72 /* sequences */
+struct pair {
+    const struct apr_gpu *g;
+    const struct shape *s;
+    struct apr_gpu_model *m[2]; /* reference, default */
+    struct apr_gpu_seq *q[2][N_CHECK];
+    float *logits[2];
+    bool bad;
+};
+
+/* One step of both; every row of the default one against the reference's. */
+static void compare(struct pair *p, const uint32_t *n, uint32_t n_parts, const char *what)
+{
+    struct apr_gpu_err e;
+    static int32_t ids[4096];
+    struct apr_gpu_part parts[2][N_CHECK];
+    uint32_t n_rows = 0;
+    for (uint32_t i = 0; i < n_parts; i++) {
+        for (uint32_t k = 0; k < n[i]; k++) ids[n_rows + k] = (int32_t)(next() % p->s->n_vocab);
+        for (int w = 0; w < 2; w++) parts[w][i] = (struct apr_gpu_part){p->q[w][i], ids + n_rows, n[i]};
+        n_rows += n[i];
+    }
+    for (int w = 0; w < 2; w++) {
+        check(p->g->step(p->m[w], parts[w], n_parts, &e), &e, what);
+        check(p->g->logits(p->m[w], 0, n_rows, p->logits[w], &e), &e, what);
+    }
+    double sum = 0, off = 0, worst = 0, kl = 0;
+    for (uint32_t r = 0; r < n_rows; r++) {
+        const float *x = p->logits[0] + (size_t)r * p->s->n_vocab,
+                    *y = p->logits[1] + (size_t)r * p->s->n_vocab;
+        double row_sum = 0, row_off = 0, zx = 0, zy = 0, d = 0;
+        for (uint32_t i = 0; i < p->s->n_vocab; i++) {
+            row_sum += (double)x[i] * x[i], row_off += ((double)x[i] - y[i]) * ((double)x[i] - y[i]);
+            zx += exp(x[i]), zy += exp(y[i]);
+        }
+        for (uint32_t i = 0; i < p->s->n_vocab; i++)
+            d += exp(x[i]) / zx * ((double)x[i] - y[i] - log(zx) + log(zy));
+        sum += row_sum, off += row_off, kl += d / n_rows;
+        double row = sqrt(row_off / row_sum);
+        if (!(row <= worst)) worst = row;
+    }
+    bool ok = sqrt(off / sum) <= 3e-3 && worst <= 1e-2;
+    p->bad |= !ok;
+    printf("%s %-28s rms of the difference %.2e (worst row %.2e), KL %.2e: %s\n", p->s->name, what,
+           sqrt(off / sum), worst, kl, ok ? "ok" : "MISSED");
+}
+
+static void truncate_all(struct pair *p, uint32_t step)
+{
+    for (int w = 0; w < 2; w++)
+        for (uint32_t i = 0; i < N_CHECK; i++)
+            p->g->seq_truncate(p->q[w][i], i * step < p->g->seq_pos(p->q[w][i]) ? i * step : 0);
+}
+
+static void compare_all(struct pair *p)
+{
+    static const uint32_t batches[] = {1, 2, 3, 8, 9, 16, 17, 32, 33, 63, 64, 65, 72},
+                          mixed[] = {1, 7, 1, 20, 3}, big[] = {1, 300, 2, 1, 65};
+    uint32_t n[N_CHECK];
+    char what[40];
+    for (uint32_t i = 0; i < N_CHECK; i++) n[i] = i % 24 + 1;
+    compare(p, n, N_CHECK, "prompts of 1 to 24");
+    for (uint32_t i = 0; i < N_CHECK; i++) n[i] = 1;
+    for (size_t i = 0; i < sizeof batches / sizeof *batches; i++) {
+        snprintf(what, sizeof what, "one token of %u", batches[i]);
+        compare(p, n, batches[i], what);
+    }
+    compare(p, mixed, 5, "mixed, 32 tokens");
+    compare(p, big, 5, "mixed, 369 tokens");
+    compare(p, n, 5, "one token of 5, long and short");
+    for (uint32_t k = 2; k <= 64; k *= 2) {
+        n[0] = k;
+        snprintf(what, sizeof what, "%u tokens of one", k);
+        compare(p, n, 1, what);
+    }
+    n[0] = 1;
+    truncate_all(p, 1);
+    compare(p, n, 64, "one of 64 at 0, 1, 2, ... 63");
+}
+
+/* Tokens chosen on the device for many sequences at once: the same 20 times, and those of the logits. */
+static void compare_greedy(struct pair *p)
+{
+    struct apr_gpu_err e;
+    enum { N = 11, STEPS = 40 };
+    static int32_t first[N], out[21][N * STEPS];
+    uint32_t n_same = 0, n_right = 0;
+    for (int k = 0; k < 21; k++) {
+        for (uint32_t i = 0; i < N; i++)
+            p->g->seq_truncate(p->q[1][i], 3 * i), first[i] = (int32_t)(17 * i + 3);
+        check(p->g->greedy_rows(p->m[1], p->q[1], first, N, STEPS, out[k], &e), &e, "greedy");
+        n_same += !memcmp(out[k], out[0], sizeof out[0]);
+    }
+    for (uint32_t i = 0; i < N; i++) p->g->seq_truncate(p->q[1][i], 3 * i);
+    for (uint32_t t = 0; t < STEPS; t++) {
+        struct apr_gpu_part parts[N];
+        for (uint32_t i = 0; i < N; i++)
+            parts[i] = (struct apr_gpu_part){p->q[1][i], t ? &out[0][i * STEPS + t - 1] : &first[i], 1};
+        check(p->g->step(p->m[1], parts, N, &e), &e, "greedy");
+        check(p->g->logits(p->m[1], 0, N, p->logits[1], &e), &e, "greedy");
+        for (uint32_t i = 0; i < N; i++) {
+            const float *x = p->logits[1] + (size_t)i * p->s->n_vocab;
+            int32_t top = 0;
+            for (uint32_t v = 1; v < p->s->n_vocab; v++)
+                if (x[v] > x[top]) top = (int32_t)v;
+            n_right += top == out[0][i * STEPS + t];
+        }
+    }
+    bool ok = n_same == 21 && n_right == N * STEPS;
+    p->bad |= !ok;
+    printf("%s greedy of %d: %u of 21 runs the same, %u of %d tokens right: %s\n", p->s->name, N, n_same,
+           n_right, N * STEPS, ok ? "ok" : "MISSED");
+}
+
+static bool compare_shape(const struct apr_gpu *g, struct apr_gpu_device *dev, const struct shape *s,
+                          const char *recipe)
+{
+    struct pair p = {.g = g, .s = s};
+    struct apr_gpu_desc d;
+    struct apr_gpu_err e;
+    random_model(s, recipe, &d);
+    for (int w = 0; w < 2; w++) {
+        const struct apr_gpu_opts o = {w == 0, false, N_CHECK * 512, 1024};
+        check(g->model_open(dev, &d, &o, NULL, NULL, &p.m[w], &e), &e, "model");
+        for (uint32_t i = 0; i < N_CHECK; i++)
+            check(g->seq_open(p.m[w], 512, &p.q[w][i], &e), &e, "sequence");
+        p.logits[w] = malloc(1024 * sizeof(float) * s->n_vocab);
+        if (!p.logits[w]) exit(6);
+    }
+    printf("-- %s %s\n", s->name, recipe);
+    compare_all(&p);
+    compare_greedy(&p);
+    for (int w = 0; w < 2; w++) {
+        for (uint32_t i = 0; i < N_CHECK; i++) g->seq_close(p.q[w][i]);
+        g->model_close(p.m[w]);
+        free(p.logits[w]);
+    }
+    return !p.bad;
+}
+
+static int check_all(const struct apr_gpu *g, struct apr_gpu_device *dev)
+{
+    static const char *const recipes[] = {"q4_k_m", "q8_0", "bf16"};
+    bool ok = true;
+    for (size_t i = 0; i < 3; i++) ok &= compare_shape(g, dev, &shapes[3], recipes[i]);
+    ok &= compare_shape(g, dev, &shapes[4], "q8_0"); /* rows of no whole 256 */
+    ok &= compare_shape(g, dev, &shapes[4], "bf16");
+    puts(ok ? "check: ok" : "check: MISSED");
+    return !ok;
 }
 
 int main(int argc, char **argv)
 {
     const struct shape *s = &shapes[0];
     const char *recipe = argc > 2 ? argv[2] : "q4_k_m";
-    struct run r = {0};
+    struct run r = {.only = argc > 1 ? argv[argc - 1] : ""};
     struct apr_err err;
     struct apr_gpu_err e;
     struct apr_gpu_device *dev;
@@ -207,13 +404,20 @@ int main(int argc, char **argv)
         if (!strcmp(argv[1], shapes[i].name)) s = &shapes[i];
     if (apr_gpu_load(&r.g, &err) != APR_OK) return fprintf(stderr, "bench_gpu: %s\n", err.text), 9;
     check(r.g->device_open(0, &dev, &e), &e, "device");
+    if (argc > 1 && !strcmp(argv[1], "check")) {
+        int status = check_all(r.g, dev);
+        r.g->device_close(dev);
+        return status;
+    }
+    if (strcmp(r.only, "one") && strcmp(r.only, "batch") && strcmp(r.only, "prompt")) r.only = "";
     check(r.g->bandwidth(dev, &r.bandwidth, &e), &e, "bandwidth");
     printf("%s\nshape %s, %s\nread bandwidth %.0f GB/s\n", r.g->device_name(dev), s->name, recipe,
            r.bandwidth * 1e-9);
     random_model(s, recipe, &d);
     r.s = s;
     measure(&r, dev, &d, false);
-    if (argc > 3) measure(&r, dev, &d, true);
+    for (int i = 3; i < argc; i++)
+        if (!strcmp(argv[i], "resident")) measure(&r, dev, &d, true);
     r.g->device_close(dev);
     return 0;
 }

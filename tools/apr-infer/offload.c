@@ -10,7 +10,7 @@
 #include "gpu/load.h"
 #include "log.h"
 
-#define MAX_SEQS    4u
+#define MAX_SEQS    256u
 #define N_CHUNK     2048u /* tokens of a prompt computed at once */
 #define MAX_DEVICES 64u
 
@@ -243,6 +243,16 @@ const char *apr_offload_name(const struct apr_offload *o)
 /* ---- running
  * ----------------------------------------------------------------------------------------------- */
 
+/* Positions that the cache has and the device does not (a fork of another sequence) are computed again. */
+static enum apr_code catch_up(struct apr_offload *o, const struct apr_cache *cache, struct apr_gpu_seq *s,
+                              struct apr_err *e)
+{
+    struct apr_gpu_err ge = {{0}};
+    uint32_t n = o->gpu->seq_pos(s), n_want = (uint32_t)cache->n_pos;
+    if (n >= n_want) return o->gpu->seq_truncate(s, n_want), APR_OK;
+    return apr_gpu_code(o->gpu->forward(o->model, s, cache->ids + n, n_want - n, 0, NULL, &ge), &ge, e);
+}
+
 static enum apr_code seq_of(struct apr_offload *o, const struct apr_cache *cache, struct apr_gpu_seq **s,
                             struct apr_err *e)
 {
@@ -256,8 +266,7 @@ static enum apr_code seq_of(struct apr_offload *o, const struct apr_cache *cache
         o->n_seqs++;
     }
     *s = o->seqs[i].seq;
-    o->gpu->seq_truncate(*s, (uint32_t)cache->n_pos);
-    return APR_OK;
+    return catch_up(o, cache, *s, e);
 }
 
 enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, const int32_t *ids, size_t n,

@@ -1,0 +1,48 @@
+/* Shared by the attention of a step and of a prompt: where a position stands in the cache, and what is done
+ * to a head before it is used. */
+#ifndef APR_ATTN_CUH
+#define APR_ATTN_CUH
+
+#include "async.cuh"
+#include "plugin.cuh"
+
+#define PAGE 16u
+
+template <class T>
+static __device__ __forceinline__ T *cache_at(void *base, const int32_t *table, const struct heads &h,
+                                              uint32_t i_kv, uint32_t pos)
+{
+    return (T *)base + (((uint64_t)table[pos / PAGE] * h.n_heads_kv + i_kv) * PAGE + pos % PAGE) * h.dim_pad;
+}
+
+/* One head by one warp: RMSNorm over the head where the model has it, rotation; to: [dim_pad]. */
+static __device__ __noinline__ void head_prepare(const struct heads &h, const float *x, const float *norm,
+                                                 uint32_t pos, float scale, float *to, int lane)
+{
+    float factor = 1.0f;
+    if (norm) {
+        float sum = 0;
+        for (uint32_t i = lane; i < h.dim; i += 32) sum += x[i] * x[i];
+        for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+        factor = 1.0f / sqrtf(sum / (float)h.dim + h.eps);
+    }
+    uint32_t n_half = h.dim / 2;
+    for (uint32_t i = lane; i < n_half; i += 32) {
+        uint32_t a = h.pairs ? 2 * i : i, b = h.pairs ? 2 * i + 1 : i + n_half;
+        float u = x[a] * factor * (norm ? norm[a] : 1.0f), v = x[b] * factor * (norm ? norm[b] : 1.0f);
+        float2 r = h.rope[(uint64_t)pos * n_half + i];
+        to[a] = (u * r.x - v * r.y) * scale;
+        to[b] = (u * r.y + v * r.x) * scale;
+    }
+    for (uint32_t i = h.dim + lane; i < h.dim_pad; i += 32) to[i] = 0;
+}
+
+/* Where value (token, column) of an F16 input stands: in rows, or in the order of the fragments of tensor
+ * cores (tiles.cuh). */
+static __device__ __forceinline__ void put_half(const struct act &out, uint32_t t, uint32_t i, float v)
+{
+    uint64_t at = out.n8 ? frag_at(out.n8, t, i) : (uint64_t)t * out.n_cols + i;
+    out.h[at] = __float2half_rn(v);
+}
+
+#endif

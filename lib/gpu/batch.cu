@@ -1,0 +1,178 @@
+/* Up to 64 tokens of several sequences: the matrices' kernel of few.cu, eight launches a layer.
+ *
+ * Per layer: sums + norm | QKV | sums + biases | rotation + cache + attention | O | sums + residual + norm |
+ * gate and up | sums + SwiGLU | down. One token of each sequence is a graph for 2, 4, ... 64 rows; rows
+ * without a sequence have no position and are left out.
+ */
+#include "model.cuh"
+
+#include <string.h>
+
+uint32_t batch_eights(uint32_t n_rows)
+{
+    return n_rows <= 8 ? 1 : n_rows <= 16 ? 2 : n_rows <= 32 ? 4 : 8;
+}
+
+static struct few few_of(const struct apr_gpu_model *m, uint32_t n8, const __half *x, float x_scale)
+{
+    struct few f = {};
+    f.n8 = n8, f.x = x, f.x_scale = x_scale, f.part = m->part;
+    return f;
+}
+static void few_add(struct few *f, struct few_out *o, const struct mat *w)
+{
+    o->bias[o->n_m] = w->bias, o->n_rows[o->n_m++] = w->n_rows;
+    f->m[f->n_m++] = w;
+}
+
+/* *sums: what the layer before has left to be added to the residual, then what this one leaves. */
+static enum apr_gpu_status layer(struct apr_gpu_model *m, const struct batch *b, uint32_t i, uint32_t n8,
+                                 struct few_sums *sums, struct apr_gpu_err *e)
+{
+    const struct layer *l = &m->layers[i];
+    const struct apr_gpu_device *d = m->dev;
+    struct few qkv = few_of(m, n8, m->xf, 1), o = few_of(m, n8, m->af, 1), gate_up = few_of(m, n8, m->xf, 1),
+               down = few_of(m, n8, m->hf, 1 / MID_SCALE);
+    struct few_out y_qkv = {}, y_gate_up = {}, unused = {};
+    struct act att = {NULL, NULL, m->af, n8, m->heads.n_heads * m->heads.dim};
+    const float *bias = i ? m->layers[i - 1].down.bias : NULL;
+    few_add(&qkv, &y_qkv, &l->q), few_add(&qkv, &y_qkv, &l->k), few_add(&qkv, &y_qkv, &l->v);
+    few_add(&o, &unused, &l->o), few_add(&down, &unused, &l->down);
+    few_add(&gate_up, &y_gate_up, &l->gate), few_add(&gate_up, &y_gate_up, &l->up);
+    GPU_TRY(few_norm(d, i ? sums : NULL, bias, m->xs, l->attn_norm, m->eps, b->n_rows, m->n_hidden, n8, m->xf,
+                     d->stream, e));
+    GPU_TRY(few_run(d, &qkv, sums, d->stream, e));
+    GPU_TRY(few_rows(d, sums, &y_qkv, b->n_rows, m->qkvs, d->stream, e));
+    GPU_TRY(attend(m, b, i, &att, e));
+    GPU_TRY(few_run(d, &o, sums, d->stream, e));
+    GPU_TRY(few_norm(d, sums, l->o.bias, m->xs, l->ffn_norm, m->eps, b->n_rows, m->n_hidden, n8, m->xf,
+                     d->stream, e));
+    GPU_TRY(few_run(d, &gate_up, sums, d->stream, e));
+    GPU_TRY(few_swiglu(d, sums, &y_gate_up, b->n_rows, n8, m->hf, d->stream, e));
+    return few_run(d, &down, sums, d->stream, e);
+}
+
+enum apr_gpu_status batch_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e)
+{
+    struct few_sums sums;
+    uint32_t n8 = batch_eights(b->n_rows);
+    uint64_t n_q = m->heads.n_heads * m->heads.dim;
+    if (n_q % ACT_COLS) /* attention writes no column behind its last; a batch of another size may have */
+        CU(cudaMemsetAsync(m->af, 0, (n_q + 255) / 256 * 4096 * n8, m->dev->stream), "activations");
+    embed_rows(&m->embed, b->rows, b->n_rows, m->embed_scale, m->xs, m->dev->stream);
+    for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(layer(m, b, i, n8, &sums, e));
+    return few_norm(m->dev, &sums, m->layers[m->n_layers - 1].down.bias, m->xs, m->final_norm, m->eps,
+                    b->n_rows, m->n_hidden, n8, m->xf, m->dev->stream, e);
+}
+
+enum apr_gpu_status batch_head(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
+{
+    struct few_sums sums;
+    struct few head = few_of(m, batch_eights(n), m->xf, 1);
+    struct few_out y = {};
+    few_add(&head, &y, &m->head);
+    GPU_TRY(few_run(m->dev, &head, &sums, m->dev->stream, e));
+    return few_rows(m->dev, &sums, &y, n, m->row_logits, m->dev->stream, e);
+}
+
+/* ---- graphs -----------------------------------------------------------------------------------------------
+ */
+
+static uint32_t graph_of(uint32_t n_rows)
+{
+    uint32_t i = 0;
+    while (2u << i < n_rows) i++;
+    return i;
+}
+
+static enum apr_gpu_status capture(struct apr_gpu_model *m, uint32_t i_graph, struct apr_gpu_err *e)
+{
+    const uint32_t n = 2u << i_graph;
+    const struct batch b = {NULL, n, n, n, NULL, m->batch};
+    cudaGraph_t graph = NULL;
+    CU(cudaStreamBeginCapture(m->dev->stream, cudaStreamCaptureModeThreadLocal), "capture of a step");
+    enum apr_gpu_status s = batch_step(m, &b, e);
+    if (s == APR_GPU_OK) s = batch_head(m, n, e);
+    if (s == APR_GPU_OK)
+        argmax_rows(m->row_logits, m->n_vocab, n, m->best, m->best_count, m->batch, m->dev->stream);
+    cudaError_t c = cudaStreamEndCapture(m->dev->stream, &graph);
+    if (s == APR_GPU_OK) s = gpu_cuda(c, "capture of a step", e);
+    if (s == APR_GPU_OK)
+        s = gpu_cuda(cudaGraphInstantiate(&m->graphs[i_graph], graph, 0), "graph of a step", e);
+    if (graph) cudaGraphDestroy(graph);
+    return s;
+}
+
+static enum apr_gpu_status begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
+                                 uint32_t n, uint32_t *i_graph, struct apr_gpu_err *e)
+{
+    *i_graph = graph_of(n);
+    if (!m->graphs[*i_graph]) GPU_TRY(capture(m, *i_graph, e));
+    for (uint32_t i = 0; i < LOGIT_ROWS; i++) {
+        struct step *s = &m->batch_host[i];
+        *s = {-1, 0, NULL, NULL, 0, 0};
+        if (i < n)
+            *s = {(int32_t)seqs[i]->n_pos, ids[i], seqs[i]->table, m->batch_out + i * STEPS_AHEAD, 0, 0};
+    }
+    return gpu_cuda(cudaMemcpyAsync(m->batch, m->batch_host, LOGIT_ROWS * sizeof *m->batch,
+                                    cudaMemcpyHostToDevice, m->dev->stream),
+                    "state of a batch", e);
+}
+static enum apr_gpu_status finish(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
+{
+    cudaStream_t q = m->dev->stream;
+    CU(cudaMemcpyAsync(m->batch_host, m->batch, LOGIT_ROWS * sizeof *m->batch, cudaMemcpyDeviceToHost, q),
+       "state of a batch");
+    CU(cudaMemcpyAsync(m->batch_out_host, m->batch_out, 4ull * LOGIT_ROWS * STEPS_AHEAD,
+                       cudaMemcpyDeviceToHost, q),
+       "tokens of a batch");
+    CU(cudaStreamSynchronize(q), "a step");
+    for (uint32_t i = 0; i < n; i++)
+        if (m->batch_host[i].n_bad)
+            return gpu_fail(e, APR_GPU_NOT_FINITE, "%u logits of sequence %u are not finite near position %d",
+                            m->batch_host[i].n_bad, i, m->batch_host[i].pos - 1);
+    return APR_GPU_OK;
+}
+
+enum apr_gpu_status batch_decode(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
+                                 struct apr_gpu_err *e)
+{
+    struct apr_gpu_seq *seqs[LOGIT_ROWS];
+    int32_t ids[LOGIT_ROWS];
+    uint32_t i_graph;
+    for (uint32_t i = 0; i < n_parts; i++) seqs[i] = parts[i].seq, ids[i] = parts[i].ids[0];
+    GPU_TRY(begin(m, seqs, ids, n_parts, &i_graph, e));
+    CU(cudaGraphLaunch(m->graphs[i_graph], m->dev->stream), "a step");
+    return finish(m, n_parts, e);
+}
+
+enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
+                                uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e)
+{
+    int32_t next[LOGIT_ROWS];
+    CU(cudaSetDevice(m->dev->i), "device");
+    if (!m->can_few) return gpu_fail(e, APR_GPU_UNSUPPORTED, "the model's types have no kernel for batches");
+    if (n_seqs == 0 || n_seqs > LOGIT_ROWS)
+        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%u sequences, expected 1 to %u", n_seqs, LOGIT_ROWS);
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        if (ids[i] < 0 || (uint32_t)ids[i] >= m->n_vocab)
+            return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", ids[i], m->n_vocab);
+        if (n > seqs[i]->n_ctx - seqs[i]->n_pos)
+            return gpu_fail(e, APR_GPU_FULL, "%u tokens at position %u of %u", n, seqs[i]->n_pos,
+                            seqs[i]->n_ctx);
+        next[i] = ids[i];
+    }
+    for (uint32_t done = 0, k; done < n; done += k) {
+        uint32_t i_graph;
+        k = n - done < STEPS_AHEAD ? n - done : STEPS_AHEAD;
+        GPU_TRY(begin(m, seqs, next, n_seqs, &i_graph, e));
+        for (uint32_t i = 0; i < k; i++) CU(cudaGraphLaunch(m->graphs[i_graph], m->dev->stream), "a step");
+        GPU_TRY(finish(m, n_seqs, e));
+        for (uint32_t i = 0; i < n_seqs; i++) {
+            memcpy(out + (uint64_t)i * n + done, m->batch_out_host + i * STEPS_AHEAD, 4ull * k);
+            next[i] = m->batch_out_host[i * STEPS_AHEAD + k - 1];
+            seqs[i]->n_pos += k;
+        }
+    }
+    return APR_GPU_OK;
+}

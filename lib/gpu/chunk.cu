@@ -1,0 +1,125 @@
+/* A step of many tokens: on tensor cores with F16 copies of the weights, or all of it in F32 (reference
+ * mode).
+ */
+#include "model.cuh"
+
+/* F16 rows of a matrix: the resident copy, or made now. */
+static const __half *widened(struct apr_gpu_model *m, const struct mat *w)
+{
+    if (w->wide) return w->wide;
+    unpack_f16(w, m->wide, m->dev->stream);
+    return m->wide;
+}
+
+/* y (+)= scale (w x + bias) */
+static enum apr_gpu_status product(struct apr_gpu_model *m, const struct mat *w, const __half *x, uint32_t n,
+                                   struct gemm y, struct apr_gpu_err *e)
+{
+    y.w = widened(m, w), y.x = x, y.n_rows = w->n_rows, y.n_cols = w->n_cols, y.n = n;
+    y.alpha /= mat_scale(w->kind);
+    GPU_TRY(gemm_f16(m->dev, &y, m->dev->stream, e));
+    if (w->bias && y.y_f32) bias_rows((float *)y.y, w->bias, n, w->n_rows, y.y_stride, m->dev->stream);
+    return APR_GPU_OK;
+}
+static struct gemm to_f32(float *y, uint32_t stride, bool add, float alpha)
+{
+    return {NULL, NULL, 0, 0, 0, stride, y, true, add, alpha};
+}
+static struct gemm to_f16(__half *y, uint32_t stride, float alpha)
+{
+    return {NULL, NULL, 0, 0, 0, stride, y, false, false, alpha};
+}
+
+static enum apr_gpu_status layer_chunk(struct apr_gpu_model *m, const struct batch *b, uint32_t i,
+                                       struct apr_gpu_err *e)
+{
+    const struct layer *l = &m->layers[i];
+    const struct heads *h = &m->heads;
+    cudaStream_t q = m->dev->stream;
+    uint32_t n = b->n_rows, n_q = h->n_heads * h->dim, n_kv = h->n_heads_kv * h->dim, n_all = n_q + 2 * n_kv;
+    struct act att = {NULL, NULL, m->x16, 0, n_q};
+    rmsnorm_rows(m->xs, l->attn_norm, m->eps, n, m->n_hidden, NULL, m->x16, q);
+    GPU_TRY(product(m, &l->q, m->x16, n, to_f32(m->qkvs, n_all, false, 1), e));
+    GPU_TRY(product(m, &l->k, m->x16, n, to_f32(m->qkvs + n_q, n_all, false, 1), e));
+    GPU_TRY(product(m, &l->v, m->x16, n, to_f32(m->qkvs + n_q + n_kv, n_all, false, 1), e));
+    GPU_TRY(attend(m, b, i, &att, e));
+    GPU_TRY(product(m, &l->o, m->x16, n, to_f32(m->xs, m->n_hidden, true, 1), e));
+    rmsnorm_rows(m->xs, l->ffn_norm, m->eps, n, m->n_hidden, NULL, m->x16, q);
+    GPU_TRY(product(m, &l->gate, m->x16, n, to_f16(m->gu16, 2 * m->n_inter, MID_SCALE), e));
+    GPU_TRY(product(m, &l->up, m->x16, n, to_f16(m->gu16 + m->n_inter, 2 * m->n_inter, MID_SCALE), e));
+    swiglu_rows(m->gu16, n, m->n_inter, m->h16, q);
+    return product(m, &l->down, m->h16, n, to_f32(m->xs, m->n_hidden, true, 1 / MID_SCALE), e);
+}
+
+static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, const struct batch *b, uint32_t i,
+                                       struct apr_gpu_err *e)
+{
+    const struct layer *l = &m->layers[i];
+    const uint32_t n = b->n_rows;
+    struct heads h = model_heads(m, i);
+    struct kv kv = model_kv(m, i);
+    cudaStream_t q = m->dev->stream;
+    uint32_t n_q = h.n_heads * h.dim, n_kv = h.n_heads_kv * h.dim, n_all = n_q + 2 * n_kv;
+    rmsnorm_rows(m->xs, l->attn_norm, m->eps, n, m->n_hidden, m->hs, NULL, q);
+    gemm_exact(&l->q, m->hs, n, m->qkvs, n_all, false, q);
+    gemm_exact(&l->k, m->hs, n, m->qkvs + n_q, n_all, false, q);
+    gemm_exact(&l->v, m->hs, n, m->qkvs + n_q + n_kv, n_all, false, q);
+    attn_rotate_store(&h, &kv, b->rows, n, m->qkvs, NULL, q);
+    GPU_TRY(attn_exact(&h, &kv, b->rows, n, m->qkvs, m->hs, q, e));
+    gemm_exact(&l->o, m->hs, n, m->xs, m->n_hidden, true, q);
+    rmsnorm_rows(m->xs, l->ffn_norm, m->eps, n, m->n_hidden, m->hs, NULL, q);
+    gemm_exact(&l->up, m->hs, n, m->ups, m->n_inter, false, q);
+    float *gate = m->ups + (uint64_t)m->opts.n_chunk * m->n_inter;
+    gemm_exact(&l->gate, m->hs, n, gate, m->n_inter, false, q);
+    swiglu_f32(gate, m->ups, (uint64_t)n * m->n_inter, m->hs, q);
+    gemm_exact(&l->down, m->hs, n, m->xs, m->n_hidden, true, q);
+    return gpu_cuda(cudaGetLastError(), "a layer", e);
+}
+
+enum apr_gpu_status chunk_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e)
+{
+    embed_rows(&m->embed, b->rows, b->n_rows, m->embed_scale, m->xs, m->dev->stream);
+    for (uint32_t i = 0; i < m->n_layers; i++)
+        GPU_TRY(m->opts.exact ? layer_exact(m, b, i, e) : layer_chunk(m, b, i, e));
+    return gpu_cuda(cudaGetLastError(), "a chunk", e);
+}
+
+/* Rows by the head as it is: one by one where a batch has no kernel for it. */
+static enum apr_gpu_status head_rows(struct apr_gpu_model *m, const float *x, uint32_t n,
+                                     struct apr_gpu_err *e)
+{
+    cudaStream_t q = m->dev->stream;
+    if (m->opts.exact) {
+        rmsnorm_rows(x, m->final_norm, m->eps, n, m->n_hidden, m->hs, NULL, q);
+        gemm_exact(&m->head, m->hs, n, m->row_logits, m->n_vocab, false, q);
+        return gpu_cuda(cudaGetLastError(), "the head", e);
+    }
+    if (m->can_few && n > 1) {
+        GPU_TRY(few_norm(m->dev, NULL, NULL, (float *)x, m->final_norm, m->eps, n, m->n_hidden,
+                         batch_eights(n), m->xf, q, e));
+        return batch_head(m, n, e);
+    }
+    for (uint32_t r = 0; r < n; r++) {
+        struct act in = {NULL, (float *)x + (uint64_t)r * m->n_hidden, NULL, 0, 0};
+        struct gemv head = {
+            {&m->head}, 1, m->final_norm, m->eps, in, GEMV_ROWS, m->row_logits + (uint64_t)r * m->n_vocab,
+            {}};
+        GPU_TRY(gemv_run(m->dev, &head, q, e));
+    }
+    return APR_GPU_OK;
+}
+
+enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n, float *out,
+                                 struct apr_gpu_err *e)
+{
+    cudaStream_t q = m->dev->stream;
+    for (uint32_t i = 0; i < n; i += LOGIT_ROWS) {
+        uint32_t k = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
+        GPU_TRY(head_rows(m, m->xs + (uint64_t)(i_row + i) * m->n_hidden, k, e));
+        CU(cudaMemcpyAsync(out + (uint64_t)i * m->n_vocab, m->row_logits, 4ull * k * m->n_vocab,
+                           cudaMemcpyDeviceToHost, q),
+           "logits");
+        CU(cudaStreamSynchronize(q), "logits");
+    }
+    return APR_GPU_OK;
+}

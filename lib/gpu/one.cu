@@ -1,0 +1,126 @@
+/* One token by fused kernels in a captured graph.
+ *
+ * Per layer: norm + QKV | rotation + cache + attention | O + residual | norm + gate/up + SwiGLU | down +
+ * residual. Everything that changes from step to step (position, token) is read from device memory, so the
+ * graph is captured once a sequence.
+ */
+#include "model.cuh"
+
+static enum apr_gpu_status products(const struct apr_gpu_model *m, const struct gemv *g,
+                                    struct apr_gpu_err *e)
+{
+    /* one launch takes matrices that read one form of the input */
+    struct gemv part = *g;
+    uint32_t i_row = 0;
+    for (int i = 0; i < g->n_m;) {
+        int n = 1;
+        while (i + n < g->n_m && tile_is_quantized(g->m[i + n]->kind) == tile_is_quantized(g->m[i]->kind))
+            n++;
+        part.n_m = n;
+        for (int k = 0; k < n; k++) part.m[k] = g->m[i + k];
+        part.y = g->y + i_row;
+        GPU_TRY(gemv_run(m->dev, &part, m->dev->stream, e));
+        for (int k = 0; k < n; k++) i_row += g->m[i + k]->n_rows;
+        i += n;
+    }
+    return APR_GPU_OK;
+}
+
+static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_seq *s, uint32_t i,
+                                      struct apr_gpu_err *e)
+{
+    const struct layer *l = &m->layers[i];
+    struct heads h = model_heads(m, i);
+    struct kv kv = model_kv(m, i);
+    bool o_q = tile_is_quantized(l->o.kind), down_q = tile_is_quantized(l->down.kind);
+    struct act x = {NULL, m->x, NULL, 0, 0}, att = {o_q ? m->att_q : NULL, o_q ? NULL : m->att_f, NULL, 0, 0},
+               mid = {down_q ? m->h_q : NULL, down_q ? NULL : m->h_f, NULL, 0, 0};
+    struct gemv qkv = {{&l->q, &l->k, &l->v}, 3, l->attn_norm, m->eps, x, GEMV_ROWS, m->qkv, {}};
+    struct gemv o = {{&l->o}, 1, NULL, 0, att, GEMV_ADD, m->x, {}};
+    struct gemv gate_up = {{&l->gate, &l->up}, 2, l->ffn_norm, m->eps, x, GEMV_SWIGLU, NULL, mid};
+    struct gemv down = {{&l->down}, 1, NULL, 0, mid, GEMV_ADD, m->x, {}};
+    GPU_TRY(products(m, &qkv, e));
+    GPU_TRY(attn_step(m->dev, &h, &kv, s->st, NULL, 1, m->qkv, &m->room, &att, m->dev->stream, e));
+    GPU_TRY(gemv_run(m->dev, &o, m->dev->stream, e));
+    GPU_TRY(gemv_run(m->dev, &gate_up, m->dev->stream, e));
+    return gemv_run(m->dev, &down, m->dev->stream, e);
+}
+
+static enum apr_gpu_status issue_step(struct apr_gpu_model *m, struct apr_gpu_seq *s, struct apr_gpu_err *e)
+{
+    struct act x = {NULL, m->x, NULL, 0, 0};
+    struct gemv head = {{&m->head}, 1, m->final_norm, m->eps, x, GEMV_ROWS, m->logits, {}};
+    embed_rows(&m->embed, s->st, 1, m->embed_scale, m->x, m->dev->stream);
+    for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(layer_step(m, s, i, e));
+    GPU_TRY(gemv_run(m->dev, &head, m->dev->stream, e));
+    argmax_rows(m->logits, m->n_vocab, 1, m->best, m->best_count, s->st, m->dev->stream);
+    return gpu_cuda(cudaGetLastError(), "a step", e);
+}
+
+static enum apr_gpu_status capture(struct apr_gpu_model *m, struct apr_gpu_seq *s, struct apr_gpu_err *e)
+{
+    cudaGraph_t graph = NULL;
+    enum apr_gpu_status st;
+    CU(cudaStreamBeginCapture(m->dev->stream, cudaStreamCaptureModeThreadLocal), "capture of a step");
+    st = issue_step(m, s, e);
+    cudaError_t c = cudaStreamEndCapture(m->dev->stream, &graph);
+    if (st == APR_GPU_OK) st = gpu_cuda(c, "capture of a step", e);
+    if (st == APR_GPU_OK) st = gpu_cuda(cudaGraphInstantiate(&s->graph, graph, 0), "graph of a step", e);
+    if (graph) cudaGraphDestroy(graph);
+    return st;
+}
+
+static enum apr_gpu_status begin_steps(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)
+{
+    *s->st_host = {(int32_t)s->n_pos, id, s->table, s->out, 0, 0};
+    return gpu_cuda(
+        cudaMemcpyAsync(s->st, s->st_host, sizeof *s->st, cudaMemcpyHostToDevice, s->m->dev->stream),
+        "state of a sequence", e);
+}
+static enum apr_gpu_status read_steps(struct apr_gpu_seq *s, uint32_t n, struct apr_gpu_err *e)
+{
+    cudaStream_t q = s->m->dev->stream;
+    CU(cudaMemcpyAsync(s->st_host, s->st, sizeof *s->st, cudaMemcpyDeviceToHost, q), "state of a sequence");
+    CU(cudaMemcpyAsync(s->out_host, s->out, 4ull * n, cudaMemcpyDeviceToHost, q), "tokens of a sequence");
+    CU(cudaStreamSynchronize(q), "a step");
+    if (s->st_host->n_bad)
+        return gpu_fail(e, APR_GPU_NOT_FINITE, "%u logits are not finite near position %d", s->st_host->n_bad,
+                        s->st_host->pos - 1);
+    return APR_GPU_OK;
+}
+
+enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)
+{
+    struct apr_gpu_model *m = s->m;
+    if (!s->graph) GPU_TRY(capture(m, s, e));
+    GPU_TRY(begin_steps(s, id, e));
+    CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
+    return read_steps(s, 1, e);
+}
+
+enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
+                           const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                           struct apr_gpu_err *e)
+{
+    *n_out = 0;
+    CU(cudaSetDevice(m->dev->i), "device");
+    if (id < 0 || (uint32_t)id >= m->n_vocab)
+        return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", id, m->n_vocab);
+    if (m->opts.exact) return gpu_fail(e, APR_GPU_UNSUPPORTED, "reference mode computes token by token");
+    if (n > s->n_ctx - s->n_pos)
+        return gpu_fail(e, APR_GPU_FULL, "%u tokens at position %u of %u", n, s->n_pos, s->n_ctx);
+    if (!s->graph) GPU_TRY(capture(m, s, e));
+    while (*n_out < n) {
+        uint32_t k = n - *n_out < STEPS_AHEAD ? n - *n_out : STEPS_AHEAD;
+        GPU_TRY(begin_steps(s, *n_out ? out[*n_out - 1] : id, e));
+        for (uint32_t i = 0; i < k; i++) CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
+        GPU_TRY(read_steps(s, k, e));
+        for (uint32_t i = 0; i < k; i++) {
+            out[(*n_out)++] = s->out_host[i];
+            s->n_pos++;
+            for (uint32_t j = 0; j < n_stop; j++)
+                if (s->out_host[i] == stop[j]) return APR_GPU_OK;
+        }
+    }
+    return APR_GPU_OK;
+}
