@@ -7,9 +7,10 @@
 
 #include "ckd.h"
 
-#define MAX_TILE_TOKS 8u
-#define MAX_GROUP     16u         /* query heads of a tile: bounds the room for scores */
-#define TARGET_SCORES (64u << 10) /* floats: a tile's scores should stay in the second-level cache */
+#define CACHE_LINE_BYTES 64u
+#define MAX_TILE_TOKS    8u
+#define MAX_GROUP        16u         /* query heads of a tile: bounds the room for scores */
+#define TARGET_SCORES    (64u << 10) /* floats: a tile's scores should stay in the second-level cache */
 
 struct job {
     const struct apr_attn_room *room;
@@ -78,6 +79,15 @@ static void page_values(const struct job *j, const struct tile *w, const struct 
                                              w->out + p->row0 * v.n_dim, w->room);
 }
 
+/* Fetches page i_block into the second cache: pages of a head lie apart, which the hardware does not follow.
+ */
+static void fetch_page(const struct job *j, const struct tile *w, enum apr_cache_part part, size_t i_block)
+{
+    const uint8_t *page = apr_cache_page(w->cache, part, j->call->i_layer, w->i_kv, i_block);
+    size_t n = w->cache->blocks->row_bytes[part] * APR_PAGE_POS;
+    for (size_t off = 0; off < n; off += CACHE_LINE_BYTES) __builtin_prefetch(page + off, 0, 2);
+}
+
 typedef void page_fn(const struct job *j, const struct tile *w, const struct piece *p);
 
 /* Pages [begin, end) for token t alone, cut to what it sees. */
@@ -97,7 +107,7 @@ static void token_pages(const struct job *j, const struct tile *w, size_t t, siz
 /* Pages that every token of the tile sees whole are taken for all rows at once, the rest token by token, so
  * that nothing a token does not see is ever multiplied in (0 * Inf would be NaN). Positions ascend for each
  * row. */
-static void for_pages(const struct job *j, const struct tile *w, page_fn *fn)
+static void for_pages(const struct job *j, const struct tile *w, enum apr_cache_part part, page_fn *fn)
 {
     size_t last = w->pos0 + w->n_toks - 1;
     size_t end_common = (w->pos0 + 1) / APR_PAGE_POS;
@@ -106,6 +116,7 @@ static void for_pages(const struct job *j, const struct tile *w, page_fn *fn)
     for (size_t t = 0; t < w->n_toks; t++) token_pages(j, w, t, w->block0, begin_common, fn);
     for (size_t b = begin_common; b < end_common; b++) {
         struct piece p = {.n_rows = w->n_toks * w->n_heads, .i_block = b, .end = APR_PAGE_POS};
+        if (b + 1 < end_common) fetch_page(j, w, part, b + 1);
         fn(j, w, &p);
     }
     for (size_t t = 0; t < w->n_toks; t++)
@@ -131,13 +142,13 @@ static void attend(const struct job *j, const struct tile *w)
         memcpy(w->q + t * w->n_heads * k_dim, j->call->q + ((w->row0 + t) * n_heads + w->head0) * k_dim,
                w->n_heads * k_dim * sizeof(float));
     const struct apr_page_type *const *types = w->cache->blocks->types.at;
+    const enum apr_cache_part values = j->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
     if (types[APR_CACHE_K]->is_turned) apr_page_turn(w->q, w->n_toks * w->n_heads * k_dim);
-    for_pages(j, w, page_scores);
+    for_pages(j, w, APR_CACHE_K, page_scores);
     soften(j, w);
     memset(w->out, 0, w->n_toks * w->n_heads * v_dim * sizeof(float));
-    for_pages(j, w, page_values);
-    if (types[j->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V]->is_turned)
-        apr_page_turn(w->out, w->n_toks * w->n_heads * v_dim);
+    for_pages(j, w, values, page_values);
+    if (types[values]->is_turned) apr_page_turn(w->out, w->n_toks * w->n_heads * v_dim);
     for (size_t t = 0; t < w->n_toks; t++)
         memcpy(j->call->out + ((w->row0 + t) * n_heads + w->head0) * v_dim, w->out + t * w->n_heads * v_dim,
                w->n_heads * v_dim * sizeof(float));
