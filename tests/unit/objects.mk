@@ -18,6 +18,7 @@ UNIT_OBJ_test_context  := $(call infer_obj,prompt_cache model_id shift $(forward
 UNIT_OBJ_test_linear   := $(call infer_obj,linear strips)
 UNIT_OBJ_test_reply    := $(call infer_obj,reply) $(sampler_obj)
 UNIT_OBJ_test_crew     := $(call infer_obj,crew logprobs reply) $(sampler_obj)
+UNIT_OBJ_test_logprobs := $(call infer_obj,logprobs)
 UNIT_OBJ_test_chat     := $(call infer_obj,chat chat_format)
 UNIT_OBJ_test_chat_forge := $(UNIT_OBJ_test_chat)
 UNIT_OBJ_test_merge    := $(patsubst %,$(O)/tools/apr-import/%.o,merge merge_check merge_methods merge_linear \
