@@ -156,8 +156,12 @@ END
         and .[0].id == $t[0] and .[0].top_logprobs[0].id == $t[0]
         and all(.[]; .top_logprobs as $p | $p[0].logprob >= $p[1].logprob and $p[1].logprob >= $p[2].logprob)' <<<"${lines[1]}"
     jq -e '.text | contains("three") | not' <<<"${lines[2]}"
-    # against all logits of the prompt
-    apr run "$MODEL" "What is 2+2? Answer with just the number." --json -n 1 >/dev/null
+    # log softmax of the logits that the reference gives after this prompt
+    want=$(od -An -v -w4 -tf4 "$GOLDEN/logits-0.f32" | tail -n 4096 |
+        awk '{ x[NR - 1] = $1; s += exp($1) } END { printf "%.9f", x[19] - log(s) }')
+    jq -cn --argjson p "$(jq -c '.cases[0].prompt' "$GOLDEN/generation.json")" '{prompt: $p, raw: true, max_tokens: 1, logprobs: true}' >"$T/in"
+    got=$(apr batch "$MODEL" --exact -i "$T/in" | jq '.logprobs[0].logprob')
+    at_most "$(awk -v a="$want" -v b="$got" 'BEGIN { d = a - b; print (d < 0 ? -d : d) }')" 1e-4 || { echo "$want $got"; false; }
     jq -e '.logprobs | map(.top_logprobs | map(.logprob | exp) | add <= 1.0000001) | all' <<<"${lines[1]}"
 }
 

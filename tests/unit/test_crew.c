@@ -11,13 +11,21 @@
 #define N_CTX   400u
 #define MAX_SEQ 12u
 
+#define MAX_KEPT 32u
+
 /* The next token is told by all tokens so far; the last one of the vocabulary ends the answer. */
 struct fake {
     struct apr_engine engine;
     struct {
         const struct apr_cache *cache;
         uint64_t hash;
+        int32_t ids[N_CTX + 1];
     } seqs[MAX_SEQ];
+    struct {
+        int32_t ids[N_CTX];
+        size_t n;
+    } kept[MAX_KEPT];
+    size_t n_kept, n_computed; /* tokens */
     float logits[MAX_SEQ][N_VOCAB];
     size_t n_open, n_steps, n_mixed; /* n_mixed: steps with answers and parts of prompts */
     size_t n_most_answers;           /* answers that one step went on with */
@@ -36,7 +44,8 @@ static void logits_of(uint64_t hash, float *logits)
     for (size_t i = 0; i < N_VOCAB; i++) logits[i] = (float)(mix(hash, (int32_t)i) >> 40);
 }
 
-static enum apr_code fake_open(void *ctx, struct apr_cache *cache, struct apr_err *e)
+static enum apr_code fake_open(void *ctx, struct apr_cache *cache, const int32_t *ids, size_t n,
+                               struct apr_err *e)
 {
     struct fake *f = ctx;
     (void)e;
@@ -45,6 +54,11 @@ static enum apr_code fake_open(void *ctx, struct apr_cache *cache, struct apr_er
     while (f->seqs[i].cache) assert_in_range(++i, 0, MAX_SEQ - 1);
     f->seqs[i].cache = cache;
     f->seqs[i].hash = 1;
+    for (size_t k = 0; k < f->n_kept; k++)
+        for (size_t n_same = f->kept[k].n; n_same > cache->n_pos; n_same -= APR_PAGE_POS)
+            if (n_same < n && !memcmp(ids, f->kept[k].ids, n_same * sizeof *ids)) cache->n_pos = n_same;
+    for (size_t k = 0; k < cache->n_pos; k++) f->seqs[i].hash = mix(f->seqs[i].hash, ids[k]);
+    memcpy(f->seqs[i].ids, ids, cache->n_pos * sizeof *ids);
     f->n_open++;
     return APR_OK;
 }
@@ -63,6 +77,17 @@ static void fake_close(void *ctx, struct apr_cache *cache)
     f->n_open--;
 }
 
+static enum apr_code fake_keep(void *ctx, struct apr_cache *cache, size_t n_need, struct apr_err *e)
+{
+    struct fake *f = ctx;
+    (void)e;
+    assert_true(n_need >= cache->n_pos);
+    assert_in_range(f->n_kept, 0, MAX_KEPT - 1);
+    f->kept[f->n_kept].n = cache->n_pos / APR_PAGE_POS * APR_PAGE_POS;
+    memcpy(f->kept[f->n_kept++].ids, f->seqs[find(f, cache)].ids, cache->n_pos * sizeof(int32_t));
+    return APR_OK;
+}
+
 static enum apr_code fake_step(void *ctx, struct apr_turn *turns, size_t n_turns, struct apr_err *e)
 {
     struct fake *f = ctx;
@@ -74,10 +99,13 @@ static enum apr_code fake_step(void *ctx, struct apr_turn *turns, size_t n_turns
         assert_true(t->n >= 1);
         n_all += t->n;
         n_answers += t->n == 1 && t->wants_logits;
-        uint64_t *hash = &f->seqs[find(f, t->cache)].hash;
+        size_t i_seq = find(f, t->cache);
+        uint64_t *hash = &f->seqs[i_seq].hash;
+        assert_true(t->cache->n_pos + t->n <= N_CTX);
         for (size_t k = 0; k < t->n; k++) *hash = mix(*hash, t->ids[k]);
+        memcpy(f->seqs[i_seq].ids + t->cache->n_pos, t->ids, t->n * sizeof *t->ids);
         t->cache->n_pos += t->n;
-        assert_true(t->cache->n_pos <= N_CTX);
+        f->n_computed += t->n;
         if (!t->wants_logits) continue;
         logits_of(*hash, f->logits[i]);
         t->logits = f->logits[i];
@@ -109,14 +137,15 @@ static const struct apr_generation ends = {.n_eos = 1, .eos_ids = {N_VOCAB - 1}}
 /* A sequence of the test: prompt of n tokens made from its number. */
 struct wish {
     size_t n_prompt, n_max;
+    size_t n_same; /* the prompt begins with so many tokens that are those of others */
     struct apr_ids answer;
     const char *finish;
     enum apr_code code;
 };
 
-static int32_t prompt_tok(size_t i_wish, size_t i)
+static int32_t prompt_tok(const struct wish *w, size_t i_wish, size_t i)
 {
-    return (int32_t)(mix(i_wish + 7, (int32_t)i) % (N_VOCAB - 1));
+    return (int32_t)(mix(i < w->n_same ? 3 : i_wish + 7, (int32_t)i) % (N_VOCAB - 1));
 }
 
 static void seat_wish(struct apr_crew *c, struct wish *w, size_t i_wish)
@@ -129,7 +158,7 @@ static void seat_wish(struct apr_crew *c, struct wish *w, size_t i_wish)
     assert_non_null(s);
     s->tag = w;
     for (size_t i = 0; i < w->n_prompt; i++)
-        assert_int_equal(apr_ids_push(&s->ids, prompt_tok(i_wish, i), &e), APR_OK);
+        assert_int_equal(apr_ids_push(&s->ids, prompt_tok(w, i_wish, i), &e), APR_OK);
     assert_int_equal(apr_sampler_init(&s->sampler, &o, &site, &s->arena, &e), APR_OK);
     apr_reply_init(&s->reply, &(struct apr_reply_opts){.n_max = w->n_max},
                    &(struct apr_reply_site){.sampler = &s->sampler, .ends = &ends});
@@ -172,7 +201,7 @@ static void check_answer(const struct wish *w, size_t i_wish)
     float logits[N_VOCAB];
     bool ended = false;
     size_t n = 0, n_room = N_CTX - w->n_prompt;
-    for (size_t i = 0; i < w->n_prompt; i++) hash = mix(hash, prompt_tok(i_wish, i));
+    for (size_t i = 0; i < w->n_prompt; i++) hash = mix(hash, prompt_tok(w, i_wish, i));
     while (n < w->n_max && !ended && n <= n_room) {
         size_t best = 0;
         logits_of(hash, logits);
@@ -257,6 +286,30 @@ static void what_is_wrong_with_one_concerns_no_other(void **state)
     assert_in_range(n_failed, 1, N_WISHES - 1);
 }
 
+/* Eight prompts with the same 100 tokens in front: these are computed once, and nobody says anything else. */
+static void what_begins_the_same_is_computed_once(void **state)
+{
+    (void)state;
+    struct wish w[8];
+    struct fake f;
+    size_t n_prompts = 0;
+    for (size_t n_batch = 16; n_batch <= 512; n_batch *= 2) {
+        fake_init(&f, n_batch);
+        f.engine.keep = fake_keep;
+        n_prompts = 0;
+        for (size_t i = 0; i < 8; i++) {
+            w[i] = (struct wish){.n_prompt = 105 + 11 * i, .n_max = 1, .n_same = 100};
+            n_prompts += w[i].n_prompt;
+        }
+        run_all(&f, w, 8, 5);
+        assert_int_equal(f.n_computed, n_prompts - 7 * 96); /* whole blocks of 16 */
+        for (size_t i = 0; i < 8; i++) {
+            check_answer(&w[i], i);
+            apr_ids_free(&w[i].answer);
+        }
+    }
+}
+
 static void positions_are_bounded_but_one_always_runs(void **state)
 {
     (void)state;
@@ -288,6 +341,7 @@ int main(void)
         cmocka_unit_test(neighbours_change_nothing),
         cmocka_unit_test(a_long_prompt_delays_nobody),
         cmocka_unit_test(what_is_wrong_with_one_concerns_no_other),
+        cmocka_unit_test(what_begins_the_same_is_computed_once),
         cmocka_unit_test(positions_are_bounded_but_one_always_runs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,19 +44,18 @@ struct apr_seat *apr_crew_take(struct apr_crew *c)
 enum apr_code apr_crew_admit(struct apr_crew *c, struct apr_seat *seat, size_t n_need, struct apr_err *e)
 {
     TRY(apr_reply_prompt(&seat->reply, seat->ids.at, seat->ids.n, e));
-    enum apr_code code = c->engine->open(c->engine->ctx, &seat->cache, e);
     seat->is_running = true;
     seat->i_age = c->i_age++;
     seat->n_need = n_need;
     c->n_need += n_need;
     c->n_running++;
-    return code;
+    return APR_OK;
 }
 
 void apr_crew_leave(struct apr_crew *c, struct apr_seat *seat)
 {
     if (seat->is_running) {
-        c->engine->close(c->engine->ctx, &seat->cache);
+        if (seat->is_open) c->engine->close(c->engine->ctx, &seat->cache);
         c->n_need -= seat->n_need;
         c->n_running--;
     }
@@ -65,7 +64,7 @@ void apr_crew_leave(struct apr_crew *c, struct apr_seat *seat)
     apr_logprobs_free(&seat->logprobs);
     apr_ids_free(&seat->ids);
     apr_arena_free(&seat->arena);
-    seat->is_taken = seat->is_running = false;
+    seat->is_taken = seat->is_running = seat->is_open = false;
     c->n_taken--;
 }
 
@@ -74,6 +73,28 @@ void apr_crew_leave(struct apr_crew *c, struct apr_seat *seat)
 static bool is_answering(const struct apr_seat *s)
 {
     return s->n_fed == s->ids.n;
+}
+
+/* An older prompt that is not computed yet begins with more of the same tokens than can be had now. */
+static bool waits_for(const struct apr_seat *s, const struct apr_seat *older)
+{
+    if (!older->is_running || older->is_over || is_answering(older) || older->i_age >= s->i_age) return false;
+    size_t n = (older->n_shared / APR_PAGE_POS + 1) * APR_PAGE_POS;
+    return n < s->ids.n && n <= older->ids.n && !memcmp(s->ids.at, older->ids.at, n * sizeof *s->ids.at);
+}
+
+/* false: not now, or it has failed. */
+static bool open_seat(struct apr_crew *c, struct apr_seat *s)
+{
+    if (s->is_open) return true;
+    for (size_t i = 0; c->engine->keep && i < c->n_seats; i++)
+        if (waits_for(s, &c->seats[i])) return false;
+    s->is_open = true;
+    s->code = c->engine->open(c->engine->ctx, &s->cache, s->ids.at, s->ids.n, &s->err);
+    s->is_over = s->code != APR_OK;
+    s->n_fed = s->n_shared = s->cache.n_pos;
+    c->n_shared_toks += s->n_shared;
+    return !s->is_over;
 }
 
 static void add_turn(struct apr_crew *c, size_t *n_turns, struct apr_seat *s, const int32_t *ids, size_t n,
@@ -109,6 +130,7 @@ static size_t plan(struct apr_crew *c)
     }
     struct apr_seat *s = next_prompt(c, 0);
     for (; s && n_free; s = next_prompt(c, s->i_age + 1)) {
+        if (!open_seat(c, s)) continue;
         size_t n = s->ids.n - s->n_fed;
         if (n > n_free) n = n_free;
         add_turn(c, &n_turns, s, s->ids.at + s->n_fed, n, s->ids.n - s->n_fed - n);
@@ -153,7 +175,9 @@ enum apr_code apr_crew_step(struct apr_crew *c, struct apr_err *e)
     c->n_steps++;
     for (size_t i = 0; i < n_turns; i++) {
         struct apr_seat *s = &c->seats[c->turn_seat[i]];
-        if (!is_answering(s)) s->n_fed += c->turns[i].n;
+        if (is_answering(s)) continue;
+        s->n_fed += c->turns[i].n;
+        if (is_answering(s) && c->engine->keep) TRY(c->engine->keep(c->engine->ctx, &s->cache, c->n_need, e));
     }
     if (c->engine->pool && n_turns > 1)
         apr_parallel_for(c->engine->pool, n_turns, 1, take_logits, c);

@@ -2,7 +2,8 @@
  *
  * Each step takes one token of every sequence that is answering and, as far as the step has room, the next
  * tokens of prompts: the oldest first, so that no answer waits for a long prompt. A place that falls free is
- * taken by the next sequence. The forward pass is batch-invariant (forward.h): what a sequence says does not
+ * taken by the next sequence. A prompt that begins as another which is being computed waits for it, and takes
+ * over what is computed. The forward pass is batch-invariant (forward.h): what a sequence says does not
  * depend on who is beside it.
  *
  *     struct apr_crew c; TRY(apr_crew_open(&c, &engine, n_seats, e));
@@ -41,8 +42,13 @@ struct apr_engine {
     size_t n_ctx;          /* most positions of a sequence */
     size_t n_positions;    /* of all sequences together */
     struct apr_pool *pool; /* for the choice of tokens, sequence by sequence; NULL: the caller alone */
-    enum apr_code (*open)(void *ctx, struct apr_cache *cache, struct apr_err *e);
+    /* For a prompt of n tokens; cache->n_pos < n of them are there already. */
+    enum apr_code (*open)(void *ctx, struct apr_cache *cache, const int32_t *ids, size_t n,
+                          struct apr_err *e);
     void (*close)(void *ctx, struct apr_cache *cache); /* also of one that open refused */
+    /* The prompt is computed, and its whole blocks of APR_PAGE_POS tokens are there for others that begin
+     * the same; n_need: positions that the crew may use. NULL: nothing is shared. */
+    enum apr_code (*keep)(void *ctx, struct apr_cache *cache, size_t n_need, struct apr_err *e);
     /* Distinct caches; n >= 1 each, n_batch in all at most. An error ends all sequences. */
     enum apr_code (*step)(void *ctx, struct apr_turn *turns, size_t n_turns, struct apr_err *e);
 };
@@ -59,11 +65,12 @@ struct apr_seat {
     void *tag; /* the user's */
 
     struct apr_cache cache;
-    size_t n_need; /* positions that may be used */
-    size_t n_fed;  /* tokens of the prompt that are computed */
+    size_t n_need;   /* positions that may be used */
+    size_t n_fed;    /* tokens of the prompt that are computed */
+    size_t n_shared; /* of these, those that were there */
     size_t i_seat, i_age;
     int32_t next; /* the token chosen last, which the next step computes */
-    bool is_taken, is_running, is_over;
+    bool is_taken, is_running, is_open, is_over;
     enum apr_code code; /* why it failed */
     struct apr_err err;
 };
@@ -77,7 +84,7 @@ struct apr_crew {
     struct apr_turn *turns; /* [n_seats] of the step */
     size_t *turn_seat;      /* [n_seats] */
     size_t i_age;
-    uint64_t n_steps, n_prompt_toks, n_reply_toks; /* so far */
+    uint64_t n_steps, n_prompt_toks, n_shared_toks, n_reply_toks; /* so far; prompt: computed */
 };
 
 /* Memory for n_seats; the engine outlives the crew. */

@@ -4,9 +4,11 @@
 #include "ckd.h"
 #include "room.h"
 
-static enum apr_code open_cache(void *ctx, struct apr_cache *cache, struct apr_err *e)
+static enum apr_code open_cache(void *ctx, struct apr_cache *cache, const int32_t *ids, size_t n,
+                                struct apr_err *e)
 {
     struct apr_crew_engine *ce = ctx;
+    (void)ids, (void)n;
     return apr_cache_init(cache, &ce->s->blocks, ce->s->n_ctx, e);
 }
 
