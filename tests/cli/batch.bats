@@ -58,6 +58,34 @@ run_line() {
         "$(sed -n 4p "$T/forward")" ]
 }
 
+@test "prompts that begin alike are computed once, and say what they say alone" {
+    system='You are a calculator that answers every question with a number, without a word, as briefly as it can be.'
+    for i in $(seq 12); do echo "{\"prompt\":\"What is $i+$i?\",\"max_tokens\":6}"; done >"$T/in"
+    run --separate-stderr apr batch "$MODEL" --system "$system" --tokens --json -i "$T/in" -o "$T/out"
+    [ "$(jq '.n_shared_toks >= 11 * 32 and .n_shared_toks % 16 == 0' <<<"$output")" = true ] || { echo "$output"; false; }
+    for i in 1 5 12; do
+        [ "$(apr run "$MODEL" --system "$system" "What is $i+$i?" -n 6 --json | jq -c .tokens)" = "$(sed -n "${i}p" "$T/out" | jq -c .tokens)" ]
+    done
+    apr batch "$MODEL" --system "$system" --tokens -P 1 -b 7 -i "$T/in" | cmp - "$T/out"
+}
+
+@test "families: windows, latent attention, experts, positions; beside each other as alone" {
+    local families=${APR_SHARED:-../shared}/fixtures/families n_done=0
+    [ -d "$families" ] || skip "the fixtures are not here: $families"
+    for dir in "$families"/*/; do
+        name=$(basename "$dir")
+        jq -e 'has("greedy_ids")' "$dir/golden.json" >/dev/null || continue
+        case $name in bert | whisper) continue ;; esac
+        jq -c '.input_ids as $p | .greedy_ids as $g | range(1; 8) | {ids: ($p + $g[: . - 1]), max_tokens: (($g | length) - . + 1), ignore_eos: true}' \
+            "$dir/golden.json" >"$T/in"
+        want=$(jq -c '.greedy_ids as $g | range(1; 8) | $g[. - 1:]' "$dir/golden.json")
+        got=$(apr batch "$dir" --exact --tokens -P 4 -q -i "$T/in" | jq -c .tokens)
+        [ "$got" = "$want" ] || { echo "$name: $got"; echo "$want"; false; }
+        n_done=$((n_done + 1))
+    done
+    [ "$n_done" -ge 12 ]
+}
+
 @test "a line that is wrong is answered by its error and stops nothing; the status is 1" {
     cat >"$T/in" <<'END'
 {"id":"a","prompt":"What is 2+2? Answer with just the number."}

@@ -297,6 +297,7 @@ enum apr_code apr_batch_run(struct apr_batch *b, struct apr_err *e)
     if (code == APR_OK) code = apr_crew_open(&b->crew, &b->engine.engine, n_seats, e);
     if (code == APR_OK) code = loop(b, e);
     b->n_steps = b->crew.n_steps;
+    b->n_shared_toks = b->crew.n_shared_toks;
     b->n_seats = n_seats;
     apr_progress_end(&b->progress);
     while (b->head) {

@@ -38,7 +38,7 @@ struct apr_batch {
     uint64_t n_known_left;
     /* So far. Those answered before count, too. */
     uint64_t n_answered, n_failed, n_before, n_prompt_toks, n_reply_toks;
-    uint64_t n_steps;
+    uint64_t n_steps, n_shared_toks;
     size_t n_seats; /* of the crew */
     uint64_t i_first_failed;
     struct apr_err first_failed; /* of this run */

@@ -4,12 +4,27 @@
 #include "ckd.h"
 #include "room.h"
 
+#define KEPT_PART 16 /* of the free memory, for beginnings of prompts that nobody uses now */
+
 static enum apr_code open_cache(void *ctx, struct apr_cache *cache, const int32_t *ids, size_t n,
                                 struct apr_err *e)
 {
     struct apr_crew_engine *ce = ctx;
-    (void)ids, (void)n;
-    return apr_cache_init(cache, &ce->s->blocks, ce->s->n_ctx, e);
+    TRY(apr_cache_init(cache, &ce->s->blocks, ce->s->n_ctx, e));
+    return ce->engine.keep ? apr_prefixes_begin(&ce->prefixes, cache, ids, n, e) : APR_OK;
+}
+
+/* What the pool holds beside the needs of those who run is bounded, so that a long batch does not fill the
+ * memory. */
+static enum apr_code keep_prompt(void *ctx, struct apr_cache *cache, size_t n_need, struct apr_err *e)
+{
+    struct apr_crew_engine *ce = ctx;
+    const struct apr_blocks *b = &ce->s->blocks;
+    size_t n_most = (n_need + ce->n_kept) / APR_PAGE_POS + ce->n_seats;
+    TRY(apr_prefixes_add(&ce->prefixes, cache, e));
+    for (enum apr_cache_group g = 0; g < APR_CACHE_GROUPS; g++)
+        while (b->groups[g].n_used > n_most && b->reclaim(b->reclaim_ctx, g)) continue;
+    return APR_OK;
 }
 
 static void close_cache(void *ctx, struct apr_cache *cache)
@@ -41,14 +56,19 @@ static enum apr_code step(void *ctx, struct apr_turn *turns, size_t n_turns, str
     return APR_OK;
 }
 
-/* Positions that half of the free memory holds: blocks are made as sequences grow, so no more is taken than
- * is used. */
+/* Positions that so much memory holds: blocks are made as sequences grow, so no more is taken than is used.
+ */
+static size_t positions_in(const struct apr_session *s, uint64_t n_bytes)
+{
+    uint64_t n_pos_bytes = apr_cache_bytes(&s->cache, APR_PAGE_POS) / APR_PAGE_POS;
+    uint64_t n = n_bytes && n_pos_bytes ? n_bytes / n_pos_bytes : SIZE_MAX;
+    return n < SIZE_MAX ? (size_t)n : SIZE_MAX;
+}
+
 static size_t positions_of(const struct apr_session *s, size_t n_seats)
 {
-    size_t n_all, n_pos_bytes = (size_t)apr_cache_bytes(&s->cache, APR_PAGE_POS) / APR_PAGE_POS;
-    uint64_t n_free = apr_memory_available() / 2;
+    size_t n_all, n_fit = positions_in(s, apr_memory_available() / 2);
     if (s->fwd.offload || ckd_mul(&n_all, n_seats, s->n_ctx)) return s->n_ctx;
-    size_t n_fit = n_free && n_pos_bytes ? (size_t)(n_free / n_pos_bytes) : n_all;
     size_t n = n_fit < n_all ? n_fit : n_all;
     return n > s->n_ctx ? n : s->n_ctx;
 }
@@ -57,7 +77,10 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
                                    struct apr_err *e)
 {
     size_t n_positions = positions_of(s, n_seats);
-    *ce = (struct apr_crew_engine){.s = s};
+    size_t n_kept = positions_in(s, apr_memory_available() / KEPT_PART);
+    *ce = (struct apr_crew_engine){.s = s, .n_seats = n_seats};
+    ce->n_kept = n_kept < s->n_ctx ? n_kept : s->n_ctx;
+    if (!s->fwd.offload) apr_prefixes_init(&ce->prefixes, &s->fwd, &s->blocks);
     apr_arena_init(&ce->arena);
     TRY(apr_arena_try(&ce->arena, &ce->parts, n_seats, sizeof *ce->parts, "sequences", e));
     TRY(apr_arena_try(&ce->arena, &ce->rows, n_seats, sizeof *ce->rows, "sequences", e));
@@ -73,6 +96,7 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
         .pool = s->pool,
         .open = open_cache,
         .close = close_cache,
+        .keep = s->fwd.offload ? NULL : keep_prompt,
         .step = step,
     };
     return APR_OK;
@@ -80,6 +104,7 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
 
 void apr_crew_engine_close(struct apr_crew_engine *ce)
 {
+    apr_prefixes_free(&ce->prefixes);
     apr_arena_free(&ce->arena);
     *ce = (struct apr_crew_engine){0};
 }

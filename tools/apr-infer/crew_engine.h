@@ -8,18 +8,22 @@
 #define APR_INFER_CREW_ENGINE_H
 
 #include "crew.h"
+#include "prefixes.h"
 #include "session.h"
 
 struct apr_crew_engine {
     struct apr_engine engine;
-    struct apr_session *s;  /* borrowed; its own cache is not used */
+    struct apr_session *s; /* borrowed; its own cache is not used */
+    struct apr_prefixes prefixes;
+    size_t n_seats, n_kept; /* positions of prompts that nobody uses now */
     struct apr_arena arena; /* owns all below */
     struct apr_part *parts; /* [n_seats] of a step */
     size_t *rows;           /* [n_seats] whose logits are wanted */
     float *logits;          /* [n_seats, n_vocab] */
 };
 
-/* Positions for all are bounded by what n_seats can fill and by half of the memory that is free. */
+/* Prompts share what they begin with, but not on a device. Positions for all are bounded by what n_seats can
+ * fill and by half of the memory that is free. */
 APR_MUST_USE enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_session *s,
                                                 size_t n_seats, struct apr_err *e);
 void apr_crew_engine_close(struct apr_crew_engine *ce);

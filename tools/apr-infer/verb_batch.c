@@ -154,6 +154,7 @@ static enum apr_code report(const struct apr_batch *b, double run_s, struct apr_
     apr_out_u64(o, "n_failed", b->n_failed);
     apr_out_u64(o, "n_answered_before", b->n_before);
     apr_out_u64(o, "n_prompt_toks", b->n_prompt_toks);
+    apr_out_u64(o, "n_shared_toks", b->n_shared_toks);
     apr_out_u64(o, "n_generated", b->n_reply_toks);
     apr_out_u64(o, "n_steps", b->n_steps);
     apr_out_u64(o, "n_parallel", b->n_seats);
@@ -250,7 +251,9 @@ static const char details[] =
     "as soon as\n"
     "they can; a pipe may stay open. An answer is bit for bit that of apr run, whatever stands beside it: "
     "the same\n"
-    "requests give the same bytes for any --parallel, --threads and --shard.\n"
+    "requests give the same bytes for any --parallel, --threads and --shard. Prompts that begin alike "
+    "are computed\n"
+    "once as far as they do.\n"
     "\n"
     "  {\"id\": \"q1\", \"prompt\": \"What is 2+2?\"}\n"
     "  {\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"max_tokens\": 64, \"temperature\": 0.7, "
