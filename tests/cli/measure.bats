@@ -38,7 +38,7 @@ near() { awk -v x="$1" -v want="$2" -v rel="$3" 'BEGIN { d = x / want - 1; exit 
     [ "$(jq -c '[.test, .n_threads]' <<<"$output" | tr -d '\n')" = '["pp8",1]["tg2",1]["pp8",2]["tg2",2]' ]
     run -0 --separate-stderr apr bench "$MODEL" -p 8 -n 2 -r 1 --warmup 0 -t 1 -o csv
     [ "${#lines[@]}" -eq 3 ]
-    [ "$(awk -F, '{ print NF }' <<<"$output" | sort -u)" = 18 ]
+    [ "$(awk -F, '{ print NF }' <<<"$output" | sort -u)" = 22 ]
     [ "$(cut -d, -f8 <<<"$output" | tr '\n' ' ')" = "test pp8 tg2 " ]
 }
 
@@ -48,6 +48,30 @@ near() { awk -v x="$1" -v want="$2" -v rel="$3" 'BEGIN { d = x / want - 1; exit 
     [ "$(jq '.n_prompt_toks' <<<"$output")" -eq "$n" ]
     run -0 --separate-stderr apr bench "$MODEL" -c 40 -d 10 -r 1 --warmup 0 --json
     [ "$(jq -c '[.tests[].test]' <<<"$output")" = '["pp30 @ d10","tg30 @ d10"]' ]
+}
+
+@test "bench --parallel: sequences together, in every form; what does not fit is refused" {
+    run -0 --separate-stderr apr bench "$MODEL" --parallel 1,2-6*3 -p 20 -n 3 -d 4 -r 2 --warmup 0 -t 2 --json
+    [ "$(jq -c '[.tests[] | [.test, .n_sequences, .n_depth, .n_gen]]' <<<"$output")" = \
+        '[["tg3 x 1 @ d24",1,24,3],["tg3 x 2 @ d24",2,24,3],["tg3 x 6 @ d24",6,24,3]]' ]
+    # the rate is of all sequences: 3 tokens of each in 3 steps
+    jq -e '[.tests[] | (.latency_ms.mean * .toks_per_s.mean / 1000 / .n_sequences - 1) | fabs < 0.5] | all' <<<"$output"
+    jq -e '.tests[2].cache_bytes == 6 * .tests[0].cache_bytes' <<<"$output"
+    run -0 --separate-stderr apr bench "$MODEL" --parallel 2 -p 0 -n 2 -r 1 --warmup 0
+    [[ "${lines[2]}" == *"| tg2 x 2 |"* ]]
+    run -0 --separate-stderr apr bench "$MODEL" --parallel 3 -p 16 -n 2 -r 1 --warmup 0 -o csv
+    [[ "${lines[0]}" == *,n_sequences ]]
+    [[ "${lines[1]}" == *",tg2 x 3 @ d16,0,2,16,1,"*,3 ]]
+    run -0 --separate-stderr apr bench "$MODEL" --parallel 2 -c 40 -r 1 --warmup 0 -o jsonl
+    [ "$(jq -r .test <<<"$output")" = "tg40 x 2" ]
+    for args in "--parallel 0" "--parallel 257" "--parallel 2 --pg 8,2" "--parallel 8 -b 4 -n 1" "--parallel 2 -p 5000 -n 2" "--parallel 2 -n 0"; do
+        # shellcheck disable=SC2086 # words
+        run --separate-stderr apr bench "$MODEL" -r 1 --warmup 0 $args
+        echo "$args -> $status $stderr"
+        [ "$status" -eq 2 ]
+        [ -z "$output" ]
+        [ "$(wc -l <<<"$stderr")" -eq 1 ]
+    done
 }
 
 @test "bench: misuse is one line and no output, also after tests that ran" {

@@ -1,4 +1,5 @@
-/* One test of bench on an open session: a prompt is read (pp), tokens are made (tg), or both, at a depth.
+/* One test of bench on an open session: a prompt is read (pp), tokens are made (tg), or both, at a depth; or
+ * several sequences make tokens together.
  *
  * Each repetition begins with the cache filled up to the depth, which is not timed. A prompt ends with the
  * logits of its last token; every made token computes its logits; nothing is sampled. Tokens are drawn
@@ -14,7 +15,8 @@
 #include "session.h"
 
 struct apr_bench_test {
-    size_t n_prompt, n_gen, n_depth;
+    size_t n_prompt, n_gen, n_depth; /* of each sequence */
+    size_t n_seqs;                   /* that make tokens together, with n_prompt 0; 0: the session's own */
 };
 
 struct apr_bench_row {
@@ -27,8 +29,8 @@ struct apr_bench_row {
     struct apr_bench_test test;
     const double *samples; /* [n] tokens a second, in order of time */
     size_t n;
-    struct apr_summary rate;       /* tokens a second */
-    struct apr_summary latency_ms; /* of a token (tg), of the whole run (others) */
+    struct apr_summary rate;       /* tokens a second, of all sequences */
+    struct apr_summary latency_ms; /* of a step (tg), of the whole run (others) */
     struct apr_summary run_s;
 };
 
@@ -36,7 +38,14 @@ struct apr_bench {
     struct apr_session *session;
     const struct apr_ids *text; /* NULL: drawn */
     uint64_t n_warmup, n_repetitions;
+    struct apr_cache *seqs; /* [n_seqs] of tests with several; apr_bench_seqs */
+    size_t n_seqs;
 };
+
+/* Caches for tests of up to n sequences of n_pos positions each; the arena outlives the tests. */
+APR_MUST_USE enum apr_code apr_bench_seqs(struct apr_bench *b, size_t n, size_t n_pos,
+                                          struct apr_arena *arena, struct apr_err *e);
+void apr_bench_seqs_free(struct apr_bench *b);
 
 /* Strings and samples of the row live in arena, so that it outlives the session. */
 APR_MUST_USE enum apr_code apr_bench_run(struct apr_bench *b, const struct apr_bench_test *t,
@@ -44,7 +53,7 @@ APR_MUST_USE enum apr_code apr_bench_run(struct apr_bench *b, const struct apr_b
                                          struct apr_err *e);
 /* Tokens drawn evenly from the vocabulary, the same in every run. */
 void apr_bench_draw(uint32_t n_vocab, int32_t *ids, size_t n);
-/* "pp512+tg128 @ d1024" */
+/* "pp512+tg128 @ d1024", "tg128 x 4" */
 const char *apr_bench_name(const struct apr_bench_test *t, char *out, size_t n_out);
 
 enum apr_bench_format { APR_BENCH_MD, APR_BENCH_JSON, APR_BENCH_JSONL, APR_BENCH_CSV, APR_BENCH_N_FORMATS };

@@ -67,7 +67,7 @@ static enum apr_code put_csv(struct apr_buf *b, const struct apr_bench_row *rows
         b, e,
         "model,type,size_bytes,n_params,kernels,n_threads,n_chunk,test,n_prompt,n_gen,n_depth,n_repetitions,"
         "toks_per_s_mean,toks_per_s_sd,toks_per_s_cv_pct,latency_p50_ms,latency_p95_ms,latency_p99_ms,"
-        "cache_type_k,cache_type_v,cache_bytes\n"));
+        "cache_type_k,cache_type_v,cache_bytes,n_sequences\n"));
     for (size_t i = 0; i < n; i++) {
         const struct apr_bench_row *r = &rows[i];
         TRY(csv_text(b, r->model, e));
@@ -75,11 +75,11 @@ static enum apr_code put_csv(struct apr_buf *b, const struct apr_bench_row *rows
         TRY(csv_text(b, r->kernels, e));
         TRY(apr_buf_printf(b, e,
                            ",%" PRIu64 ",%" PRIu64 ",%s,%zu,%zu,%zu,%zu,"
-                           "%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%s,%s,%" PRIu64 "\n",
+                           "%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%s,%s,%" PRIu64 ",%zu\n",
                            r->n_threads, r->n_chunk, apr_bench_name(&r->test, name, sizeof name),
                            r->test.n_prompt, r->test.n_gen, r->test.n_depth, r->n, r->rate.mean, r->rate.sd,
                            r->rate.cv_pct, r->latency_ms.p50, r->latency_ms.p95, r->latency_ms.p99, r->k_type,
-                           r->v_type, r->n_cache_bytes));
+                           r->v_type, r->n_cache_bytes, r->test.n_seqs ? r->test.n_seqs : 1));
     }
     return APR_OK;
 }
@@ -101,6 +101,7 @@ static void out_row(struct apr_out *o, const struct apr_bench_row *r)
     apr_out_u64(o, "n_prompt", r->test.n_prompt);
     apr_out_u64(o, "n_gen", r->test.n_gen);
     apr_out_u64(o, "n_depth", r->test.n_depth);
+    apr_out_u64(o, "n_sequences", r->test.n_seqs ? r->test.n_seqs : 1);
     apr_out_u64(o, "n_repetitions", r->n);
     apr_summary_out(o, "toks_per_s", &r->rate);
     apr_summary_out(o, "latency_ms", &r->latency_ms);
