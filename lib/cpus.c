@@ -3,11 +3,12 @@
  * root. */
 #include "cpus.h"
 
-#include <inttypes.h>
+#include <errno.h>
 #include <sched.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define MAX_PATH_BYTES 4096
@@ -22,6 +23,18 @@ static bool read_line(const char *path, char *line, int n_line)
     return ok;
 }
 
+/* The unsigned number that *at begins with; *at is left behind it. */
+static bool take_u64(const char **at, uint64_t *v)
+{
+    char *end;
+    while (**at == ' ') ++*at;
+    if (**at < '0' || **at > '9') return false;
+    errno = 0;
+    *v = strtoull(*at, &end, 10);
+    *at = end;
+    return errno == 0;
+}
+
 static unsigned at_least_one(uint64_t quota, uint64_t period)
 {
     uint64_t n = quota / period + (quota % period != 0);
@@ -34,8 +47,9 @@ static unsigned quota_v2(const char *dir)
     char path[MAX_PATH_BYTES + 32], line[128];
     uint64_t quota, period;
     (void)snprintf(path, sizeof path, "%s/cpu.max", dir);
+    const char *at = line;
     if (!read_line(path, line, sizeof line)) return 0;
-    if (sscanf(line, "%" SCNu64 " %" SCNu64, &quota, &period) != 2 || !period) return 0;
+    if (!take_u64(&at, &quota) || !take_u64(&at, &period) || !period) return 0;
     return at_least_one(quota, period);
 }
 
@@ -43,13 +57,14 @@ static unsigned quota_v2(const char *dir)
 static unsigned quota_v1(const char *dir)
 {
     char path[MAX_PATH_BYTES + 32], line[128];
-    int64_t quota;
-    uint64_t period;
+    uint64_t quota, period;
+    const char *at = line;
     (void)snprintf(path, sizeof path, "%s/cpu.cfs_quota_us", dir);
-    if (!read_line(path, line, sizeof line) || sscanf(line, "%" SCNd64, &quota) != 1 || quota <= 0) return 0;
+    if (!read_line(path, line, sizeof line) || !take_u64(&at, &quota) || !quota) return 0;
     (void)snprintf(path, sizeof path, "%s/cpu.cfs_period_us", dir);
-    if (!read_line(path, line, sizeof line) || sscanf(line, "%" SCNu64, &period) != 1 || !period) return 0;
-    return at_least_one((uint64_t)quota, period);
+    at = line;
+    if (!read_line(path, line, sizeof line) || !take_u64(&at, &period) || !period) return 0;
+    return at_least_one(quota, period);
 }
 
 static unsigned least(unsigned a, unsigned b)
@@ -133,9 +148,10 @@ static bool read_mask(struct mask *m)
 static bool is_first_of_core(unsigned cpu)
 {
     char path[128], line[MAX_LINE_BYTES];
-    unsigned first;
+    uint64_t first;
+    const char *at = line;
     (void)snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%u/topology/thread_siblings_list", cpu);
-    return !read_line(path, line, sizeof line) || sscanf(line, "%u", &first) != 1 || first == cpu;
+    return !read_line(path, line, sizeof line) || !take_u64(&at, &first) || first == cpu;
 }
 
 unsigned apr_cpus_usable(void)

@@ -176,12 +176,11 @@ static enum apr_code verdict(const struct apr_batch *b, struct apr_err *e)
 }
 
 static enum apr_code with_model(const struct batch_args *a, const struct apr_ctx *ctx, struct apr_batch *b,
-                                struct apr_err *e)
+                                struct apr_session *s, struct apr_err *e)
 {
-    struct apr_session s;
-    TRY(open_session(a, ctx, &s, e));
-    b->session = &s;
-    b->opts.model_sampling = a->model_sampling ? &s.model->generation : NULL;
+    TRY(open_session(a, ctx, s, e));
+    b->session = s;
+    b->opts.model_sampling = a->model_sampling ? &s->model->generation : NULL;
     int64_t ns_start = apr_now_ns();
     enum apr_code code = apr_batch_run(b, e);
     double run_s = (double)(apr_now_ns() - ns_start) * 1e-9;
@@ -189,7 +188,7 @@ static enum apr_code with_model(const struct batch_args *a, const struct apr_ctx
         apr_verbose("%" PRIu64 " answered, %" PRIu64 " prompt and %" PRIu64 " generated tokens in %.2f s",
                     b->n_answered - b->n_before, b->n_prompt_toks, b->n_reply_toks, run_s);
     if (code == APR_OK && ctx->g->json) code = report(b, run_s, e);
-    apr_session_close(&s);
+    apr_session_close(s);
     return code;
 }
 
@@ -216,23 +215,24 @@ static struct apr_batch_opts batch_opts(const struct batch_args *a)
 
 /* Files come before the model: what is wrong with them should not cost its loading. */
 static enum apr_code with_files(struct batch_args *a, const struct apr_ctx *ctx, struct apr_batch *b,
-                                struct apr_err *e)
+                                struct apr_session *s, struct apr_err *e)
 {
     TRY(load_constraint(a, e));
     b->opts = batch_opts(a);
     TRY(apr_lines_open(&b->in, a->input, APR_MAX_REQUEST_BYTES, e));
     TRY(open_output(a, b, e));
-    return with_model(a, ctx, b, e);
+    return with_model(a, ctx, b, s, e);
 }
 
 static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
 {
     struct batch_args *a = args_;
+    struct apr_session s;
     struct apr_batch b = {0};
     struct apr_err late;
     TRY(parse_shard(a, e));
     TRY(check_args(a, ctx, e));
-    enum apr_code code = with_files(a, ctx, &b, e);
+    enum apr_code code = with_files(a, ctx, &b, &s, e);
     if (code == APR_OK) code = verdict(&b, e);
     if (apr_journal_close(b.out, &late) != APR_OK && (code == APR_OK || code == APR_ENO)) {
         *e = late;
