@@ -118,12 +118,14 @@ static void forks_share_until_they_write(void **state)
     assert_int_equal(apr_cache_fork(&two, &one, 36, &e), APR_OK);
     assert_int_equal(apr_cache_fork(&three, &two, 16, &e), APR_OK);
     assert_int_equal(g->n_used, 3);
+    assert_int_equal(g->n_shared, 3);
     assert_int_equal(b.n_copied, 0);
     grow(&three, 1, 3); /* a fresh block: nothing to copy */
     assert_int_equal(b.n_copied, 0);
     grow(&two, 2, 2); /* inside the third block, which is copied */
     assert_int_equal(b.n_copied, 1);
     assert_int_equal(g->n_used, 5);
+    assert_int_equal(g->n_shared, 2);
     for (size_t pos = 0; pos < 40; pos++) assert_int_equal(tag_at(&one, 2, pos), 1);
     for (size_t pos = 0; pos < 38; pos++) assert_int_equal(tag_at(&two, 1, pos), pos < 36 ? 1 : 2);
     assert_int_equal(tag_at(&three, 0, 15), 1);
@@ -132,12 +134,14 @@ static void forks_share_until_they_write(void **state)
     assert_int_equal(b.n_copied, 1);
     apr_cache_free(&one);
     assert_int_equal(g->n_used, 4);
+    assert_int_equal(g->n_shared, 1);
     assert_int_equal(tag_at(&two, 0, 20), 1);
     apr_cache_truncate(&two, 16);
     assert_int_equal(g->n_used, 2);
     apr_cache_truncate(&two, 0);
     apr_cache_free(&three);
     assert_int_equal(g->n_used, 0);
+    assert_int_equal(g->n_shared, 0);
     assert_int_equal(g->n_made, 5);
     apr_cache_free(&two);
     apr_blocks_free(&b);

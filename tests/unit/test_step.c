@@ -90,6 +90,7 @@ static void engine_close(struct engine *x)
         size_t n_free = 0;
         for (const struct apr_cache_block *k = group->free; k; k = k->next) n_free++;
         assert_int_equal(group->n_used, 0);
+        assert_int_equal(group->n_shared, 0);
         assert_int_equal(n_free, group->n_made);
     }
     apr_blocks_free(&x->blocks);

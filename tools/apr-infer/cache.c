@@ -164,7 +164,7 @@ enum apr_code apr_cache_fork(struct apr_cache *to, const struct apr_cache *from,
         to->first_block[g] = from->first_block[g];
         for (size_t i = to->first_block[g]; to->table[g] && i < to->n_blocks; i++) {
             to->table[g][i] = from->table[g][i];
-            apr_blocks_keep(to->table[g][i]);
+            apr_blocks_keep(to->blocks, (enum apr_cache_group)g, to->table[g][i]);
         }
     }
     return APR_OK;

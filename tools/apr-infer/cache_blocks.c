@@ -114,17 +114,18 @@ enum apr_code apr_blocks_take(struct apr_blocks *b, enum apr_cache_group group, 
     return APR_OK;
 }
 
-void apr_blocks_keep(struct apr_cache_block *k)
+void apr_blocks_keep(struct apr_blocks *b, enum apr_cache_group group, struct apr_cache_block *k)
 {
     assert(k->n_refs > 0 && k->n_refs < UINT32_MAX);
-    k->n_refs++;
+    if (++k->n_refs == 2) b->groups[group].n_shared++;
 }
 
 void apr_blocks_drop(struct apr_blocks *b, enum apr_cache_group group, struct apr_cache_block *k)
 {
     struct apr_block_group *g = &b->groups[group];
     assert(k->n_refs > 0);
-    if (--k->n_refs) return;
+    if (--k->n_refs == 1) g->n_shared--;
+    if (k->n_refs) return;
     k->next = g->free;
     g->free = k;
     g->n_used--;

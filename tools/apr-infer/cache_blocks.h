@@ -44,7 +44,8 @@ struct apr_cache_block {
 struct apr_block_group {
     uint32_t n_layers; /* 0: no blocks of this group exist */
     size_t block_bytes;
-    size_t n_max, n_made, n_used; /* blocks: allowed, allocated, held by someone */
+    size_t n_max, n_made;    /* blocks: allowed, allocated */
+    size_t n_used, n_shared; /* held by someone, by more than one */
     struct apr_cache_block *free;
 };
 
@@ -80,7 +81,8 @@ void apr_blocks_allow(struct apr_blocks *b, size_t n_pos);
 /* A block with one reference; its bytes are what the last holder left. No block left: APR_ELOAD. */
 APR_MUST_USE enum apr_code apr_blocks_take(struct apr_blocks *b, enum apr_cache_group group,
                                            struct apr_cache_block **out, struct apr_err *e);
-void apr_blocks_keep(struct apr_cache_block *k); /* one holder more */
+/* One holder more, one less. */
+void apr_blocks_keep(struct apr_blocks *b, enum apr_cache_group group, struct apr_cache_block *k);
 void apr_blocks_drop(struct apr_blocks *b, enum apr_cache_group group, struct apr_cache_block *k);
 /* Positions that can be taken before the pool is full, not counting what could be reclaimed. */
 size_t apr_blocks_left(const struct apr_blocks *b);

@@ -186,10 +186,10 @@ static void unite(struct apr_prefixes *p, struct apr_prefix *x, struct apr_cache
         if (!at || !*at || *at == x->block[g]) continue;
         if (!x->block[g]) {
             x->block[g] = *at;
-            apr_blocks_keep(*at);
+            apr_blocks_keep(p->blocks, (enum apr_cache_group)g, *at);
             continue;
         }
-        apr_blocks_keep(x->block[g]);
+        apr_blocks_keep(p->blocks, (enum apr_cache_group)g, x->block[g]);
         apr_blocks_drop(p->blocks, (enum apr_cache_group)g, *at);
         *at = x->block[g];
         p->n_merged++;
@@ -259,7 +259,7 @@ static void take_over(struct apr_cache *c, const struct chain *chain)
         for (unsigned g = 0; g < APR_CACHE_GROUPS; g++) {
             if (!c->table[g] || i < c->first_block[g]) continue;
             c->table[g][i] = x->block[g];
-            apr_blocks_keep(x->block[g]);
+            apr_blocks_keep(c->blocks, (enum apr_cache_group)g, x->block[g]);
         }
     }
     c->n_pos = chain->n_blocks * APR_PAGE_POS;
