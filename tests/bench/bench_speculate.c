@@ -170,7 +170,7 @@ static void run_case(struct bench *b, const struct text *t, size_t n_rounds, str
 {
     enum { MAX_ROUNDS = 32 };
     struct pass plain = {0}, lookup = {0};
-    double plain_s[MAX_ROUNDS], lookup_s[MAX_ROUNDS];
+    double plain_s[MAX_ROUNDS] = {0}, lookup_s[MAX_ROUNDS] = {0};
     size_t n = t->answer.n;
     if (n_rounds > MAX_ROUNDS) n_rounds = MAX_ROUNDS;
     MUST(apr_session_fits(&b->s, t->prompt.n, n > N_OWN ? n : N_OWN, &err));

@@ -45,7 +45,7 @@ static void finds_the_longest(void **state)
     enum { N = 600, N_OUT = 7 };
     (void)state;
     for (size_t round = 0; round < 60; round++) {
-        int32_t ids[N], out[N_OUT];
+        int32_t ids[N] = {0}, out[N_OUT];
         size_t n_letters = 2 + round % 9, n_min = 1 + round % 3, n_max = n_min + round % 6, n_match;
         struct apr_arena arena;
         struct apr_ngrams l;

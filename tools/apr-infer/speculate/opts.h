@@ -29,6 +29,23 @@ struct apr_spec_opts {
         APR_OPT(type_, spec.p_min, "draft-p-min", 0, "P",                                                    \
                 "--draft stops where its likeliest token has less than P (default 0.4)")
 
+/* For the manual of such a verb. */
+#define APR_SPEC_DETAILS                                                                                     \
+    "--lookup and --draft speculate: several tokens are proposed, one step of the model verifies them all, " \
+    "and\n"                                                                                                  \
+    "from the first that is not the model's own choice on they are dropped. --lookup proposes what "         \
+    "followed the\n"                                                                                         \
+    "last tokens where they stood before (edited code, quotes, structured text), --draft what a smaller "    \
+    "model\n"                                                                                                \
+    "guesses. Every token is still chosen from the model's own logits at its place: the text is that of "    \
+    "plain\n"                                                                                                \
+    "decoding, for any seed; only with --draft and --temperature it is another one, accepted by rejection\n" \
+    "sampling and so of the same distribution. How many are proposed follows from the time that wider "      \
+    "steps\n"                                                                                                \
+    "take here and from how often proposals were right; equal --draft-min and --draft-max fix it. On a GPU " \
+    "a\n"                                                                                                    \
+    "wider step may round differently. apr batch does not speculate: its steps are wide already.\n"
+
 /* Values that say "not given". */
 void apr_spec_defaults(struct apr_spec_opts *o);
 /* As given, and defaults for the rest. Out of range, or without effect: APR_EUSAGE naming the option. */

@@ -9,15 +9,23 @@
 #define FADE_IDLE    0.99 /* the same, for each proposal that was not tried */
 #define LEAST_WEIGHT 1e-3 /* means stay defined, however long ago they were measured */
 
-/* Counted beforehand: right three times in four. */
-#define PRIOR_N  2.0
-#define PRIOR_OK 1.5
+/* Counted beforehand: so many tokens, of which so many were right. Of edited code (tests/data/lookup, 4000
+ * tokens), lookups by a match of 1 token are right in 36 %, of 2 in 50 %, of more in 90 to 99 %. */
+#define PRIOR_N 2.0
+static const double prior_first[] = {0.75, 0.36, 0.5}; /* [kind] */
+#define PRIOR_LONG 0.9                                 /* kinds beyond */
+#define PRIOR_NEXT 0.9
+
+static double prior_of(size_t kind)
+{
+    return kind < sizeof prior_first / sizeof *prior_first ? prior_first[kind] : PRIOR_LONG;
+}
 
 void apr_pace_init(struct apr_pace *p, size_t n_min, size_t n_max)
 {
     *p = (struct apr_pace){.n_min = n_min, .n_max = n_max < APR_MAX_DRAFT ? n_max : APR_MAX_DRAFT};
     for (size_t i = 0; i < APR_PACE_N_KINDS; i++)
-        p->odds[i] = (struct apr_odds){PRIOR_N, PRIOR_OK, PRIOR_N, PRIOR_OK};
+        p->odds[i] = (struct apr_odds){PRIOR_N, PRIOR_N * prior_of(i), PRIOR_N, PRIOR_N * PRIOR_NEXT};
 }
 
 void apr_pace_fix(struct apr_pace *p, double draft_cost)
@@ -56,10 +64,10 @@ double apr_pace_cost(const struct apr_pace *p, size_t n_toks)
     return (line + p->time[n_toks]) / (1 + p->weight[n_toks]);
 }
 
-static void drift(double *n, double *n_ok, double keep)
+static void drift(double *n, double *n_ok, double prior, double keep)
 {
     *n = keep * *n + (1 - keep) * PRIOR_N;
-    *n_ok = keep * *n_ok + (1 - keep) * PRIOR_OK;
+    *n_ok = keep * *n_ok + (1 - keep) * PRIOR_N * prior;
 }
 
 size_t apr_pace_length(struct apr_pace *p, size_t kind, size_t n_there)
@@ -80,8 +88,8 @@ size_t apr_pace_length(struct apr_pace *p, size_t kind, size_t n_there)
         chance *= next;
     }
     if (!best_n && n_most) { /* one that looked bad is tried again some day */
-        drift(&o->n_first, &o->n_first_ok, FADE_IDLE);
-        drift(&o->n_next, &o->n_next_ok, FADE_IDLE);
+        drift(&o->n_first, &o->n_first_ok, prior_of(kind), FADE_IDLE);
+        drift(&o->n_next, &o->n_next_ok, PRIOR_NEXT, FADE_IDLE);
     }
     return best_n;
 }
@@ -118,11 +126,11 @@ void apr_pace_judged(struct apr_pace *p, size_t kind, size_t n_accepted, bool re
     struct apr_odds *o = &p->odds[kind];
     size_t n_judged = n_accepted + rejected;
     if (!n_judged) return;
-    drift(&o->n_first, &o->n_first_ok, FADE_ODDS);
+    drift(&o->n_first, &o->n_first_ok, prior_of(kind), FADE_ODDS);
     o->n_first += 1;
     o->n_first_ok += n_accepted > 0;
     if (!n_accepted || n_judged < 2) return;
-    drift(&o->n_next, &o->n_next_ok, FADE_ODDS);
+    drift(&o->n_next, &o->n_next_ok, PRIOR_NEXT, FADE_ODDS);
     o->n_next += (double)(n_judged - 1);
     o->n_next_ok += (double)(n_accepted - 1);
 }
