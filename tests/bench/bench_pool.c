@@ -64,8 +64,9 @@ static double processes(unsigned n, unsigned n_at_once, unsigned n_threads, uint
 
 int main(int argc, char **argv)
 {
-    unsigned n_threads = argc > 1 ? (unsigned)atoi(argv[1]) : 2, n = argc > 2 ? (unsigned)atoi(argv[2]) : 2;
-    double region_us = argc > 3 ? atof(argv[3]) : 250, start = now();
+    unsigned n_threads = argc > 1 ? (unsigned)strtoul(argv[1], NULL, 10) : 2;
+    unsigned n = argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 2;
+    double region_us = argc > 3 ? strtod(argv[3], NULL) : 250, start = now();
     work(20000000);
     double steps_a_us = 20000000 / (now() - start) * 1e-6;
     uint64_t n_steps = (uint64_t)(region_us / CHUNKS_A_THREAD * steps_a_us);

@@ -155,11 +155,16 @@ static size_t choose_parts(struct engine *x, struct apr_part *parts, size_t *seq
     return n_parts;
 }
 
+static bool same_bits(const void *a, const void *b, size_t n_bytes)
+{
+    return memcmp(a, b, n_bytes) == 0;
+}
+
 static void compare_row(const struct engine *x, size_t s, size_t i_tok, const float *got, const char *what)
 {
     size_t pos = x->f.rows[i_tok].pos;
     assert_ptr_equal(x->f.rows[i_tok].cache, &x->caches[s]);
-    if (memcmp(got, texts[s].logits[pos], sizeof texts[s].logits[pos]) != 0)
+    if (!same_bits(got, texts[s].logits[pos], sizeof texts[s].logits[pos]))
         fail_msg("%s: other bits of sequence %zu at position %zu", what, s, pos);
 }
 

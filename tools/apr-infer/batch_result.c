@@ -1,8 +1,10 @@
 /* Lines of results: written, and read again to resume. */
 #include "batch_result.h"
 
+#include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -258,9 +260,12 @@ static bool read_openai(const json_t *line, struct apr_result_key *key)
 {
     const char *id = json_string_value(json_object_get(line, "id"));
     const json_t *status = json_object_get(json_object_get(line, "response"), "status_code");
-    int n_used = 0;
+    const size_t n_prefix = sizeof ID_PREFIX - 1;
+    char *end = NULL;
     if (!id || !json_is_integer(status)) return false;
-    if (sscanf(id, ID_PREFIX "%" SCNu64 "%n", &key->i_line, &n_used) != 1 || id[n_used]) return false;
+    if (strncmp(id, ID_PREFIX, n_prefix) != 0 || !isdigit((unsigned char)id[n_prefix])) return false;
+    key->i_line = strtoull(id + n_prefix, &end, 10);
+    if (*end) return false;
     key->id_hash = apr_request_id_hash(json_object_get(line, "custom_id"));
     key->failed = json_integer_value(status) != 200;
     return true;

@@ -8,14 +8,15 @@
 #include "cache.h"
 #include "out.h"
 
+/* A verb has these in its struct apr_engine_opts engine. */
 struct apr_cache_opts {
     const char *both, *k, *v; /* NULL: not given */
 };
-#define APR_CACHE_OPTS(type_, field_)                                                                        \
-    APR_OPT(type_, field_.both, "cache-type", 0, "TYPE",                                                     \
+#define APR_CACHE_OPTS(type_)                                                                                \
+    APR_OPT(type_, engine.cache.both, "cache-type", 0, "TYPE",                                               \
             "keys and values of the cache: f16, q8_0, q4_0 or f32 (default f16)"),                           \
-        APR_OPT(type_, field_.k, "cache-type-k", 0, "TYPE", "keys alone"),                                   \
-        APR_OPT(type_, field_.v, "cache-type-v", 0, "TYPE", "values alone")
+        APR_OPT(type_, engine.cache.k, "cache-type-k", 0, "TYPE", "keys alone"),                             \
+        APR_OPT(type_, engine.cache.v, "cache-type-v", 0, "TYPE", "values alone")
 
 /* The option that was given, "--cache-type-k"; NULL: none. */
 const char *apr_cache_opts_given(const struct apr_cache_opts *o);

@@ -21,15 +21,15 @@ struct apr_context_opts {
     const char *saved;
     bool saved_all, saved_read_only;
 };
-#define APR_CONTEXT_OPTS(type_, field_)                                                                      \
-    APR_OPT(type_, field_.shift, "context-shift", 0, NULL,                                                   \
+#define APR_CONTEXT_OPTS(type_)                                                                              \
+    APR_OPT(type_, context.shift, "context-shift", 0, NULL,                                                  \
             "when the context is full, drop the older half of what --keep leaves and go on"),                \
-        APR_OPT(type_, field_.n_keep, "keep", 0, "N",                                                        \
+        APR_OPT(type_, context.n_keep, "keep", 0, "N",                                                       \
                 "tokens of the prompt that a shift keeps; -1: all (default: BOS and system message)"),       \
-        APR_OPT(type_, field_.saved, "prompt-cache", 0, "FILE",                                              \
+        APR_OPT(type_, context.saved, "prompt-cache", 0, "FILE",                                             \
                 "reuse the computed prompt in FILE as far as it is the same, and save this one"),            \
-        APR_OPT(type_, field_.saved_all, "prompt-cache-all", 0, NULL, "save what was generated, too"),       \
-        APR_OPT(type_, field_.saved_read_only, "prompt-cache-ro", 0, NULL,                                   \
+        APR_OPT(type_, context.saved_all, "prompt-cache-all", 0, NULL, "save what was generated, too"),      \
+        APR_OPT(type_, context.saved_read_only, "prompt-cache-ro", 0, NULL,                                  \
                 "the file must be there, and stays as it is")
 
 void apr_context_defaults(struct apr_context_opts *o);

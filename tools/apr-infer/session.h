@@ -40,7 +40,7 @@ struct apr_engine_opts {
         APR_OPT(type_, engine.pin, "pin", 0, NULL, "keep each thread on a CPU of its own (or APR_PIN=1)"),   \
         APR_OPT(type_, engine.n_batch, "prefill-chunk", 'b', "N", "tokens computed at once (default 512)"),  \
         APR_OPT(type_, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),          \
-        APR_CACHE_OPTS(type_, engine.cache),                                                                 \
+        APR_CACHE_OPTS(type_),                                                                               \
         APR_OPT(type_, engine.device, "device", 0, "NAME", "auto, cpu, cuda or cuda:N (default auto)"),      \
         APR_OPT(type_, engine.pre, "pre", 0, "NAME", "pre-tokenizer of a GGUF that names none"),             \
         APR_OPT(type_, engine.exact, "exact", 0, NULL, "reference mode: F32 activations and cache")

@@ -57,7 +57,7 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct run_args, stops, "stop", 0, "TEXT", "end before TEXT (repeatable)"),
     APR_OPT(struct run_args, no_gpu, "no-gpu", 0, NULL, "compute on the CPU"),
     APR_OPT(struct run_args, gpu, "gpu", 0, NULL, "compute on a GPU"),
-    APR_CONTEXT_OPTS(struct run_args, context),
+    APR_CONTEXT_OPTS(struct run_args),
     APR_SPEC_OPTS(struct run_args),
     APR_SPEECH_OPTS(struct run_args),
     APR_ENGINE_OPTS(struct run_args),
