@@ -50,8 +50,7 @@ apr_matmul_fn apr_avx2_strips_q4_0, apr_avx2_strips_q4_1, apr_avx2_strips_q5_0, 
     apr_avx2_strips_q8_0, apr_avx2_strips_q2_k, apr_avx2_strips_q3_k, apr_avx2_strips_q4_k,
     apr_avx2_strips_q5_k, apr_avx2_strips_q6_k;
 
-/* avx2_plain.c: f32 activations; what its slices need of scratch */
-#define APR_AVX2_PLAIN_BYTES 14336
+/* avx2_plain.c: f32 activations */
 apr_matmul_fn apr_avx2_f32, apr_avx2_f16, apr_avx2_bf16, apr_avx2_f64, apr_avx2_i8;
 apr_matmul_fn apr_avx2_native_q4, apr_avx2_native_q8;
 apr_matmul_fn apr_avx2_exact_q4_0, apr_avx2_exact_q4_1, apr_avx2_exact_q5_0, apr_avx2_exact_q5_1;

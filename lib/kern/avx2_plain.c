@@ -1,8 +1,8 @@
 /* Weights as numbers times f32 activations: 8 lanes, lane = k mod 8, one tree (kern.h).
  *
- * Up to 6 tokens: 4 rows at once straight from the weights, bound by memory. More tokens: slices of 4 rows
- * are widened to f32 once for up to 48 tokens and multiplied in tiles of 4 rows x 3 tokens (12 accumulators,
- * 7 loads for 12 fused operations); accumulators rest in scratch between slices, unrounded. */
+ * Up to 6 tokens: 4 rows at once straight from the weights, bound by memory. More tokens: slices of 16 rows
+ * are widened to f32 once for up to 96 tokens (plain_slices.h) and multiplied in tiles of 4 rows x 3 tokens
+ * (12 accumulators, 7 loads for 12 fused operations). */
 #include "avx2.h"
 
 #include <string.h>
@@ -10,30 +10,19 @@
 #include "../quant/blocks.h"
 #include "../quant/types.h"
 #include "avx2_vec.h"
+#include "plain_slices.h"
 
-#define N_ROWS  4
-#define N_SLICE 512 /* multiple of every block */
-#define N_GROUP 48  /* tokens that share a widened slice */
+#define N_ROWS 4
 
-/* scratch of a thread: 8 KiB of weights, 6 KiB of accumulators */
-struct slices {
-    float wide[N_ROWS][N_SLICE];
-    float acc[N_GROUP][N_ROWS][8];
-};
-_Static_assert(sizeof(struct slices) <= APR_AVX2_PLAIN_BYTES, "pick.c counts on it");
-
-/* n values from column k0 on of a row */
-typedef void slice_fn(const uint8_t *row, size_t k0, float *x, size_t n);
-
-/* acc[t][r] += w[r] * x[t] over n columns; n is a multiple of 8 unless this is the end of the row. */
-APR_INLINE void tile(const float *const *w, const float *const *x, size_t n, int n_toks,
-                     float (*acc)[N_ROWS][8])
+/* acc += w x over n columns for 4 rows and n_toks tokens; n is a multiple of 8 unless the row ends. */
+APR_INLINE void tile(const float (*w)[APR_SLICE_COLS], const float *const *x, size_t n, int n_toks,
+                     float *acc)
 {
     __m256 a[3][N_ROWS];
 #pragma GCC unroll 3
     for (int t = 0; t < n_toks; t++) {
 #pragma GCC unroll 4
-        for (int r = 0; r < N_ROWS; r++) a[t][r] = _mm256_loadu_ps(acc[t][r]);
+        for (int r = 0; r < N_ROWS; r++) a[t][r] = _mm256_loadu_ps(acc + t * APR_SLICE_ACC + r * 8);
     }
     size_t k = 0;
     for (; k + 8 <= n; k += 8) {
@@ -57,88 +46,34 @@ APR_INLINE void tile(const float *const *w, const float *const *x, size_t n, int
                 a[t][r] =
                     _mm256_blendv_ps(a[t][r], _mm256_fmadd_ps(wv, xv, a[t][r]), _mm256_castsi256_ps(mask));
             }
-            _mm256_storeu_ps(acc[t][r], a[t][r]);
+            _mm256_storeu_ps(acc + t * APR_SLICE_ACC + r * 8, a[t][r]);
         }
     }
 }
 
-static void tile3(const float *const *w, const float *const *x, size_t n, float (*acc)[N_ROWS][8])
-{
-    tile(w, x, n, 3, acc);
-}
-
-static void tile2(const float *const *w, const float *const *x, size_t n, float (*acc)[N_ROWS][8])
-{
-    tile(w, x, n, 2, acc);
-}
-
-static void tile1(const float *const *w, const float *const *x, size_t n, float (*acc)[N_ROWS][8])
-{
-    tile(w, x, n, 1, acc);
-}
-
-/* One group of 4 rows (their pointers may repeat) and n_toks <= N_GROUP tokens; y: [n_toks, 4] */
-static void slices_by_toks(slice_fn *slice, const uint8_t *const *rows, size_t w_row_bytes, size_t n_cols,
-                           const uint8_t *x, size_t x_row_bytes, size_t n_toks, float (*y)[N_ROWS],
-                           struct slices *s)
-{
-    memset(s->acc, 0, n_toks * sizeof s->acc[0]);
-    for (size_t k0 = 0; k0 < n_cols; k0 += N_SLICE) {
-        size_t n = n_cols - k0 < N_SLICE ? n_cols - k0 : N_SLICE;
-        const float *w[N_ROWS], *xs[3];
-        size_t ahead_bytes = N_ROWS * w_row_bytes * k0 / n_cols; /* as far into the next rows as into these */
-        apr_avx2_prefetch(rows[0] + N_ROWS * w_row_bytes, ahead_bytes, N_ROWS * w_row_bytes * n / n_cols);
-        for (int r = 0; r < N_ROWS; r++) {
-            slice(rows[r], k0, s->wide[r], n);
-            w[r] = s->wide[r];
-        }
-        for (size_t t = 0; t < n_toks; t += 3) {
-            size_t left = n_toks - t < 3 ? n_toks - t : 3;
-            for (size_t i = 0; i < left; i++)
-                xs[i] = (const float *)(const void *)(x + (t + i) * x_row_bytes) + k0;
-            if (left == 3) tile3(w, xs, n, s->acc + t);
-            if (left == 2) tile2(w, xs, n, s->acc + t);
-            if (left == 1) tile1(w, xs, n, s->acc + t);
-        }
+#define TILE(n)                                                                                              \
+    static void tile##n(const float(*w)[APR_SLICE_COLS], const float *const *x, size_t n_cols, float *acc)   \
+    {                                                                                                        \
+        tile(w, x, n_cols, n, acc);                                                                          \
     }
-    for (size_t t = 0; t < n_toks; t++) {
-        const float(*a)[8] = s->acc[t];
-        _mm_storeu_ps(y[t], apr_avx2_trees(_mm256_loadu_ps(a[0]), _mm256_loadu_ps(a[1]),
-                                           _mm256_loadu_ps(a[2]), _mm256_loadu_ps(a[3])));
-    }
-}
-
-static void by_slices(slice_fn *slice, const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,
-                      const void *x, size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride,
-                      void *scratch)
-{
-    float lane[N_GROUP][N_ROWS];
-    for (size_t r = 0; r < n_rows; r += N_ROWS) {
-        const uint8_t *rows[N_ROWS];
-        size_t n = n_rows - r < N_ROWS ? n_rows - r : N_ROWS;
-        for (size_t j = 0; j < N_ROWS; j++)
-            rows[j] = (const uint8_t *)w + (r + (j < n ? j : n - 1)) * w_row_bytes;
-        for (size_t t0 = 0; t0 < n_toks; t0 += N_GROUP) {
-            size_t n_group = n_toks - t0 < N_GROUP ? n_toks - t0 : N_GROUP;
-            slices_by_toks(slice, rows, w_row_bytes, n_cols, (const uint8_t *)x + t0 * x_row_bytes,
-                           x_row_bytes, n_group, lane, scratch);
-            for (size_t t = 0; t < n_group; t++)
-                memcpy(y + (t0 + t) * y_stride + r, lane[t], n * sizeof **lane);
-        }
-    }
-}
+TILE(1)
+TILE(2)
+TILE(3)
+static apr_slice_tile_fn *const tile_fns[] = {tile1, tile2, tile3};
+static const struct apr_slice_tiles tiles = {N_ROWS, 3, tile_fns};
 
 #define SLICE(lower, block_elems, block_bytes, to_f32)                                                       \
     static void slice_##lower(const uint8_t *row, size_t k0, float *x, size_t n)                             \
     {                                                                                                        \
         to_f32(row + k0 / (block_elems) * (block_bytes), x, n);                                              \
     }
+#define ARGS                                                                                                 \
+    (&(struct apr_slice_args){w, w_row_bytes, n_rows, n_cols, x, n_toks, x_row_bytes, y, y_stride, scratch})
 #define BY_SLICES(name, lower)                                                                               \
     void name(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,                \
               size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch)                   \
     {                                                                                                        \
-        by_slices(slice_##lower, w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride,        \
-                  scratch);                                                                                  \
+        apr_by_slices(&tiles, slice_##lower, ARGS);                                                          \
     }
 
 static void slice_native_q8(const uint8_t *row, size_t k0, float *x, size_t n)
@@ -227,7 +162,7 @@ APR_INLINE __m256 load8_bf16(const uint8_t *p)
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(apr_load128(p)), 16));
 }
 
-APR_INLINE void direct(load8_fn *load8, slice_fn *slice, size_t elem_bytes, int n_toks,
+APR_INLINE void direct(load8_fn *load8, apr_slice_fn *slice, size_t elem_bytes, int n_toks,
                        const uint8_t *const *rows, const uint8_t *next, size_t n_cols, const float *const *x,
                        float (*y)[N_ROWS])
 {
@@ -301,8 +236,7 @@ static void by_direct(direct_fn *const by_toks[3], const uint8_t *w, size_t w_ro
             by_direct(by_toks, w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride);         \
             return;                                                                                          \
         }                                                                                                    \
-        by_slices(slice_##lower, w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride,        \
-                  scratch);                                                                                  \
+        apr_by_slices(&tiles, slice_##lower, ARGS);                                                          \
     }
 
 PLAIN(f32, 4)

@@ -14,6 +14,9 @@ apr_matmul_fn apr_avx512_strips_q4_0, apr_avx512_strips_q4_1, apr_avx512_strips_
 apr_matmul_fn apr_avx512_strips_q8_0, apr_avx512_strips_q2_k, apr_avx512_strips_q3_k, apr_avx512_strips_q4_k;
 apr_matmul_fn apr_avx512_strips_q5_k, apr_avx512_strips_q6_k;
 
+/* avx512_plain.c */
+apr_matmul_fn apr_avx512_f32, apr_avx512_f16, apr_avx512_bf16;
+
 /* avx512_attn.c */
 void apr_avx512_scores_f16(const float *q, size_t n_q, const uint16_t *k, size_t k_stride, size_t n_pos,
                            size_t n_dim, float scale, float *scores, size_t s_stride);

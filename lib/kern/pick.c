@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "avx2.h"
+#include "plain_slices.h"
 
 #define MAX_TABLES 8
 
@@ -41,12 +42,12 @@ static const struct {
 #define N_TABLES (sizeof tables / sizeof tables[0])
 _Static_assert(N_TABLES <= MAX_TABLES, "names must fit");
 
-/* A row of floats (scalar_plain.c; avx2_block*.c need less), or what the AVX2 files need at any width. */
+/* A row of floats (scalar_plain.c; avx2_block*.c need less), or what panels and slices need at any width. */
 size_t apr_kern_scratch_bytes(size_t n_cols)
 {
     size_t row_bytes = (n_cols + 15) / 16 * 16 * sizeof(float);
     size_t fixed_bytes =
-        APR_AVX2_PANEL_BYTES > APR_AVX2_PLAIN_BYTES ? APR_AVX2_PANEL_BYTES : APR_AVX2_PLAIN_BYTES;
+        sizeof(struct apr_slices) > APR_AVX2_PANEL_BYTES ? sizeof(struct apr_slices) : APR_AVX2_PANEL_BYTES;
     return row_bytes > fixed_bytes ? row_bytes : fixed_bytes;
 }
 

@@ -13,12 +13,12 @@
 #define APR_KERN_ROWS(fn) {(fn), APR_ACT_F32, (fn), NULL, NULL}
 #define APR_KERN_BLOCKS(P, S, lower, act) {P##_fast_##lower, act, P##_exact_##lower, P##_to_strips_##lower, S##_strips_##lower}
 
-/* P: of rows and of making strips; S: of strips */
+/* P: of rows and of making strips; S: of strips and of F32, F16 and BF16 */
 #define APR_KERN_MATMUL(P, S)                                  \
     {                                                          \
-        [APR_F32] = APR_KERN_ROWS(P##_f32),                    \
-        [APR_F16] = APR_KERN_ROWS(P##_f16),                    \
-        [APR_BF16] = APR_KERN_ROWS(P##_bf16),                  \
+        [APR_F32] = APR_KERN_ROWS(S##_f32),                    \
+        [APR_F16] = APR_KERN_ROWS(S##_f16),                    \
+        [APR_BF16] = APR_KERN_ROWS(S##_bf16),                  \
         [APR_F64] = APR_KERN_ROWS(P##_f64),                    \
         [APR_I8] = APR_KERN_ROWS(P##_i8),                      \
         [APR_NATIVE_Q4] = APR_KERN_ROWS(P##_native_q4),        \
