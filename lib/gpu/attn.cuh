@@ -15,9 +15,10 @@ static __device__ __forceinline__ T *cache_at(void *base, const int32_t *table, 
     return (T *)base + (((uint64_t)table[pos / PAGE] * h.n_heads_kv + i_kv) * PAGE + pos % PAGE) * h.dim_pad;
 }
 
-/* One head by one warp: RMSNorm over the head where the model has it, rotation; to: [dim_pad]. */
+/* One head by one warp: RMSNorm over the head where the model has it, rotation by turn
+ * [dim / 2] (cos, sin); to: [dim_pad]. */
 static __device__ __noinline__ void head_prepare(const struct heads &h, const float *x, const float *norm,
-                                                 uint32_t pos, float scale, float *to, int lane)
+                                                 const float2 *turn, float scale, float *to, int lane)
 {
     float factor = 1.0f;
     if (norm) {
@@ -30,11 +31,29 @@ static __device__ __noinline__ void head_prepare(const struct heads &h, const fl
     for (uint32_t i = lane; i < n_half; i += 32) {
         uint32_t a = h.pairs ? 2 * i : i, b = h.pairs ? 2 * i + 1 : i + n_half;
         float u = x[a] * factor * (norm ? norm[a] : 1.0f), v = x[b] * factor * (norm ? norm[b] : 1.0f);
-        float2 r = h.rope[(uint64_t)pos * n_half + i];
+        float2 r = turn[i];
         to[a] = (u * r.x - v * r.y) * scale;
         to[b] = (u * r.y + v * r.x) * scale;
     }
     for (uint32_t i = h.dim + lane; i < h.dim_pad; i += 32) to[i] = 0;
+}
+
+template <bool TRANS> static __device__ __forceinline__ void ldmatrix4(uint32_t r[4], const void *p)
+{
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(p);
+    if (TRANS)
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at));
+    else
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                     : "r"(at));
+}
+static __device__ __forceinline__ uint32_t pack2(float x, float y)
+{
+    __half2 v = __floats2half2_rn(x, y);
+    return *(uint32_t *)&v;
 }
 
 /* Where value (token, column) of an F16 input stands: in rows, or in the order of the fragments of tensor

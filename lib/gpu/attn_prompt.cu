@@ -17,8 +17,9 @@ static __global__ void rotate_store_kernel(struct heads h, struct kv kv, const s
     float *x = qkv + ((uint64_t)t * n_all + j) * h.dim, *to = room[threadIdx.y];
     uint32_t pos = (uint32_t)rows[t].pos;
     const int32_t *table = rows[t].table;
+    const float2 *turn = h.rope + (uint64_t)pos * (h.dim / 2);
     if (j < h.n_heads) {
-        head_prepare(h, x, h.q_norm, pos, h.scale, to, lane);
+        head_prepare(h, x, h.q_norm, turn, h.scale, to, lane);
         __syncwarp();
         for (uint32_t k = lane; k < h.dim_pad; k += 32) {
             if (q16) q16[((uint64_t)t * h.n_heads + j) * h.dim_pad + k] = __float2half_rn(to[k]);
@@ -29,7 +30,7 @@ static __global__ void rotate_store_kernel(struct heads h, struct kv kv, const s
     bool is_k = j < h.n_heads + h.n_heads_kv;
     uint32_t i_kv = j - h.n_heads - (is_k ? 0 : h.n_heads_kv);
     if (is_k) {
-        head_prepare(h, x, h.k_norm, pos, 1.0f, to, lane);
+        head_prepare(h, x, h.k_norm, turn, 1.0f, to, lane);
     } else {
         for (uint32_t k = lane; k < h.dim_pad; k += 32) to[k] = k < h.dim ? x[k] : 0.0f;
     }
@@ -73,24 +74,6 @@ static __global__ void exact_kernel(struct heads h, struct kv kv, const struct s
     }
     for (int d = 0; d < 8; d++)
         if (lane + 32 * d < (int)h.dim) out[((uint64_t)t * h.n_heads + j) * h.dim + lane + 32 * d] = o[d] / l;
-}
-
-template <bool TRANS> static __device__ __forceinline__ void ldmatrix4(uint32_t r[4], const void *p)
-{
-    uint32_t at = (uint32_t)__cvta_generic_to_shared(p);
-    if (TRANS)
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                     : "r"(at));
-    else
-        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-                     : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-                     : "r"(at));
-}
-static __device__ __forceinline__ uint32_t pack2(float x, float y)
-{
-    __half2 v = __floats2half2_rn(x, y);
-    return *(uint32_t *)&v;
 }
 
 #define Q_ROWS 64 /* queries of a block */

@@ -5,8 +5,9 @@
  *
  * A block for each (token, KV head, split); all query heads of the KV head share one read of K and V, so the
  * bytes moved are the cache once. The bound is the memory for long caches and latency for short ones. Splits
- * are whole 16s; a split writes (max, sum, values), the last block of a KV head to arrive adds them in the
- * order of the splits. An empty split does not exist (hazard: -inf minus -inf).
+ * are whole 16s; scores and values are products of 16 heads and 16 positions on tensor cores (F16 operands,
+ * mma.m16n8k16), the same as in a prompt. A split writes (max, sum, values), the last block of a KV head to
+ * arrive adds them in the order of the splits. An empty split does not exist (hazard: -inf minus -inf).
  */
 #include "attn.cuh"
 
@@ -21,38 +22,8 @@ struct step_args {
     struct act out;
 };
 
-static __device__ __forceinline__ void load8(const __half *p, float v[8])
-{
-    uint4 w = *(const uint4 *)p;
-    const uint32_t u[4] = {w.x, w.y, w.z, w.w};
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        float2 f = __half22float2(*(const __half2 *)&u[i]);
-        v[2 * i] = f.x, v[2 * i + 1] = f.y;
-    }
-}
 #define N_WARPS 8
-#define G_MAX   8 /* query heads that share one read of a KV head */
-
-/* Sums v[g] over the LPK lanes of a key. Afterwards lane l of the key holds head l * G_MAX / LPK in v[0]
- * (LPK >= 8), or heads 2 l and 2 l + 1 in v[0], v[1] (LPK = 4). */
-template <int LPK> static __device__ __forceinline__ void scatter_sum(float v[G_MAX], int lane)
-{
-    constexpr int N_STEPS = LPK >= 8 ? 3 : 2;
-#pragma unroll
-    for (int i = 0; i < N_STEPS; i++) {
-        const int mask = LPK >> (i + 1), n = G_MAX >> (i + 1);
-        bool up = lane & mask;
-#pragma unroll
-        for (int k = 0; k < G_MAX / 2; k++) {
-            if (k >= n) continue;
-            float send = up ? v[k] : v[k + n], keep = up ? v[k + n] : v[k];
-            v[k] = keep + __shfl_xor_sync(~0u, send, mask);
-        }
-    }
-#pragma unroll
-    for (int mask = LPK >> 4; mask >= 1; mask >>= 1) v[0] += __shfl_xor_sync(~0u, v[0], mask);
-}
+#define G_MAX   16 /* query heads that share one read of a KV head: the rows of an A fragment */
 
 /* 16 neighbouring values, one a thread of a half-warp: out in the forms that are wanted. The whole warp
  * calls; there: within the head (the head size is a multiple of 16). */
@@ -91,106 +62,82 @@ static __device__ __forceinline__ span span_of(uint32_t n, uint32_t n_most, uint
     return s;
 }
 
-/* Of one warp: scores of a page, then their exponentials; running maximum and sum of each head. */
-struct warp_room {
-    float score[G_MAX][PAGE];
-    float m[G_MAX], l[G_MAX], shrink[G_MAX];
-};
 /* What a block shares besides the pages. */
-template <int DIM> struct step_room {
-    float q[G_MAX][DIM];
-    float fresh[2][DIM]; /* this step's key and value */
-    warp_room warp[N_WARPS];
+template <int DIM> struct __align__(16) step_room
+{
+    __half q[G_MAX * DIM];    /* as a page */
+    float head[N_WARPS][DIM]; /* of a warp: one head before it is rounded */
+    float fresh[2][DIM];      /* this step's key and value */
+    float2 turn[DIM / 2];     /* cos, sin of this position */
+    float m[N_WARPS][G_MAX], l[N_WARPS][G_MAX];
     float scale[G_MAX][ATTN_SPLITS], sum[G_MAX];
     bool last;
 };
 /* Of one warp: a page of keys and of values. One of each, so that a block fits beside one of the kernel
- * before. */
+ * before. The values of all warps, [N_WARPS][G_MAX][DIM] F32, fit in the same place afterwards. */
 template <int DIM> __host__ __device__ constexpr uint32_t pages_bytes()
 {
     return 2 * PAGE * DIM * 2;
 }
+static_assert(N_WARPS * pages_bytes<128>() == N_WARPS * G_MAX * 128 * 4, "values fit where pages were");
 
-/* One page against all heads of the group: scores, running softmax, values. The loops are not unrolled: a
- * block runs through them once or twice, and fetching code costs more than branching. */
-template <int DIM>
-static __device__ __forceinline__ void page_step(const __half *k, const __half *v, uint32_t n_keys,
-                                                 const float q[G_MAX][8], warp_room *r, float acc[G_MAX][8],
-                                                 int lane)
+/* Where 8 values of a page stand: neighbouring rows begin in different banks (ldmatrix reads 8 rows). */
+template <int DIM> static __device__ __forceinline__ uint32_t in_page(uint32_t key, uint32_t i)
 {
-    constexpr int LPK = DIM / 8, KEYS = 32 / LPK;
-    const int part = lane % LPK, half = lane / 16;
-#pragma unroll 1
-    for (int s = 0; s < (int)PAGE / KEYS; s++) {
-        float x[8], d[G_MAX];
-        int key = s * KEYS + lane / LPK;
-        load8(k + key * DIM + 8 * part, x);
-#pragma unroll
-        for (int g = 0; g < G_MAX; g++) {
-            d[g] = 0;
-#pragma unroll
-            for (int i = 0; i < 8; i++) d[g] = fmaf(q[g][i], x[i], d[g]);
-        }
-        scatter_sum<LPK>(d, lane);
-        if (LPK >= 8) {
-            if (part % (LPK >= 8 ? LPK / 8 : 1) == 0) r->score[part / (LPK >= 8 ? LPK / 8 : 1)][key] = d[0];
-        } else {
-            r->score[2 * part][key] = d[0];
-            r->score[2 * part + 1][key] = d[1];
-        }
-    }
-    __syncwarp();
-#pragma unroll 1
-    for (int g = half; g < G_MAX; g += 2) { /* two heads at a time, a half-warp each, a key a lane */
-        float s = (uint32_t)lane % 16 < n_keys ? r->score[g][lane % 16] : -INFINITY, top = s;
-#pragma unroll
-        for (int o = 8; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
-        top = fmaxf(top, r->m[g]);
-        float e = __expf(s - top), sum = e, shrink = __expf(r->m[g] - top);
-#pragma unroll
-        for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
-        r->score[g][lane % 16] = e;
-        __syncwarp();
-        if (lane % 16 == 0) r->m[g] = top, r->l[g] = r->l[g] * shrink + sum, r->shrink[g] = shrink;
-    }
-    __syncwarp();
-#pragma unroll
-    for (int g = 0; g < G_MAX; g++) {
-        float shrink = r->shrink[g];
-#pragma unroll
-        for (int i = 0; i < 8; i++) acc[g][i] *= shrink;
-    }
-#pragma unroll 1
-    for (int s = 0; s < (int)PAGE / KEYS; s++) {
-        float x[8];
-        int key = s * KEYS + lane / LPK;
-        load8(v + key * DIM + 8 * part, x);
-        if ((uint32_t)key >= n_keys) continue; /* what stands there was never written */
-#pragma unroll
-        for (int g = 0; g < G_MAX; g++) {
-            float e = r->score[g][key];
-#pragma unroll
-            for (int i = 0; i < 8; i++) acc[g][i] = fmaf(e, x[i], acc[g][i]);
-        }
-    }
-    __syncwarp();
+    constexpr uint32_t MASK = DIM >= 64 ? 7 : 3;
+    return key * DIM + ((i / 8) ^ (DIM >= 64 ? key & MASK : key / 2 & MASK)) * 8 + i % 8;
 }
 
-/* The values of this warp to shared memory. */
-template <int DIM> static __device__ __forceinline__ void warp_result(float *o, float acc[G_MAX][8], int lane)
+/* A warp's running result for 16 heads: rows g and g + 8 of lane 4 g + i, as in an accumulator. */
+template <int DIM> struct running {
+    float o[DIM / 8][4], m[2], l[2]; /* l: of this lane's columns */
+};
+
+/* One page against all heads of the group: scores, running softmax, values. q: 16 heads, as a page. */
+template <int DIM>
+static __device__ __forceinline__ void page_step(const __half *k, const __half *v, uint32_t n_keys,
+                                                 const __half *q, running<DIM> &r, int lane)
 {
-    constexpr int LPK = DIM / 8;
+    const float log2e = 1.44269504f;
+    float s[2][4] = {};
 #pragma unroll
-    for (int g = 0; g < G_MAX; g++) {
+    for (int c = 0; c < DIM / 16; c++) {
+        uint32_t a[4], b[4]; /* keys 0 .. 7, then 8 .. 15, each two halves of 16 columns */
+        ldmatrix4<false>(a, q + in_page<DIM>(lane % 16, 16 * c + lane / 16 * 8));
+        ldmatrix4<false>(b, k + in_page<DIM>(lane % 8 + lane / 16 * 8, 16 * c + lane / 8 % 2 * 8));
+        mma16816(s[0], a, b[0], b[1]);
+        mma16816(s[1], a, b[2], b[3]);
+    }
 #pragma unroll
-        for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 2; i++) {
+        float top = r.m[i];
 #pragma unroll
-            for (int b = LPK; b < 32; b <<= 1) acc[g][i] += __shfl_xor_sync(~0u, acc[g][i], b);
+        for (int j = 0; j < 4; j++) {
+            float *x = &s[j / 2][2 * i + j % 2];
+            if ((uint32_t)(j / 2 * 8 + lane % 4 * 2 + j % 2) >= n_keys) *x = -INFINITY;
+            top = fmaxf(top, *x);
         }
-        if (lane < LPK) {
-            *(float4 *)(o + g * DIM + 8 * lane) = make_float4(acc[g][0], acc[g][1], acc[g][2], acc[g][3]);
-            *(float4 *)(o + g * DIM + 8 * lane + 4) = make_float4(acc[g][4], acc[g][5], acc[g][6], acc[g][7]);
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
+        top = fmaxf(top, __shfl_xor_sync(~0u, top, 2)); /* finite: a page has a key, and m begins so */
+        float shrink = exp2f((r.m[i] - top) * log2e), sum = 0;
+        r.m[i] = top;
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            float *x = &s[j / 2][2 * i + j % 2];
+            sum += *x = exp2f((*x - top) * log2e);
         }
+        r.l[i] = r.l[i] * shrink + sum;
+#pragma unroll
+        for (int d = 0; d < DIM / 8; d++) r.o[d][2 * i] *= shrink, r.o[d][2 * i + 1] *= shrink;
+    }
+    const uint32_t p[4] = {pack2(s[0][0], s[0][1]), pack2(s[0][2], s[0][3]), pack2(s[1][0], s[1][1]),
+                           pack2(s[1][2], s[1][3])};
+#pragma unroll
+    for (int d = 0; d < DIM / 16; d++) {
+        uint32_t b[4];
+        ldmatrix4<true>(b, v + in_page<DIM>(lane % 16, 16 * d + lane / 16 * 8));
+        mma16816(r.o[2 * d], p, b[0], b[1]);
+        mma16816(r.o[2 * d + 1], p, b[2], b[3]);
     }
 }
 
@@ -234,8 +181,9 @@ template <int DIM> static __device__ __forceinline__ void fetch(const block<DIM>
         __half *to = b.mine();
         uint64_t off = ((uint64_t)__ldg(b.table + page) * b.a.h.n_heads_kv + b.i_kv) * PAGE * DIM;
         for (uint32_t i = 8 * (uint32_t)b.lane; i < PAGE * DIM; i += 256) {
-            copy16(to + i, (const __half *)b.a.kv.k + off + i, true);
-            copy16(to + PAGE * DIM + i, (const __half *)b.a.kv.v + off + i, true);
+            const uint32_t at = in_page<DIM>(i / DIM, i % DIM);
+            copy16(to + at, (const __half *)b.a.kv.k + off + i, true);
+            copy16(to + PAGE * DIM + at, (const __half *)b.a.kv.v + off + i, true);
         }
     }
     copies_commit();
@@ -248,13 +196,20 @@ template <int DIM> static __device__ __forceinline__ void prepare(const block<DI
     const struct heads &h = b.a.h;
     const float *qkv = b.a.qkv + (uint64_t)b.t * (h.n_heads + 2 * h.n_heads_kv) * h.dim;
     const int lane = b.lane;
-    for (uint32_t g = (uint32_t)b.w; g < b.n_g; g += N_WARPS)
-        head_prepare(h, qkv + (uint64_t)(b.i_head + g) * h.dim, h.q_norm, b.pos, h.scale, b.r.q[g], lane);
+    for (uint32_t g = (uint32_t)b.w; g < G_MAX; g += N_WARPS) {
+        float *x = b.r.head[b.w];
+        if (g < b.n_g)
+            head_prepare(h, qkv + (uint64_t)(b.i_head + g) * h.dim, h.q_norm, b.r.turn, h.scale, x, lane);
+        __syncwarp();
+        for (uint32_t i = lane; i < DIM; i += 32)
+            b.r.q[in_page<DIM>(g, i)] = __float2half_rn(g < b.n_g ? x[i] : 0.0f);
+        __syncwarp();
+    }
     if (b.sp.last != b.sp.n_pages || b.w != N_WARPS - 1) return;
     const float *k = qkv + (uint64_t)(h.n_heads + b.i_kv) * h.dim, *v = k + (uint64_t)h.n_heads_kv * h.dim;
     __half *to_k = cache_at<__half>(b.a.kv.k, b.table, h, b.i_kv, b.pos),
            *to_v = cache_at<__half>(b.a.kv.v, b.table, h, b.i_kv, b.pos);
-    head_prepare(h, k, h.k_norm, b.pos, 1.0f, b.r.fresh[0], lane);
+    head_prepare(h, k, h.k_norm, b.r.turn, 1.0f, b.r.fresh[0], lane);
     for (uint32_t i = lane; i < DIM; i += 32) b.r.fresh[1][i] = i < h.dim ? v[i] : 0.0f;
     __syncwarp();
     for (uint32_t i = lane; i < DIM && stores; i += 32) {
@@ -263,35 +218,51 @@ template <int DIM> static __device__ __forceinline__ void prepare(const block<DI
     }
 }
 
-/* The pages of this warp; acc: its share of the values. */
-template <int DIM> static __device__ __forceinline__ void walk(const block<DIM> &b, float acc[G_MAX][8])
+/* This token's key and value into the last page, and zeros behind them: what stands there was never written.
+ */
+template <int DIM> static __device__ __forceinline__ void complete_page(const block<DIM> &b)
 {
-    const int lane = b.lane;
-    warp_room *r = &b.r.warp[b.w];
-    float q[G_MAX][8];
-    if (lane < G_MAX) r->m[lane] = -1e30f, r->l[lane] = 0; /* finite: no page yet must not make NaN */
+    __half *k = b.mine(), *v = k + PAGE * DIM;
+    const uint32_t at = b.pos % PAGE;
+    for (uint32_t i = b.lane; i < DIM; i += 32) {
+        k[in_page<DIM>(at, i)] = __float2half_rn(b.r.fresh[0][i]);
+        v[in_page<DIM>(at, i)] = __float2half_rn(b.r.fresh[1][i]);
+    }
+    for (uint32_t i = 8 * (uint32_t)b.lane; i < (PAGE - 1 - at) * DIM; i += 256)
+        *(uint4 *)(v + in_page<DIM>(at + 1 + i / DIM, i % DIM)) = make_uint4(0, 0, 0, 0);
     __syncwarp();
-#pragma unroll
-    for (int g = 0; g < G_MAX; g++)
-#pragma unroll
-        for (int i = 0; i < 8; i++)
-            q[g][i] = (uint32_t)g < b.n_g ? b.r.q[g][8 * (lane % (DIM / 8)) + i] : 0.0f;
+}
+
+/* The pages of this warp. */
+template <int DIM> static __device__ __forceinline__ void walk(const block<DIM> &b, running<DIM> &r)
+{
     for (uint32_t p = b.sp.first + b.w; p < b.sp.last; p += N_WARPS) {
-        __half *k = b.mine(), *v = k + PAGE * DIM;
+        const __half *k = b.mine(), *v = k + PAGE * DIM;
         copies_wait<0>();
         __syncwarp();
-        if (p == b.sp.n_pages - 1) {
-            for (uint32_t i = lane; i < DIM; i += 32) {
-                k[b.pos % PAGE * DIM + i] = __float2half_rn(b.r.fresh[0][i]);
-                v[b.pos % PAGE * DIM + i] = __float2half_rn(b.r.fresh[1][i]);
-            }
-            __syncwarp();
-        }
-        uint32_t n_keys = b.pos + 1 - p * PAGE < PAGE ? b.pos + 1 - p * PAGE : PAGE;
-        page_step<DIM>(k, v, n_keys, q, r, acc, lane);
+        if (p == b.sp.n_pages - 1) complete_page(b);
+        page_step<DIM>(k, v, b.pos + 1 - p * PAGE < PAGE ? b.pos + 1 - p * PAGE : PAGE, b.r.q, r, b.lane);
+        __syncwarp();
         fetch(b, p + N_WARPS);
     }
     copies_wait<0>();
+}
+
+/* The values of this warp to shared memory. */
+template <int DIM> static __device__ __forceinline__ void warp_result(const block<DIM> &b, running<DIM> &r)
+{
+    float *o = (float *)b.pages + b.w * G_MAX * DIM;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        const uint32_t g = (uint32_t)(b.lane / 4 + 8 * i);
+        r.l[i] += __shfl_xor_sync(~0u, r.l[i], 1);
+        r.l[i] += __shfl_xor_sync(~0u, r.l[i], 2);
+        if (b.lane % 4 == 0) b.r.m[b.w][g] = r.m[i], b.r.l[b.w][g] = r.l[i];
+        if (g >= b.n_g) continue;
+#pragma unroll
+        for (int d = 0; d < DIM / 8; d++)
+            *(float2 *)(o + g * DIM + 8 * d + b.lane % 4 * 2) = make_float2(r.o[d][2 * i], r.o[d][2 * i + 1]);
+    }
 }
 
 /* The warps' shares together: the result where there is one split, else this split's part. */
@@ -300,8 +271,8 @@ template <int DIM> static __device__ __forceinline__ void join_warps(const block
     step_room<DIM> &r = b.r;
     const float *o = (const float *)b.pages; /* [N_WARPS][G_MAX][DIM] */
     for (int g = b.w; g < (int)b.n_g; g += N_WARPS)
-        scales_of(r.warp[b.lane % N_WARPS].m[g], r.warp[b.lane % N_WARPS].l[g], b.lane < N_WARPS, r.scale[g],
-                  &r.sum[g], b.lane);
+        scales_of(r.m[b.lane % N_WARPS][g], r.l[b.lane % N_WARPS][g], b.lane < N_WARPS, r.scale[g], &r.sum[g],
+                  b.lane);
     __syncthreads();
     for (uint32_t k = threadIdx.x; k < b.n_g * DIM; k += 32 * N_WARPS) {
         uint32_t g = k / DIM, i = k % DIM;
@@ -315,8 +286,8 @@ template <int DIM> static __device__ __forceinline__ void join_warps(const block
         float *to = b.part(g, blockIdx.x);
         to[2 + i] = v;
         if (i == 0) {
-            float top = r.warp[0].m[g];
-            for (int w = 1; w < N_WARPS; w++) top = fmaxf(top, r.warp[w].m[g]);
+            float top = r.m[0][g];
+            for (int w = 1; w < N_WARPS; w++) top = fmaxf(top, r.m[w][g]);
             to[0] = top, to[1] = r.sum[g];
         }
     }
@@ -352,7 +323,8 @@ template <int DIM> static __device__ __forceinline__ void join_splits(const bloc
 }
 
 template <int DIM>
-static __global__ void __launch_bounds__(32 * N_WARPS, 1) step_kernel(const __grid_constant__ step_args a)
+static __global__ void __launch_bounds__(32 * N_WARPS, DIM > 128 ? 1 : 2)
+    step_kernel(const __grid_constant__ step_args a)
 {
     extern __shared__ __align__(128) uint8_t pages[];
     __shared__ step_room<DIM> r;
@@ -377,14 +349,17 @@ static __global__ void __launch_bounds__(32 * N_WARPS, 1) step_kernel(const __gr
                           sp,
                           (int)threadIdx.x % 32,
                           (int)threadIdx.x / 32};
-    float acc[G_MAX][8] = {};
+    running<DIM> run = {{}, {-1e30f, -1e30f}, {0, 0}}; /* finite: no page must not make NaN */
     fetch(b, sp.first + b.w);
+    if (threadIdx.x < a.h.dim / 2)
+        r.turn[threadIdx.x] = a.h.rope[(uint64_t)pos * (a.h.dim / 2) + threadIdx.x];
+    __syncthreads();
     wait_for_input();
     prepare(b, z == 0);
     __syncthreads();
-    walk(b, acc);
+    walk(b, run);
     __syncthreads();
-    warp_result<DIM>((float *)pages + b.w * G_MAX * DIM, acc, b.lane);
+    warp_result(b, run);
     __syncthreads();
     join_warps(b);
     if (sp.n_used > 1) join_splits(b, &a.room.count[((uint64_t)i_row * a.h.n_heads_kv + i_kv) * a.n_z + z]);
@@ -393,13 +368,13 @@ static __global__ void __launch_bounds__(32 * N_WARPS, 1) step_kernel(const __gr
 template <int DIM>
 static enum apr_gpu_status launch_step(cudaLaunchConfig_t *c, const step_args *a, struct apr_gpu_err *e)
 {
-    uint32_t n_smem = N_WARPS * pages_bytes<DIM>(), n_out = N_WARPS * G_MAX * DIM * 4;
     void *args[] = {(void *)a};
-    c->dynamicSmemBytes = n_smem > n_out ? n_smem : n_out;
+    c->dynamicSmemBytes = N_WARPS * pages_bytes<DIM>();
     CU(cudaFuncSetAttribute(step_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                             (int)c->dynamicSmemBytes),
        "shared memory of attention");
-    return gpu_cuda(cudaLaunchKernelExC(c, (const void *)step_kernel<DIM>, args), "attention of a token", e);
+    CU(cudaLaunchKernelExC(c, (const void *)step_kernel<DIM>, args), "attention");
+    return APR_GPU_OK;
 }
 
 uint32_t attn_splits(const struct apr_gpu_device *d, const struct heads *h, uint32_t n_rows)

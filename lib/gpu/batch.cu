@@ -13,10 +13,11 @@ uint32_t batch_eights(uint32_t n_rows)
     return n_rows <= 8 ? 1 : n_rows <= 16 ? 2 : n_rows <= 32 ? 4 : 8;
 }
 
-static struct few few_of(const struct apr_gpu_model *m, uint32_t n8, const __half *x, float x_scale)
+static struct few few_of(const struct apr_gpu_model *m, const char *what, uint32_t n8, const __half *x,
+                         float x_scale)
 {
     struct few f = {};
-    f.n8 = n8, f.x = x, f.x_scale = x_scale, f.part = m->part;
+    f.n8 = n8, f.x = x, f.x_scale = x_scale, f.part = m->part, f.what = what;
     return f;
 }
 static void few_add(struct few *f, struct few_out *o, const struct mat *w)
@@ -31,8 +32,9 @@ static enum apr_gpu_status layer(struct apr_gpu_model *m, const struct batch *b,
 {
     const struct layer *l = &m->layers[i];
     const struct apr_gpu_device *d = m->dev;
-    struct few qkv = few_of(m, n8, m->xf, 1), o = few_of(m, n8, m->af, 1), gate_up = few_of(m, n8, m->xf, 1),
-               down = few_of(m, n8, m->hf, 1 / MID_SCALE);
+    struct few qkv = few_of(m, "qkv", n8, m->xf, 1), o = few_of(m, "o", n8, m->af, 1),
+               gate_up = few_of(m, "gate and up", n8, m->xf, 1),
+               down = few_of(m, "down", n8, m->hf, 1 / MID_SCALE);
     struct few_out y_qkv = {}, y_gate_up = {}, unused = {};
     struct act att = {NULL, NULL, m->af, n8, m->heads.n_heads * m->heads.dim};
     const float *bias = i ? m->layers[i - 1].down.bias : NULL;
@@ -68,7 +70,7 @@ enum apr_gpu_status batch_step(struct apr_gpu_model *m, const struct batch *b, s
 enum apr_gpu_status batch_head(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
 {
     struct few_sums sums;
-    struct few head = few_of(m, batch_eights(n), m->xf, 1);
+    struct few head = few_of(m, "head", batch_eights(n), m->xf, 1);
     struct few_out y = {};
     few_add(&head, &y, &m->head);
     GPU_TRY(few_run(m->dev, &head, &sums, m->dev->stream, e));
@@ -85,16 +87,20 @@ static uint32_t graph_of(uint32_t n_rows)
     return i;
 }
 
+enum apr_gpu_status batch_issue(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
+{
+    const struct batch b = {NULL, n, n, n, NULL, m->batch};
+    GPU_TRY(batch_step(m, &b, e));
+    GPU_TRY(batch_head(m, n, e));
+    argmax_rows(m->row_logits, m->n_vocab, n, m->best, m->best_count, m->batch, m->dev->stream);
+    return gpu_cuda(cudaGetLastError(), "a step", e);
+}
+
 static enum apr_gpu_status capture(struct apr_gpu_model *m, uint32_t i_graph, struct apr_gpu_err *e)
 {
-    const uint32_t n = 2u << i_graph;
-    const struct batch b = {NULL, n, n, n, NULL, m->batch};
     cudaGraph_t graph = NULL;
     CU(cudaStreamBeginCapture(m->dev->stream, cudaStreamCaptureModeThreadLocal), "capture of a step");
-    enum apr_gpu_status s = batch_step(m, &b, e);
-    if (s == APR_GPU_OK) s = batch_head(m, n, e);
-    if (s == APR_GPU_OK)
-        argmax_rows(m->row_logits, m->n_vocab, n, m->best, m->best_count, m->batch, m->dev->stream);
+    enum apr_gpu_status s = batch_issue(m, 2u << i_graph, e);
     cudaError_t c = cudaStreamEndCapture(m->dev->stream, &graph);
     if (s == APR_GPU_OK) s = gpu_cuda(c, "capture of a step", e);
     if (s == APR_GPU_OK)
@@ -103,11 +109,9 @@ static enum apr_gpu_status capture(struct apr_gpu_model *m, uint32_t i_graph, st
     return s;
 }
 
-static enum apr_gpu_status begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
-                                 uint32_t n, uint32_t *i_graph, struct apr_gpu_err *e)
+enum apr_gpu_status batch_begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
+                                uint32_t n, struct apr_gpu_err *e)
 {
-    *i_graph = graph_of(n);
-    if (!m->graphs[*i_graph]) GPU_TRY(capture(m, *i_graph, e));
     for (uint32_t i = 0; i < LOGIT_ROWS; i++) {
         struct step *s = &m->batch_host[i];
         *s = {-1, 0, NULL, NULL, 0, 0};
@@ -117,6 +121,13 @@ static enum apr_gpu_status begin(struct apr_gpu_model *m, struct apr_gpu_seq *co
     return gpu_cuda(cudaMemcpyAsync(m->batch, m->batch_host, LOGIT_ROWS * sizeof *m->batch,
                                     cudaMemcpyHostToDevice, m->dev->stream),
                     "state of a batch", e);
+}
+static enum apr_gpu_status begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
+                                 uint32_t n, uint32_t *i_graph, struct apr_gpu_err *e)
+{
+    *i_graph = graph_of(n);
+    if (!m->graphs[*i_graph]) GPU_TRY(capture(m, *i_graph, e));
+    return batch_begin(m, seqs, ids, n, e);
 }
 static enum apr_gpu_status finish(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
 {

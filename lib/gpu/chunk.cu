@@ -102,8 +102,8 @@ static enum apr_gpu_status head_rows(struct apr_gpu_model *m, const float *x, ui
     for (uint32_t r = 0; r < n; r++) {
         struct act in = {NULL, (float *)x + (uint64_t)r * m->n_hidden, NULL, 0, 0};
         struct gemv head = {
-            {&m->head}, 1, m->final_norm, m->eps, in, GEMV_ROWS, m->row_logits + (uint64_t)r * m->n_vocab,
-            {}};
+            {&m->head}, 1,     m->final_norm, m->eps, in, GEMV_ROWS, m->row_logits + (uint64_t)r * m->n_vocab,
+            {},         "head"};
         GPU_TRY(gemv_run(m->dev, &head, q, e));
     }
     return APR_GPU_OK;

@@ -195,8 +195,8 @@ static void choose(const struct apr_gpu_device *d, uint32_t n8, struct few_way *
     } ways[] = {
         {1, 4, 3, (const void *)few_kernel<1, 4, 3>}, {2, 4, 3, (const void *)few_kernel<2, 4, 3>},
         {4, 8, 3, (const void *)few_kernel<4, 8, 3>}, {4, 8, 2, (const void *)few_kernel<4, 8, 2>},
-        {8, 8, 3, (const void *)few_kernel<8, 8, 3>}, {8, 8, 2, (const void *)few_kernel<8, 8, 2>},
-        {8, 4, 2, (const void *)few_kernel<8, 4, 2>},
+        {4, 4, 2, (const void *)few_kernel<4, 4, 2>}, {8, 8, 3, (const void *)few_kernel<8, 8, 3>},
+        {8, 8, 2, (const void *)few_kernel<8, 8, 2>}, {8, 4, 2, (const void *)few_kernel<8, 4, 2>},
     };
     y->kernel = NULL;
     for (size_t i = 0; i < sizeof ways / sizeof *ways && !y->kernel; i++) {
@@ -262,6 +262,5 @@ enum apr_gpu_status few_run(const struct apr_gpu_device *d, const struct few *f,
     GPU_TRY(cut_up(d, f, &y, e));
     *sums = y.args.s;
     void *args[] = {&y.args};
-    return gpu_launch(d, y.kernel, dim3(y.args.s.n_blocks), 32 * y.n_warps, y.smem, args, s,
-                      "matrix kernel of a few tokens", e);
+    return gpu_launch(d, y.kernel, dim3(y.args.s.n_blocks), 32 * y.n_warps, y.smem, args, s, f->what, e);
 }

@@ -4,7 +4,7 @@
 #include "async.cuh"
 #include "few.cuh"
 
-#define N_THREADS 512
+#define N_THREADS 1024
 
 static __device__ __forceinline__ float block_sum(float v)
 {

@@ -387,21 +387,6 @@ static __global__ void __launch_bounds__(N_THREADS, 2)
         put_rows<HOW>(a, part, n_local, n_units);
 }
 
-static enum apr_gpu_status launch(const void *kernel, const struct apr_gpu_device *d, uint32_t n_blocks,
-                                  uint32_t n_smem, void **args, cudaStream_t s, struct apr_gpu_err *e)
-{
-    cudaLaunchConfig_t c = {};
-    cudaLaunchAttribute at[1];
-    CU(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_smem),
-       "shared memory of a matrix kernel");
-    c.gridDim = dim3(n_blocks);
-    c.blockDim = dim3(N_THREADS);
-    c.dynamicSmemBytes = n_smem;
-    c.stream = s;
-    gpu_overlap(d, &c, at);
-    return gpu_cuda(cudaLaunchKernelExC(&c, kernel, args), "matrix kernel", e);
-}
-
 template <bool QUANT, int HOW> static const void *kernel_of(uint32_t slot, uint32_t *ring)
 {
     if (slot <= 2304) return *ring = N_WARPS * 3 * 2304, (const void *)gemv_kernel<QUANT, HOW, 3, 2304>;
@@ -446,5 +431,5 @@ enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *
         return gpu_fail(e, APR_GPU_UNSUPPORTED,
                         "a matrix of %u columns needs %u bytes of shared memory, the device has %d", a.n_cols,
                         act_bytes + part_bytes + ring, d->max_smem);
-    return launch(k, d, a.n_blocks, act_bytes + part_bytes + ring, args, s, e);
+    return gpu_launch(d, k, dim3(a.n_blocks), N_THREADS, act_bytes + part_bytes + ring, args, s, g->what, e);
 }

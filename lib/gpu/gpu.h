@@ -81,6 +81,10 @@ struct apr_gpu_part { /* tokens appended to one sequence */
     const int32_t *ids;
     uint32_t n;
 };
+struct apr_gpu_time {
+    const char *what; /* static */
+    double s;
+};
 #define APR_GPU_ROWS 64u /* most sequences of greedy_rows */
 
 struct apr_gpu {
@@ -131,6 +135,11 @@ struct apr_gpu {
                                        struct apr_gpu_err *e);
 
     /* For tests and profiles. */
+    /* One token of each sequence as a graph with an event behind every launch: so launches do not overlap.
+     * Positions do not move. n: room in out, then launches. */
+    enum apr_gpu_status (*profile)(struct apr_gpu_model *m, const struct apr_gpu_part *parts,
+                                   uint32_t n_parts, struct apr_gpu_time *out, uint32_t *n,
+                                   struct apr_gpu_err *e);
     enum apr_gpu_status (*unpack)(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows,
                                   struct apr_gpu_err *e); /* repacked and back: [n_rows, n_cols] */
     enum apr_gpu_status (*bandwidth)(struct apr_gpu_device *d, double *bytes_per_s, struct apr_gpu_err *e);

@@ -125,6 +125,18 @@ enum apr_gpu_status batch_decode(struct apr_gpu_model *m, const struct apr_gpu_p
 enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
                                 uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e);
 
+/* What a graph of n rows does: all layers, the head and the choice of the next tokens. */
+enum apr_gpu_status batch_issue(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e);
+/* State of the rows to the device. */
+enum apr_gpu_status batch_begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
+                                uint32_t n, struct apr_gpu_err *e);
+enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e);
+enum apr_gpu_status one_begin(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e);
+
+/* ---- profile.cu ---- */
+enum apr_gpu_status profile(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
+                            struct apr_gpu_time *out, uint32_t *n, struct apr_gpu_err *e);
+
 /* ---- chunk.cu ---- */
 enum apr_gpu_status chunk_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e);
 enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n, float *out,

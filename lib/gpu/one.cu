@@ -9,12 +9,14 @@
 static enum apr_gpu_status products(const struct apr_gpu_model *m, const struct gemv *g,
                                     struct apr_gpu_err *e)
 {
-    /* one launch takes matrices that read one form of the input */
+    /* one launch takes matrices that read one form of the input, in tiles of one width */
     struct gemv part = *g;
     uint32_t i_row = 0;
     for (int i = 0; i < g->n_m;) {
         int n = 1;
-        while (i + n < g->n_m && tile_is_quantized(g->m[i + n]->kind) == tile_is_quantized(g->m[i]->kind))
+        const int kind = g->m[i]->kind;
+        while (i + n < g->n_m && tile_is_quantized(g->m[i + n]->kind) == tile_is_quantized(kind) &&
+               tile_cols(g->m[i + n]->kind) == tile_cols(kind))
             n++;
         part.n_m = n;
         for (int k = 0; k < n; k++) part.m[k] = g->m[i + k];
@@ -35,21 +37,24 @@ static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_se
     bool o_q = tile_is_quantized(l->o.kind), down_q = tile_is_quantized(l->down.kind);
     struct act x = {NULL, m->x, NULL, 0, 0}, att = {o_q ? m->att_q : NULL, o_q ? NULL : m->att_f, NULL, 0, 0},
                mid = {down_q ? m->h_q : NULL, down_q ? NULL : m->h_f, NULL, 0, 0};
-    struct gemv qkv = {{&l->q, &l->k, &l->v}, 3, l->attn_norm, m->eps, x, GEMV_ROWS, m->qkv, {}};
-    struct gemv o = {{&l->o}, 1, NULL, 0, att, GEMV_ADD, m->x, {}};
-    struct gemv gate_up = {{&l->gate, &l->up}, 2, l->ffn_norm, m->eps, x, GEMV_SWIGLU, NULL, mid};
-    struct gemv down = {{&l->down}, 1, NULL, 0, mid, GEMV_ADD, m->x, {}};
+    struct gemv qkv = {{&l->q, &l->k, &l->v}, 3, l->attn_norm, m->eps, x, GEMV_ROWS, m->qkv, {}, "qkv"};
+    struct gemv o = {{&l->o}, 1, NULL, 0, att, GEMV_ADD, m->x, {}, "o"};
+    struct gemv gate_up = {{&l->gate, &l->up}, 2,    l->ffn_norm, m->eps,       x,
+                           GEMV_SWIGLU,        NULL, mid,         "gate and up"};
+    struct gemv down = {{&l->down}, 1, NULL, 0, mid, GEMV_ADD, m->x, {}, "down"};
     GPU_TRY(products(m, &qkv, e));
     GPU_TRY(attn_step(m->dev, &h, &kv, s->st, NULL, 1, m->qkv, &m->room, &att, m->dev->stream, e));
+    gpu_mark(m->dev, "attention", m->dev->stream);
     GPU_TRY(gemv_run(m->dev, &o, m->dev->stream, e));
     GPU_TRY(gemv_run(m->dev, &gate_up, m->dev->stream, e));
     return gemv_run(m->dev, &down, m->dev->stream, e);
 }
 
-static enum apr_gpu_status issue_step(struct apr_gpu_model *m, struct apr_gpu_seq *s, struct apr_gpu_err *e)
+enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
 {
+    struct apr_gpu_model *m = s->m;
     struct act x = {NULL, m->x, NULL, 0, 0};
-    struct gemv head = {{&m->head}, 1, m->final_norm, m->eps, x, GEMV_ROWS, m->logits, {}};
+    struct gemv head = {{&m->head}, 1, m->final_norm, m->eps, x, GEMV_ROWS, m->logits, {}, "head"};
     embed_rows(&m->embed, s->st, 1, m->embed_scale, m->x, m->dev->stream);
     for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(layer_step(m, s, i, e));
     GPU_TRY(gemv_run(m->dev, &head, m->dev->stream, e));
@@ -62,7 +67,7 @@ static enum apr_gpu_status capture(struct apr_gpu_model *m, struct apr_gpu_seq *
     cudaGraph_t graph = NULL;
     enum apr_gpu_status st;
     CU(cudaStreamBeginCapture(m->dev->stream, cudaStreamCaptureModeThreadLocal), "capture of a step");
-    st = issue_step(m, s, e);
+    st = one_issue(s, e);
     cudaError_t c = cudaStreamEndCapture(m->dev->stream, &graph);
     if (st == APR_GPU_OK) st = gpu_cuda(c, "capture of a step", e);
     if (st == APR_GPU_OK) st = gpu_cuda(cudaGraphInstantiate(&s->graph, graph, 0), "graph of a step", e);
@@ -70,7 +75,7 @@ static enum apr_gpu_status capture(struct apr_gpu_model *m, struct apr_gpu_seq *
     return st;
 }
 
-static enum apr_gpu_status begin_steps(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)
+enum apr_gpu_status one_begin(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)
 {
     *s->st_host = {(int32_t)s->n_pos, id, s->table, s->out, 0, 0};
     return gpu_cuda(
@@ -93,7 +98,7 @@ enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_e
 {
     struct apr_gpu_model *m = s->m;
     if (!s->graph) GPU_TRY(capture(m, s, e));
-    GPU_TRY(begin_steps(s, id, e));
+    GPU_TRY(one_begin(s, id, e));
     CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
     return read_steps(s, 1, e);
 }
@@ -112,7 +117,7 @@ enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32
     if (!s->graph) GPU_TRY(capture(m, s, e));
     while (*n_out < n) {
         uint32_t k = n - *n_out < STEPS_AHEAD ? n - *n_out : STEPS_AHEAD;
-        GPU_TRY(begin_steps(s, *n_out ? out[*n_out - 1] : id, e));
+        GPU_TRY(one_begin(s, *n_out ? out[*n_out - 1] : id, e));
         for (uint32_t i = 0; i < k; i++) CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
         GPU_TRY(read_steps(s, k, e));
         for (uint32_t i = 0; i < k; i++) {

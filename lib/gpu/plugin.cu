@@ -41,7 +41,9 @@ enum apr_gpu_status gpu_launch(const struct apr_gpu_device *d, const void *kerne
     c.dynamicSmemBytes = n_smem;
     c.stream = s;
     gpu_overlap(d, &c, at);
-    return gpu_cuda(cudaLaunchKernelExC(&c, kernel, args), what, e);
+    CU(cudaLaunchKernelExC(&c, kernel, args), what);
+    gpu_mark(d, what, s);
+    return APR_GPU_OK;
 }
 
 static enum apr_gpu_status device_count(uint32_t *n, struct apr_gpu_err *e)
@@ -195,8 +197,8 @@ static const struct apr_gpu table = {APR_GPU_ABI, sizeof(struct apr_gpu),
                                      seq_pos,     seq_truncate,
                                      forward,     greedy,
                                      step_parts,  step_logits,
-                                     greedy_rows, unpack,
-                                     bandwidth};
+                                     greedy_rows, profile,
+                                     unpack,      bandwidth};
 
 extern "C" __attribute__((visibility("default"))) const struct apr_gpu *apr_gpu_plugin(void)
 {

@@ -45,9 +45,12 @@ struct apr_gpu_device {
     cudaStream_t stream;
     cublasLtHandle_t lt;
     void *lt_work;
-    void *plans; /* gemm.cu */
+    void *plans;         /* gemm.cu */
+    struct marks *marks; /* of a profile; NULL: none */
     char name[400];
 };
+/* Times of a step's launches (profile.cu): an event behind each. */
+void gpu_mark(const struct apr_gpu_device *d, const char *what, cudaStream_t s);
 #define LT_WORK_BYTES (64u << 20)
 
 /* A token of a step, in the device's memory, so that a captured graph stays valid. */
@@ -93,8 +96,9 @@ struct gemv {
     float eps;
     struct act in;
     enum gemv_out how;
-    float *y;       /* rows of all matrices one behind the other; GEMV_ADD: added to it */
-    struct act out; /* GEMV_SWIGLU */
+    float *y;         /* rows of all matrices one behind the other; GEMV_ADD: added to it */
+    struct act out;   /* GEMV_SWIGLU */
+    const char *what; /* for errors and profiles */
 };
 enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *g, cudaStream_t s,
                              struct apr_gpu_err *e);

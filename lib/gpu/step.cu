@@ -26,10 +26,12 @@ enum apr_gpu_status attend(struct apr_gpu_model *m, const struct batch *b, uint3
         const struct attn_part part = {s->table, s->n_pos, b->parts[i].n, i_row};
         if (part.n > 1) GPU_TRY(attn_prompt(&h, &kv, &part, m->q16, out, q, e));
     }
+    if (b->n_single < b->n_parts) gpu_mark(m->dev, "attention of a prompt", q);
     for (uint32_t i = 0; i < b->n_single; i += LOGIT_ROWS) {
         uint32_t n = b->n_single - i < LOGIT_ROWS ? b->n_single - i : LOGIT_ROWS;
         GPU_TRY(attn_step(m->dev, &h, &kv, b->rows, b->which ? b->which + i : NULL, n, m->qkvs, &m->room, out,
                           q, e));
+        gpu_mark(m->dev, "attention", q);
     }
     return APR_GPU_OK;
 }

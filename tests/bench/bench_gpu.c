@@ -1,6 +1,6 @@
-/* bench_gpu [7b|1.5b|0.5b] [q4_k_m|q8_0|bf16] [resident] [one|batch|prompt]: the GPU plugin alone, on random
- * weights of a real shape; the last word: only these measurements. bench_gpu check: small shapes, every way
- * of computing a step against the reference mode; exit 1 when one misses its bound.
+/* bench_gpu [7b|1.5b|0.5b] [q4_k_m|q8_0|bf16] [resident] [one|batch|times|prompt]: the GPU plugin alone, on
+ * random weights of a real shape; the last word: only these measurements. bench_gpu check: small shapes,
+ * every way of computing a step against the reference mode; exit 1 when one misses its bound.
  *
  * No model file is needed: blocks are random bits with small scales. Prints a line a measurement: name,
  * value, unit, and for decoding the share of the memory's read bandwidth. */
@@ -190,6 +190,36 @@ static void batch(const struct run *r, uint32_t n_seqs, uint32_t depth)
     for (uint32_t i = 0; i < n_seqs; i++) r->g->seq_close(q[i]);
 }
 
+/* One step launch by launch, launches of one name together. */
+static void times(const struct run *r, uint32_t n_seqs, uint32_t depth)
+{
+    static struct apr_gpu_time t[2048];
+    static int32_t ids[N_CTX];
+    struct apr_gpu_seq *q[APR_GPU_ROWS];
+    struct apr_gpu_part parts[APR_GPU_ROWS];
+    struct apr_gpu_err e;
+    uint32_t n = 2048;
+    double all = 0;
+    for (uint32_t i = 0; i < depth; i++) ids[i] = (int32_t)(next() % r->s->n_vocab);
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        check(r->g->seq_open(r->m, depth + 16, &q[i], &e), &e, "sequence");
+        if (depth) check(r->g->forward(r->m, q[i], ids, depth, 0, NULL, &e), &e, "prompt");
+        parts[i] = (struct apr_gpu_part){q[i], &ids[i], 1};
+    }
+    check(r->g->profile(r->m, parts, n_seqs, t, &n, &e), &e, "profile");
+    for (uint32_t i = 0; i < n; i++) all += t[i].s;
+    printf("times of %u at %u: %u launches, %.0f us:", n_seqs, depth, n, 1e6 * all);
+    for (uint32_t i = 0; i < n; i++) {
+        double sum = 0;
+        uint32_t k = 0;
+        for (uint32_t j = 0; j < n; j++)
+            if (!strcmp(t[i].what, t[j].what)) sum += j < i ? -1e9 : t[j].s, k++;
+        if (sum >= 0) printf(" %s %u x %.2f;", t[i].what, k, 1e6 * sum / k);
+    }
+    puts("");
+    for (uint32_t i = 0; i < n_seqs; i++) r->g->seq_close(q[i]);
+}
+
 static void prompt(const struct run *r, uint32_t n)
 {
     struct apr_gpu_seq *q;
@@ -233,6 +263,8 @@ static void measure(struct run *r, struct apr_gpu_device *dev, const struct apr_
         for (size_t i = 0; i < 6 && wanted(r, "batch"); i++)
             if (batches[i] * 1088 <= o.n_ctx) batch(r, batches[i], 1024);
     }
+    if (!resident && wanted(r, "times"))
+        times(r, 1, 128), times(r, 1, 4096), times(r, 1, 16384), times(r, 8, 1024), times(r, 32, 1024);
     if (wanted(r, "prompt")) prompt(r, 512), prompt(r, 2048);
     r->g->model_close(r->m);
 }
@@ -328,12 +360,11 @@ static void compare_greedy(struct pair *p)
     static int32_t first[N], out[21][N * STEPS];
     uint32_t n_same = 0, n_right = 0;
     for (int k = 0; k < 21; k++) {
-        for (uint32_t i = 0; i < N; i++)
-            p->g->seq_truncate(p->q[1][i], 3 * i), first[i] = (int32_t)(17 * i + 3);
+        for (uint32_t i = 0; i < N; i++) p->g->seq_truncate(p->q[1][i], i), first[i] = (int32_t)(17 * i + 3);
         check(p->g->greedy_rows(p->m[1], p->q[1], first, N, STEPS, out[k], &e), &e, "greedy");
         n_same += !memcmp(out[k], out[0], sizeof out[0]);
     }
-    for (uint32_t i = 0; i < N; i++) p->g->seq_truncate(p->q[1][i], 3 * i);
+    for (uint32_t i = 0; i < N; i++) p->g->seq_truncate(p->q[1][i], i);
     for (uint32_t t = 0; t < STEPS; t++) {
         struct apr_gpu_part parts[N];
         for (uint32_t i = 0; i < N; i++)
@@ -409,7 +440,9 @@ int main(int argc, char **argv)
         r.g->device_close(dev);
         return status;
     }
-    if (strcmp(r.only, "one") && strcmp(r.only, "batch") && strcmp(r.only, "prompt")) r.only = "";
+    if (strcmp(r.only, "one") && strcmp(r.only, "batch") && strcmp(r.only, "prompt") &&
+        strcmp(r.only, "times"))
+        r.only = "";
     check(r.g->bandwidth(dev, &r.bandwidth, &e), &e, "bandwidth");
     printf("%s\nshape %s, %s\nread bandwidth %.0f GB/s\n", r.g->device_name(dev), s->name, recipe,
            r.bandwidth * 1e-9);
