@@ -11,6 +11,14 @@
 #include "strip_walk.h"
 #include "strips.h"
 
+/* Where a strip is read twice, 8 rows at a time, memory would rest during the second time: half a block of
+ * the next strip is fetched at each of the 2 n_blocks steps. An address past the end is harmless. */
+APR_INLINE void apr_strip_fetch_next(const uint8_t *strip, size_t n_blocks, size_t n_bytes, size_t i_step)
+{
+    uintptr_t at = (uintptr_t)strip + n_blocks * n_bytes + i_step * (n_bytes / 2);
+    for (size_t b = 0; b < n_bytes / 2; b += 64) __builtin_prefetch((const void *)(at + b), 0, 2);
+}
+
 #define APR_STRIP_TILE(lower, n_toks, n_halves)                                                              \
     static void lower##_##n_toks(const uint8_t *strip, size_t n_blocks, const uint8_t *x,                    \
                                  size_t x_row_bytes, float *y, size_t y_stride)                              \

@@ -135,6 +135,7 @@ APR_INLINE void tile(const struct strip32 k, const uint8_t *strip, size_t n_bloc
         }
         const size_t n_bytes = k.words_bytes + (k.has_m ? 2 : 1) * APR_HALVES_BYTES;
         for (size_t i = 0; i < n_blocks; i++, b += n_bytes) {
+            if (n_halves == 1) apr_strip_fetch_next(strip, n_blocks, n_bytes, r0 / 8 * n_blocks + i);
 #pragma GCC unroll 2
             for (int h = 0; h < n_halves; h++) block_step(k, b, r0 + 8 * (size_t)h, act, n_toks, acc[h]);
 #pragma GCC unroll 6

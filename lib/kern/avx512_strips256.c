@@ -257,7 +257,7 @@ APR_INLINE void block_step(const struct kstrip k, const uint8_t *b, const struct
                            int n_toks, __m512 *acc)
 {
     const size_t n_halves = k.has_min ? 2 : 1;
-    const int n_groups = n_toks <= 2 ? k.n_shared : 1;
+    const int n_groups = n_toks <= 4 ? k.n_shared : 1; /* more sums do not fit in registers */
     const uint8_t *words = b + apr_strip_off_words(b, n_halves);
     const uint8_t *d_dmin = b + apr_strip_off_halves(b, k.words_bytes);
     __m512i sum[8];
