@@ -20,7 +20,8 @@ LIBS_apr-pull := -lcurl
 # Flags of the files that are compiled for one instruction set; the tables are picked at run time.
 ISA_avx2   := -mavx2 -mfma -mf16c
 ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
-isa_flags   = $(foreach i,avx2 avx512,$(if $(findstring $(i),$(notdir $<)),$(ISA_$(i))))
+isa_flags   = $(foreach i,avx2 avx512,$(if $(findstring $(i),$(notdir $<)),$(ISA_$(i)) $(isa_opt)))
+isa_opt    := $(if $(SAN),-O1)# unrolled code under sanitizers takes minutes with -O2
 
 # Its vectors are passed by value between inlined functions only; gcc cannot be told so in the source.
 $(O)/lib/quant/fit_base.o: CFLAGS += -Wno-psabi
