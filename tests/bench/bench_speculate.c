@@ -8,8 +8,8 @@
  * know. The logits at every position must be the same bits with lookup and without: then so is any text,
  * greedy or sampled. The model's own greedy text behind each prompt is made both ways too, and compared.
  *
- *     bench_speculate MODEL DIR [THREADS [ROUNDS [DRAFT_MAX]]]     rates, plain and with lookup, in
- * alternation bench_speculate MODEL widths [THREADS]             the time of a step of 1 .. 17 tokens
+ *     bench_speculate MODEL DIR [THREADS [ROUNDS [DRAFT_MAX]]]     rates, plain and with lookup in turn
+ *     bench_speculate MODEL widths [THREADS]                       the time of a step of 1 .. 17 tokens
  */
 #include <dirent.h>
 #include <stdio.h>
@@ -35,6 +35,13 @@ static void must(enum apr_code code, const char *call)
     exit((int)code);
 }
 
+static double now_cpu_s(void)
+{
+    struct timespec t;
+    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 struct bench {
     struct apr_arena arena;
     struct apr_session s;
@@ -50,7 +57,7 @@ struct text {
 
 /* One way through an answer. */
 struct pass {
-    double seconds;
+    double seconds, cpu_s;
     uint64_t *hashes; /* [tokens] of the logits that each was chosen from */
     struct apr_ids made;
     struct apr_spec_stats stats;
@@ -109,11 +116,12 @@ static void run_pass(struct bench *b, const struct apr_ids *prompt, const struct
         MUST(apr_spec_open(&spec, &b->opts, NULL, b->s.model->config.n_vocab, &arena, &err));
         MUST(apr_spec_begin(&spec, prompt->at, prompt->n, &err));
     }
-    p->seconds = 0;
+    p->seconds = p->cpu_s = 0;
     for (size_t i = 0; i < n; i++) {
         int32_t id;
         p->hashes[i] = apr_xxh3_64(at, n_bytes);
         int64_t ns = apr_now_ns();
+        double cpu_s = now_cpu_s();
         MUST(apr_sampler_next(&b->sampler, at, &id, &err));
         if (teacher) id = teacher->at[i];
         MUST(apr_ids_push(&p->made, id, &err));
@@ -125,6 +133,7 @@ static void run_pass(struct bench *b, const struct apr_ids *prompt, const struct
             at = b->logits;
         }
         p->seconds += (double)(apr_now_ns() - ns) * 1e-9;
+        p->cpu_s += now_cpu_s() - cpu_s;
     }
     if (with_lookup) {
         take_back(b, apr_spec_end(&spec));
@@ -170,7 +179,7 @@ static void run_case(struct bench *b, const struct text *t, size_t n_rounds, str
 {
     enum { MAX_ROUNDS = 32 };
     struct pass plain = {0}, lookup = {0};
-    double plain_s[MAX_ROUNDS] = {0}, lookup_s[MAX_ROUNDS] = {0};
+    double plain_s[MAX_ROUNDS] = {0}, lookup_s[MAX_ROUNDS] = {0}, cpu[MAX_ROUNDS] = {0};
     size_t n = t->answer.n;
     if (n_rounds > MAX_ROUNDS) n_rounds = MAX_ROUNDS;
     MUST(apr_session_fits(&b->s, t->prompt.n, n > N_OWN ? n : N_OWN, &err));
@@ -185,13 +194,15 @@ static void run_case(struct bench *b, const struct text *t, size_t n_rounds, str
         run_pass(b, &t->prompt, &t->answer, n, true, &lookup);
         plain_s[i] = plain.seconds;
         lookup_s[i] = lookup.seconds;
+        cpu[i] = plain.cpu_s / lookup.cpu_s;
         n_bad += n_different(&plain, &lookup);
     }
     double p = median(plain_s, n_rounds), l = median(lookup_s, n_rounds), n_steps = (double)(n - 1);
     const struct apr_spec_stats *s = &lookup.stats;
-    printf("%s\t%zu\t%zu\t%.2f\t%.2f\t%.2f\t%.3f\t%.2f\t%s\n", t->name, t->prompt.n, n, n_steps / p,
-           n_steps / l, p / l, s->n_proposed ? (double)s->n_accepted / (double)s->n_proposed : 0,
-           n_steps / (double)s->n_steps, n_bad ? "NO" : "yes");
+    printf("%s\t%zu\t%zu\t%.2f\t%.2f\t%.2f\t%.2f\t%.3f\t%.2f\t%s\n", t->name, t->prompt.n, n, n_steps / p,
+           n_steps / l, p / l, median(cpu, n_rounds),
+           s->n_proposed ? (double)s->n_accepted / (double)s->n_proposed : 0, n_steps / (double)s->n_steps,
+           n_bad ? "NO" : "yes");
     (void)fflush(stdout);
     sum->plain_s += p;
     sum->lookup_s += l;
@@ -245,7 +256,8 @@ static bool run_cases(struct bench *b, const char *dir, size_t n_rounds)
     static struct text texts[MAX_CASES];
     struct total sum = {0};
     size_t n = find_cases(dir, texts);
-    printf("case\tprompt\tanswer\tplain tok/s\tlookup tok/s\tratio\taccepted\ttoks/step\tidentical\n");
+    printf("case\tprompt\tanswer\tplain tok/s\tlookup tok/s\tratio\tcpu "
+           "ratio\taccepted\ttoks/step\tidentical\n");
     for (size_t i = 0; i < n; i++) {
         read_ids(b, dir, texts[i].name, "prompt", &texts[i].prompt);
         read_ids(b, dir, texts[i].name, "answer", &texts[i].answer);
@@ -253,16 +265,9 @@ static bool run_cases(struct bench *b, const char *dir, size_t n_rounds)
         apr_ids_free(&texts[i].prompt);
         apr_ids_free(&texts[i].answer);
     }
-    printf("all\t\t%zu\t%.2f\t%.2f\t%.2f\t\t\t%s\n", sum.n_toks, (double)sum.n_toks / sum.plain_s,
+    printf("all\t\t%zu\t%.2f\t%.2f\t%.2f\t\t\t\t%s\n", sum.n_toks, (double)sum.n_toks / sum.plain_s,
            (double)sum.n_toks / sum.lookup_s, sum.plain_s / sum.lookup_s, sum.n_bad ? "NO" : "yes");
     return !sum.n_bad;
-}
-
-static double now_cpu_s(void)
-{
-    struct timespec t;
-    (void)clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
 /* Medians of interleaved steps of every width, at one depth. */
