@@ -207,6 +207,30 @@ static void the_same_prompt_again(void **state)
     engine_close(&g);
 }
 
+/* All of a file, whatever the prompt; its tokens must be the model's. */
+static void everything_at_once(void **state)
+{
+    (void)state;
+    static float want[N_VOCAB], got[N_VOCAB];
+    struct apr_err e = {0};
+    struct engine g;
+    engine_open(&g, model, APR_F16);
+    save(&g, N_TOKS);
+    fresh(&g, ids, N_TOKS + 1, want);
+    apr_cache_truncate(&g.cache, 0);
+    struct apr_prompt_cache p = opened(&g, APR_OK, NULL);
+    assert_int_equal(apr_prompt_cache_restore_all(&p, &g.cache, N_VOCAB, &e), APR_OK);
+    assert_int_equal(p.n_reused, N_TOKS);
+    assert_memory_equal(g.cache.ids, ids, N_TOKS * sizeof *ids);
+    run(&g, ids + N_TOKS, 1, got);
+    assert_memory_equal(want, got, sizeof want);
+    apr_cache_truncate(&g.cache, 0);
+    assert_int_equal(apr_prompt_cache_restore_all(&p, &g.cache, 10, &e), APR_EFORMAT);
+    assert_int_equal(g.cache.n_pos, 0);
+    apr_prompt_cache_close(&p);
+    engine_close(&g);
+}
+
 /* With a window the file lacks what local layers had forgotten: then nothing is reused, or all. */
 static void windows(void **state)
 {
@@ -420,6 +444,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(restored_rows_give_the_bits_of_a_fresh_prompt),
         cmocka_unit_test(the_same_prompt_again),
+        cmocka_unit_test(everything_at_once),
         cmocka_unit_test(windows),
         cmocka_unit_test(other_kinds_are_refused),
         cmocka_unit_test(broken_files_are_refused),

@@ -239,21 +239,37 @@ static bool has_all(const struct apr_prompt_cache *p, const struct apr_blocks *b
            (first > APR_CACHE_SLACK ? first - APR_CACHE_SLACK : 0);
 }
 
+/* The first n positions of the file. */
+static enum apr_code restore(struct apr_prompt_cache *p, struct apr_cache *cache, size_t n, struct apr_err *e)
+{
+    p->n_reused = 0;
+    if (!n || !has_all(p, cache->blocks, n)) return APR_OK;
+    TRY(apr_cache_reserve(cache, n, e));
+    for (size_t i = 0; i < n; i++) cache->ids[i] = id_at(p, i);
+    for (size_t at = 0; at < n; at += APR_PAGE_POS)
+        restore_block(p, cache, at / APR_PAGE_POS, n - at < APR_PAGE_POS ? n - at : APR_PAGE_POS);
+    cache->n_pos = p->n_reused = n;
+    cache->is_long = p->is_long;
+    return apr_cache_reserve(cache, n, e); /* blocks that local layers do not see any more go */
+}
+
 enum apr_code apr_prompt_cache_restore(struct apr_prompt_cache *p, struct apr_cache *cache,
                                        const int32_t *ids, size_t n, struct apr_err *e)
 {
     size_t n_common = 0;
-    p->n_reused = 0;
     while (n_common < p->n_toks && n_common + 1 < n && id_at(p, n_common) == ids[n_common]) n_common++;
-    if (!n_common || !has_all(p, cache->blocks, n_common)) return APR_OK;
-    TRY(apr_cache_reserve(cache, n_common, e));
-    memcpy(cache->ids, ids, n_common * sizeof *ids);
-    for (size_t at = 0; at < n_common; at += APR_PAGE_POS)
-        restore_block(p, cache, at / APR_PAGE_POS,
-                      n_common - at < APR_PAGE_POS ? n_common - at : APR_PAGE_POS);
-    cache->n_pos = p->n_reused = n_common;
-    cache->is_long = p->is_long;
-    return apr_cache_reserve(cache, n_common, e); /* blocks that local layers do not see any more go */
+    return restore(p, cache, n_common, e);
+}
+
+enum apr_code apr_prompt_cache_restore_all(struct apr_prompt_cache *p, struct apr_cache *cache,
+                                           uint32_t n_vocab, struct apr_err *e)
+{
+    for (size_t i = 0; i < p->n_toks; i++)
+        if (id_at(p, i) < 0 || (uint32_t)id_at(p, i) >= n_vocab)
+            return apr_fail(e, APR_EFORMAT,
+                            "%s: byte %zu: token %zu has id %" PRId32 ", the model has %" PRIu32, p->path,
+                            HEAD_BYTES + i * sizeof(int32_t), i, id_at(p, i), n_vocab);
+    return restore(p, cache, p->n_toks < cache->n_max ? p->n_toks : cache->n_max, e);
 }
 
 /* ---- writing */

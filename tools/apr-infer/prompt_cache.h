@@ -56,6 +56,9 @@ void apr_prompt_cache_close(struct apr_prompt_cache *p);
  * where local layers would see positions that the file has not. */
 APR_MUST_USE enum apr_code apr_prompt_cache_restore(struct apr_prompt_cache *p, struct apr_cache *cache,
                                                     const int32_t *ids, size_t n, struct apr_err *e);
+/* All that the file has and the cache takes. Ids that the model has not: APR_EFORMAT. */
+APR_MUST_USE enum apr_code apr_prompt_cache_restore_all(struct apr_prompt_cache *p, struct apr_cache *cache,
+                                                        uint32_t n_vocab, struct apr_err *e);
 /* Replaces the file by what the cache holds, unless it is read_only or the file holds that already. */
 APR_MUST_USE enum apr_code apr_prompt_cache_save(const struct apr_prompt_cache *p,
                                                  const struct apr_cache *cache, struct apr_err *e);
