@@ -156,3 +156,28 @@ check_shift() {
     [ "$status" -eq 2 ]
     [[ $stderr == *"do not fit the context of 32 positions"* ]]
 }
+
+@test "batch: the first prompt is saved, other runs share with it, results stay the same" {
+    sys="You are a patient teacher who answers every question of a child in one short sentence and never in two."
+    for q in "What is 2+2?" "Name a colour." "Hi"; do jq -nc --arg s "$sys" --arg q "$q" '{messages: [{role: "system", content: $s}, {role: "user", content: $q}], max_tokens: 8}'; done >"$T/in"
+    apr batch "$MODEL" <"$T/in" >"$T/want" -q
+    apr batch "$MODEL" -i "$T/in" -o "$T/a" --json -q --prompt-cache "$P" | jq -e '.n_failed == 0'
+    [ -s "$P" ]
+    cmp "$T/want" "$T/a"
+    sum=$(sha256sum <"$P")
+    tail -n 1 "$T/in" >"$T/last"
+    shared=$(apr batch "$MODEL" -i "$T/last" -o "$T/b" --json -q --prompt-cache "$P" | jq .n_shared_toks)
+    echo "$shared tokens shared"
+    [ "$shared" -ge 16 ]
+    jq -c .text "$T/b" >"$T/b.text"
+    tail -n 1 "$T/want" | jq -c .text | cmp - "$T/b.text"
+    [ "$(apr batch "$MODEL" -i "$T/last" -o "$T/c" --json -q | jq .n_shared_toks)" -eq 0 ]
+    [ "$(sha256sum <"$P")" = "$sum" ]
+    run --separate-stderr apr batch "$MODEL" -i "$T/in" --prompt-cache "$P" --exact
+    [ "$status" -eq 5 ]
+    [ -z "$output" ]
+    run --separate-stderr apr batch "$MODEL" -i "$T/in" --prompt-cache "$T/absent" --prompt-cache-ro
+    [ "$status" -eq 3 ]
+    run --separate-stderr apr batch "$MODEL" -i "$T/in" --prompt-cache-ro
+    [ "$status" -eq 2 ]
+}

@@ -294,6 +294,7 @@ enum apr_code apr_batch_run(struct apr_batch *b, struct apr_err *e)
     apr_prompter_init(&b->prompter, b->session);
     apr_progress_begin(&b->progress, b->label, 0, "tok");
     enum apr_code code = apr_crew_engine_open(&b->engine, b->session, n_seats, e);
+    if (code == APR_OK && b->saved) code = apr_crew_engine_recall(&b->engine, b->saved, e);
     if (code == APR_OK) code = apr_crew_open(&b->crew, &b->engine.engine, n_seats, e);
     if (code == APR_OK) code = loop(b, e);
     b->n_steps = b->crew.n_steps;

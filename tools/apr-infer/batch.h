@@ -31,7 +31,8 @@ struct apr_batch_opts {
 struct apr_job;
 struct apr_batch {
     struct apr_batch_opts opts;
-    struct apr_session *session; /* borrowed, as the files */
+    struct apr_session *session;    /* borrowed, as the files */
+    struct apr_prompt_cache *saved; /* opened for the session; NULL: none */
     struct apr_lines *in;
     struct apr_journal *out;
     struct apr_buf known; /* owned: struct apr_result_key of lines answered before, by line */

@@ -22,6 +22,8 @@ static enum apr_code keep_prompt(void *ctx, struct apr_cache *cache, size_t n_ne
     const struct apr_blocks *b = &ce->s->blocks;
     size_t n_most = (n_need + ce->n_kept) / APR_PAGE_POS + ce->n_seats;
     TRY(apr_prefixes_add(&ce->prefixes, cache, e));
+    if (ce->saved) TRY(apr_prompt_cache_save(ce->saved, cache, e));
+    ce->saved = NULL;
     for (enum apr_cache_group g = 0; g < APR_CACHE_GROUPS; g++)
         while (b->groups[g].n_used > n_most && b->reclaim(b->reclaim_ctx, g)) continue;
     return APR_OK;
@@ -100,6 +102,19 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
         .step = step,
     };
     return APR_OK;
+}
+
+enum apr_code apr_crew_engine_recall(struct apr_crew_engine *ce, struct apr_prompt_cache *p,
+                                     struct apr_err *e)
+{
+    struct apr_session *s = ce->s;
+    struct apr_cache cache = {0};
+    if (!p->src) return ce->saved = p, APR_OK;
+    enum apr_code code = apr_cache_init(&cache, &s->blocks, s->n_ctx, e);
+    if (code == APR_OK) code = apr_prompt_cache_restore_all(p, &cache, s->model->config.n_vocab, e);
+    if (code == APR_OK && cache.n_pos) code = apr_prefixes_add(&ce->prefixes, &cache, e);
+    apr_cache_free(&cache);
+    return code;
 }
 
 void apr_crew_engine_close(struct apr_crew_engine *ce)

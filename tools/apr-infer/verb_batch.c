@@ -20,6 +20,8 @@ struct batch_args {
     bool raw, ignore_eos, model_sampling;
     struct apr_strs stops;
     struct apr_sample_opts sample;
+    const char *saved; /* --prompt-cache */
+    bool saved_read_only;
     const char *grammar, *schema;   /* files */
     struct apr_grammar *constraint; /* owned; what is in them */
     uint64_t i_shard, n_shards;     /* of --shard */
@@ -53,6 +55,10 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct batch_args, grammar, "grammar", 0, "FILE", "texts must match the GBNF grammar in FILE"),
     APR_OPT(struct batch_args, schema, "json-schema", 0, "FILE",
             "texts must be JSON that the schema in FILE accepts"),
+    APR_OPT(struct batch_args, saved, "prompt-cache", 0, "FILE",
+            "prompts begin with the computed one in FILE as far as it is the same; without one the first is "
+            "saved"),
+    APR_OPT(struct batch_args, saved_read_only, "prompt-cache-ro", 0, NULL, "the file must be there"),
     APR_ENGINE_OPTS(struct batch_args),
 };
 
@@ -107,6 +113,9 @@ static enum apr_code check_args(const struct batch_args *a, const struct apr_ctx
     if (a->raw && (a->system || a->template_name))
         return apr_fail(e, APR_EUSAGE, "--%s needs a chat template; --raw uses none",
                         a->system ? "system" : "template-name");
+    if (a->saved_read_only && !a->saved)
+        return apr_fail(e, APR_EUSAGE, "--prompt-cache-ro does nothing without --prompt-cache");
+    if (a->saved && !*a->saved) return apr_fail(e, APR_EUSAGE, "--prompt-cache: the name is empty");
     if (a->grammar && a->schema)
         return apr_fail(e, APR_EUSAGE, "--grammar and --json-schema exclude each other");
     if (a->n_max != APR_N_MAX_UNSET && (a->n_max < -1 || a->n_max == 0))
@@ -178,16 +187,23 @@ static enum apr_code verdict(const struct apr_batch *b, struct apr_err *e)
 static enum apr_code with_model(const struct batch_args *a, const struct apr_ctx *ctx, struct apr_batch *b,
                                 struct apr_session *s, struct apr_err *e)
 {
+    struct apr_prompt_cache saved = {.path = a->saved, .read_only = a->saved_read_only};
     TRY(open_session(a, ctx, s, e));
     b->session = s;
     b->opts.model_sampling = a->model_sampling ? &s->model->generation : NULL;
     int64_t ns_start = apr_now_ns();
-    enum apr_code code = apr_batch_run(b, e);
+    enum apr_code code = APR_OK;
+    if (a->saved) {
+        code = apr_prompt_cache_open(&saved, s->model, a->engine.exact, &s->blocks, e);
+        b->saved = &saved;
+    }
+    if (code == APR_OK) code = apr_batch_run(b, e);
     double run_s = (double)(apr_now_ns() - ns_start) * 1e-9;
     if (code == APR_OK)
         apr_verbose("%" PRIu64 " answered, %" PRIu64 " prompt and %" PRIu64 " generated tokens in %.2f s",
                     b->n_answered - b->n_before, b->n_prompt_toks, b->n_reply_toks, run_s);
     if (code == APR_OK && ctx->g->json) code = report(b, run_s, e);
+    apr_prompt_cache_close(&saved);
     apr_session_close(s);
     return code;
 }
@@ -232,6 +248,7 @@ static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
     struct apr_err late;
     TRY(parse_shard(a, e));
     TRY(check_args(a, ctx, e));
+    if (a->saved) a->engine.on_cpu = "--prompt-cache";
     enum apr_code code = with_files(a, ctx, &b, &s, e);
     if (code == APR_OK) code = verdict(&b, e);
     if (apr_journal_close(b.out, &late) != APR_OK && (code == APR_OK || code == APR_ENO)) {
@@ -253,7 +270,10 @@ static const char details[] =
     "the same\n"
     "requests give the same bytes for any --parallel, --threads and --shard. Prompts that begin alike "
     "are computed\n"
-    "once as far as they do.\n"
+    "once as far as they do; with --prompt-cache also from one run to the next: the first prompt of the "
+    "first "
+    "run is\n"
+    "saved, and array jobs that are given the same FILE begin with what their prompts share with it.\n"
     "\n"
     "  {\"id\": \"q1\", \"prompt\": \"What is 2+2?\"}\n"
     "  {\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}], \"max_tokens\": 64, \"temperature\": 0.7, "
