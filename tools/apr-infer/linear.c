@@ -8,9 +8,9 @@
 #include "ckd.h"
 #include "strips.h"
 
-#define UNIT_ROWS    16u         /* runs are of so many rows: kernels work on tiles of 4, 8 or 16 */
-#define GATE_BYTES   (64u << 10) /* of weights between two activations, so that outputs are still in cache */
-#define LEAST_DIVIDE 32u         /* a run has this part of a thread's share at least */
+#define UNIT_ROWS    16u          /* runs are of so many rows: kernels work on tiles of 4, 8 or 16 */
+#define OUT_BYTES    (256u << 10) /* of outputs between two activations, so that they are still in cache */
+#define LEAST_DIVIDE 32u          /* a run has this part of a thread's share at least */
 
 /* Run i of a region, for every i the same: each thread's first one has half its share, the next ones a half
  * of that, and so on. */
@@ -130,11 +130,12 @@ static void gated_rows(const struct job *j, const struct apr_map *m, size_t r0, 
     }
 }
 
-/* One token's outputs are small; those of many tokens would leave the cache before they are activated. */
+/* The outputs of many tokens would leave the cache before they are activated. Those of few are small: gate
+ * and up then are two long streams, not pieces of both in turns. */
 static void act_rows(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread)
 {
-    size_t n = r1 - r0, n_bytes_row = m->w->row_bytes + (m->gate ? m->gate->row_bytes : 0);
-    if (m->x->n_toks > 1) n = GATE_BYTES / n_bytes_row / UNIT_ROWS * UNIT_ROWS;
+    size_t n_toks = m->x->n_toks ? m->x->n_toks : 1; /* an expert may have none */
+    size_t n = OUT_BYTES / (2 * sizeof(float)) / n_toks / UNIT_ROWS * UNIT_ROWS;
     if (n == 0) n = UNIT_ROWS;
     for (; r0 < r1; r0 += n) gated_rows(j, m, r0, r1 - r0 < n ? r1 : r0 + n, i_thread);
 }
