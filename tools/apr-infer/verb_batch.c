@@ -8,7 +8,7 @@
 #include "batch.h"
 #include "verbs.h"
 
-#define N_PARALLEL_DEFAULT 8
+#define N_PARALLEL_DEFAULT 16
 
 struct batch_args {
     struct apr_engine_opts engine;
@@ -34,7 +34,7 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct batch_args, resume, "resume", 0, NULL,
             "keep what FILE of -o answers already, do the rest"),
     APR_OPT(struct batch_args, force, "force", 'f', NULL, "replace an existing FILE of -o"),
-    APR_OPT(struct batch_args, n_parallel, "parallel", 'P', "N", "sequences computed together (default 8)"),
+    APR_OPT(struct batch_args, n_parallel, "parallel", 'P', "N", "sequences computed together (default 16)"),
     APR_OPT(struct batch_args, unordered, "unordered", 'u', NULL,
             "write results as they are ready, not in the order of the requests"),
     APR_OPT(struct batch_args, fail_fast, "fail-fast", 0, NULL, "end after the first line that fails"),
