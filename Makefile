@@ -7,21 +7,37 @@ BINDIR  ?= $(if $(filter build,$(O)),bin,$(O)/bin)
 PREFIX  ?= /usr/local
 comma   := ,
 
+# What is built, and whether it is for another architecture than this machine's (see cross).
+ARCHS   := x86_64 aarch64 wasm32
+ARCH    := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+HOSTCC  ?= cc
+CROSS   := $(filter-out $(firstword $(subst -, ,$(shell $(HOSTCC) -dumpmachine))),$(ARCH))
+
 OPT     ?= -O2 -g
 WARN    := -std=c11 -Wall -Wextra -Werror -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
            -Wwrite-strings -Wundef
-HARDEN  := -fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2)
-CFLAGS  := $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -D_GNU_SOURCE -Ilib -I$(O)/gen \
+HARDEN  := $(if $(CROSS),,-fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2))
+CFLAGS  := $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -D_GNU_SOURCE -Ilib -I$(O)/gen $(if $(CROSS),-Itests/cross) \
            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
 LIBS    := -ljansson -lpcre2-8 -lutf8proc -lcrypto -lxxhash -lz -lzstd -llz4 -lyaml -lpthread -lm
 LIBS_apr-pull := -lcurl
 
-# Flags of the files that are compiled for one instruction set; the tables are picked at run time.
-ISA_avx2   := -mavx2 -mfma -mf16c
-ISA_avx512 := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
-isa_flags   = $(foreach i,avx2 avx512,$(if $(findstring $(i),$(notdir $<)),$(ISA_$(i)) $(isa_opt)))
-isa_opt    := $(if $(SAN),-O1)# unrolled code under sanitizers takes minutes with -O2
+# Files that begin with the name of an instruction set are compiled for its architecture only, with its flags;
+# files that end with the name of an architecture, for that one only. Tables are picked at run time.
+ISAS_x86_64  := sse4 avx2 avx512
+ISAS_aarch64 := neon dotprod
+ISAS_wasm32  := simd128
+ISA_sse4     := -mssse3 -msse4.1
+ISA_avx2     := -mavx2 -mfma -mf16c
+ISA_avx512   := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+ISA_dotprod  := -march=armv8.2-a+dotprod
+ISA_simd128  := -msimd128
+isa_of        = $(foreach a,$(ARCHS),$(foreach i,$(ISAS_$(a)),$(if $(filter $(i) $(i)_% $(i).%,$(notdir $(1))),$(i))))
+isa_flags     = $(foreach i,$(call isa_of,$<),$(ISA_$(i)) $(isa_opt))
+isa_opt      := $(if $(SAN),-O1)# unrolled code under sanitizers takes minutes with -O2
+foreign      := $(foreach a,$(filter-out $(ARCH),$(ARCHS)),$(foreach i,$(ISAS_$(a)),$(wildcard lib/*/$(i).c lib/*/$(i)_*.c)) \
+                $(wildcard lib/*_$(a).c lib/*/*_$(a).c))
 
 # Its vectors are passed by value between inlined functions only; gcc cannot be told so in the source.
 $(O)/lib/quant/fit_base.o: CFLAGS += -Wno-psabi
@@ -36,7 +52,7 @@ CUDA_OBJ   := $(patsubst %.cu,$(O)/%.cu.o,$(wildcard lib/gpu/*.cu))
 
 TOOLS   := $(notdir $(wildcard tools/apr-*))
 # lib/contracts holds a program of the build machine, not library code.
-LIB_SRC := $(filter-out lib/contracts/%,$(wildcard lib/*.c lib/*/*.c))
+LIB_SRC := $(filter-out lib/contracts/% $(foreign),$(wildcard lib/*.c lib/*/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(O)/%.o)
 EXES    := $(foreach t,$(TOOLS),$(if $(wildcard tools/$(t)/main.c),$(BINDIR)/$(t)))
 UNITS   := $(patsubst tests/unit/%.c,$(O)/unit/%,$(wildcard tests/unit/test_*.c))
@@ -84,7 +100,7 @@ $(O)/gen/verbs.h: bin/verbs scripts/gen-verbs
 # The generator runs on the build machine and turns lib/contracts/*.yaml into tables and _Static_asserts.
 $(O)/gen-contracts: $(wildcard lib/contracts/*.[ch])
 	@mkdir -p $(@D)
-	$(CC) $(WARN) $(OPT) -D_GNU_SOURCE -o $@ $(filter %.c,$^) -lyaml
+	$(if $(CROSS),$(HOSTCC),$(CC)) $(WARN) $(OPT) -D_GNU_SOURCE -o $@ $(filter %.c,$^) -lyaml
 $(O)/gen/contracts.h: $(O)/gen-contracts $(wildcard lib/contracts/*.yaml)
 	@mkdir -p $(@D)
 	$(O)/gen-contracts $(sort $(wildcard lib/contracts/*.yaml)) > $@.tmp && mv $@.tmp $@
@@ -116,6 +132,15 @@ $(BENCHES): $(O)/bench/%: $(O)/tests/bench/%.o $(O)/libapr.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $< $(BENCH_OBJ_$*) $(O)/libapr.a $(LIBS)
 bench: $(BENCHES)
+
+# The tests of kernels and quantizers alone, linked statically for another architecture with nothing but its C
+# library: make CC=aarch64-linux-gnu-gcc O=build-aarch64 cross (scripts/test-cross runs them).
+CROSS_UNITS := $(patsubst tests/unit/%.c,$(O)/cross/%,$(wildcard tests/unit/test_kern_*.c) tests/unit/test_quant_fit.c)
+CROSS_OBJ   := $(patsubst %.c,$(O)/%.o,$(filter lib/err.c lib/cpu_%.c lib/quant/%.c lib/kern/%.c,$(LIB_SRC)))
+$(CROSS_UNITS): $(O)/cross/%: $(O)/tests/unit/%.o $(CROSS_OBJ) $(patsubst %.c,$(O)/%.o,$(wildcard tests/cross/*_$(ARCH).c))
+	@mkdir -p $(@D)
+	$(CC) $(CROSS_LDFLAGS) -static -o $@ $^ -lm
+cross: $(CROSS_UNITS)
 
 # Preloaded by tests/cli/torture.bats.
 $(O)/shim.so: tests/tools/shim.c
@@ -162,6 +187,6 @@ uninstall:
 clean:
 	rm -rf build build-* bin/apr-*
 
-.PHONY: all cuda gen bench units check unit cli gates lint fuzz fuzzers man install uninstall clean FORCE
+.PHONY: all cuda gen bench cross units check unit cli gates lint fuzz fuzzers man install uninstall clean FORCE
 .SECONDARY:
 -include $(shell find $(O) -name '*.d' 2>/dev/null)

@@ -84,7 +84,7 @@ struct apr_stats {
 void apr_stats_init(struct apr_stats *s);
 
 struct apr_kern {
-    const char *name;                /* "scalar", "avx2", "avx512" */
+    const char *name;                /* as APR_KERN names it: "scalar", "avx2" .. */
     const struct apr_matmul *matmul; /* [APR_N_TYPES]; a row without functions: type not computable */
 
     void (*to_act32)(const float *x, struct apr_act32 *a, size_t n);   /* n multiple of 32 */
@@ -146,7 +146,9 @@ APR_MUST_USE enum apr_code apr_kern_pick(const struct apr_kern **k, struct apr_e
 const struct apr_kern *apr_kern_at(size_t i);
 
 extern const struct apr_kern apr_kern_scalar;
-extern const struct apr_kern apr_kern_avx2;
-extern const struct apr_kern apr_kern_avx512;
+/* of one architecture each: pick.c knows which are here */
+extern const struct apr_kern apr_kern_sse4, apr_kern_avx2, apr_kern_avx512;
+extern const struct apr_kern apr_kern_neon, apr_kern_dotprod;
+extern const struct apr_kern apr_kern_simd128;
 
 #endif

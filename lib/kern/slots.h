@@ -11,28 +11,30 @@
 
 /* f32 activations only, then: activations in int8 */
 #define APR_KERN_ROWS(fn) {(fn), APR_ACT_F32, (fn), NULL, NULL}
-#define APR_KERN_BLOCKS(P, S, lower, act) {P##_fast_##lower, act, P##_exact_##lower, P##_to_strips_##lower, S##_strips_##lower}
+#define APR_KERN_BLOCKS(P, F, T, S, lower, act) {F##_fast_##lower, act, P##_exact_##lower, T##_to_strips_##lower, S##_strips_##lower}
 
 /* P: of rows and of making strips; S: of strips and of F32, F16 and BF16 */
-#define APR_KERN_MATMUL(P, S)                                  \
+#define APR_KERN_MATMUL(P, S) APR_KERN_MATMUL_OF(P, S, P, P, S)
+/* W: of F32, F16 and BF16; F: of rows in int8; T: of making strips; S: of strips; P: of all the others */
+#define APR_KERN_MATMUL_OF(P, W, F, T, S)                      \
     {                                                          \
-        [APR_F32] = APR_KERN_ROWS(S##_f32),                    \
-        [APR_F16] = APR_KERN_ROWS(S##_f16),                    \
-        [APR_BF16] = APR_KERN_ROWS(S##_bf16),                  \
+        [APR_F32] = APR_KERN_ROWS(W##_f32),                    \
+        [APR_F16] = APR_KERN_ROWS(W##_f16),                    \
+        [APR_BF16] = APR_KERN_ROWS(W##_bf16),                  \
         [APR_F64] = APR_KERN_ROWS(P##_f64),                    \
         [APR_I8] = APR_KERN_ROWS(P##_i8),                      \
         [APR_NATIVE_Q4] = APR_KERN_ROWS(P##_native_q4),        \
         [APR_NATIVE_Q8] = APR_KERN_ROWS(P##_native_q8),        \
-        [APR_Q4_0] = APR_KERN_BLOCKS(P, S, q4_0, APR_ACT_Q8_32),  \
-        [APR_Q4_1] = APR_KERN_BLOCKS(P, S, q4_1, APR_ACT_Q8_32),  \
-        [APR_Q5_0] = APR_KERN_BLOCKS(P, S, q5_0, APR_ACT_Q8_32),  \
-        [APR_Q5_1] = APR_KERN_BLOCKS(P, S, q5_1, APR_ACT_Q8_32),  \
-        [APR_Q8_0] = APR_KERN_BLOCKS(P, S, q8_0, APR_ACT_Q8_32),  \
-        [APR_Q2_K] = APR_KERN_BLOCKS(P, S, q2_k, APR_ACT_Q8_256), \
-        [APR_Q3_K] = APR_KERN_BLOCKS(P, S, q3_k, APR_ACT_Q8_256), \
-        [APR_Q4_K] = APR_KERN_BLOCKS(P, S, q4_k, APR_ACT_Q8_256), \
-        [APR_Q5_K] = APR_KERN_BLOCKS(P, S, q5_k, APR_ACT_Q8_256), \
-        [APR_Q6_K] = APR_KERN_BLOCKS(P, S, q6_k, APR_ACT_Q8_256), \
+        [APR_Q4_0] = APR_KERN_BLOCKS(P, F, T, S, q4_0, APR_ACT_Q8_32), \
+        [APR_Q4_1] = APR_KERN_BLOCKS(P, F, T, S, q4_1, APR_ACT_Q8_32), \
+        [APR_Q5_0] = APR_KERN_BLOCKS(P, F, T, S, q5_0, APR_ACT_Q8_32), \
+        [APR_Q5_1] = APR_KERN_BLOCKS(P, F, T, S, q5_1, APR_ACT_Q8_32), \
+        [APR_Q8_0] = APR_KERN_BLOCKS(P, F, T, S, q8_0, APR_ACT_Q8_32), \
+        [APR_Q2_K] = APR_KERN_BLOCKS(P, F, T, S, q2_k, APR_ACT_Q8_256), \
+        [APR_Q3_K] = APR_KERN_BLOCKS(P, F, T, S, q3_k, APR_ACT_Q8_256), \
+        [APR_Q4_K] = APR_KERN_BLOCKS(P, F, T, S, q4_k, APR_ACT_Q8_256), \
+        [APR_Q5_K] = APR_KERN_BLOCKS(P, F, T, S, q5_k, APR_ACT_Q8_256), \
+        [APR_Q6_K] = APR_KERN_BLOCKS(P, F, T, S, q6_k, APR_ACT_Q8_256), \
         [APR_IQ2_XXS] = APR_KERN_ROWS(P##_exact_iq2_xxs),      \
         [APR_IQ2_XS] = APR_KERN_ROWS(P##_exact_iq2_xs),        \
         [APR_IQ2_S] = APR_KERN_ROWS(P##_exact_iq2_s),          \

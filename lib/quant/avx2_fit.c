@@ -1,5 +1,4 @@
 /* The fit for AVX2: the same vectors in registers. */
-#if defined(__x86_64__)
 #include "fit.h"
 
 #include <immintrin.h>
@@ -73,6 +72,3 @@ static inline void v8_transpose(v8 *r)
 #define FIT_NAME apr_fit_avx2
 #define FIT_TEXT "avx2"
 #include "fit_body.h"
-#else
-extern int apr_fit_avx2_absent; /* a translation unit may not be empty */
-#endif

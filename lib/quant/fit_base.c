@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../arch.h"
+#include "../cpu.h"
 #include "grids.h"
 
 typedef float v8 __attribute__((vector_size(32)));
@@ -73,12 +75,26 @@ static inline void v8_transpose(v8 *r)
 #define FIT_TEXT "scalar"
 #include "fit_body.h"
 
+static bool always(void)
+{
+    return true;
+}
+
+/* Slowest first: the last usable row is the default. */
+static const struct {
+    const struct apr_fit *fit;
+    bool (*usable)(void);
+} fits[] = {
+    {&apr_fit_base, always},
+    {APR_IF_X86_64(&apr_fit_avx2), APR_IF_X86_64(apr_cpu_has_avx2)},
+};
+
 const struct apr_fit *apr_fit_pick(void)
 {
     const char *forced = getenv("APR_KERN");
-    if (forced && strcmp(forced, "scalar") == 0) return &apr_fit_base;
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return &apr_fit_avx2;
-#endif
-    return &apr_fit_base;
+    const struct apr_fit *best = &apr_fit_base;
+    if (forced && strcmp(forced, apr_fit_base.name) == 0) return best;
+    for (size_t i = 0; i < sizeof fits / sizeof fits[0]; i++)
+        if (fits[i].fit && fits[i].usable()) best = fits[i].fit;
+    return best;
 }

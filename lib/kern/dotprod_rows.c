@@ -1,0 +1,4 @@
+/* Rows of blocks times int8 activations by SDOT. */
+#include "dotprod_vec.h"
+
+#include "v128_rows.h"
