@@ -17,7 +17,7 @@ OPT     ?= -O2 -g
 WARN    := -std=c11 -Wall -Wextra -Werror -Wconversion -Wshadow -Wvla -Wstrict-prototypes -Wmissing-prototypes \
            -Wwrite-strings -Wundef
 HARDEN  := $(if $(CROSS),,-fstack-protector-strong -fPIE $(if $(SAN),,-D_FORTIFY_SOURCE=2))
-CFLAGS  := $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -D_GNU_SOURCE -Ilib -I$(O)/gen $(if $(CROSS),-Itests/cross) \
+CFLAGS  := $(WARN) $(OPT) $(HARDEN) -ffp-contract=off -D_GNU_SOURCE -Ilib -I$(O)/gen $(if $(CROSS),-Itests/cross -Itests/cross/$(ARCH)) \
            $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
 LDFLAGS := -pie -Wl,-z,relro,-z,now $(if $(SAN),-fsanitize=$(SAN))
 LIBS    := -ljansson -lpcre2-8 -lutf8proc -lcrypto -lxxhash -lz -lzstd -llz4 -lyaml -lpthread -lm
