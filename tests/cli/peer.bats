@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# llama.cpp reads what we write. APR_PEER_BIN names a folder with its programs (llama-completion); without it the tests skip.
+# llama.cpp reads what we write and predicts as we do. APR_PEER_BIN names a folder with its programs; without it the tests skip.
 
 setup() {
     PATH=${BINDIR:-$PWD/bin}:$PATH
@@ -50,4 +50,20 @@ theirs() { # GGUF: greedy continuation of $T/prompt
     apr export "$T/broken" --format gguf -q -o "$T/broken.gguf"
     ask 'What is 2+2? Answer with just the number.' >"$T/prompt"
     [ "$(theirs "$T/broken.gguf")" != 4 ]
+}
+
+# The peer's own files; windows of 512 tokens, of which the second half counts, in both programs.
+@test "perplexity of every type is llama-perplexity's to 0.3 %" {
+    local gguf=${APR_SHARED:-../shared}/fixtures/gguf text=${APR_SHARED:-../shared}/fixtures/models/apr-demo-golden/eval-plain.txt
+    local file ours peers n=0 n_far=0
+    [ -d "$gguf" ] || skip "the fixtures are not here: $gguf"
+    [ -x "$APR_PEER_BIN/llama-perplexity" ] || skip "no llama-perplexity in $APR_PEER_BIN"
+    for file in "$gguf"/demo-*.gguf; do
+        peers=$(timeout 300 "$APR_PEER_BIN/llama-perplexity" -m "$file" -f "$text" -c 512 -t 1 2>&1 | sed -n 's/.*Final estimate: PPL = \([0-9.]*\).*/\1/p')
+        ours=$(apr eval "$file" --file "$text" --window 512 --device cpu --json -q | jq .ppl_second_half)
+        awk -v name="${file##*/}" -v a="$ours" -v b="$peers" 'BEGIN { d = 100 * (a / b - 1); printf "%-20s ours %.4f peer %.4f %+.3f %%\n", name, a, b, d
+            exit !(a > 1 && b > 1 && d < 0.3 && d > -0.3) }' || n_far=$((n_far + 1))
+        n=$((n + 1))
+    done
+    [ "$n" -ge 8 ] && [ "$n_far" -eq 0 ]
 }

@@ -112,6 +112,24 @@ EOF
     [[ $stderr == *"before the grammar was satisfied"* ]]
 }
 
+# 500 of them with random logits: tests/unit/test_grammar_schema.c. Here the model speaks.
+@test "random schemas: every text parses and validates, judged by another implementation" {
+    command -v python3 >/dev/null || skip 'python3 is not here'
+    python3 tests/tools/schemas.py make 12 "${APR_SCHEMA_SEED:-77}" >"$T/schemas"
+    i=0
+    while read -r schema; do
+        i=$((i + 1))
+        printf '%s' "$schema" >"$T/s"
+        apr run "$MODEL" 'Give me some JSON.' --json-schema "$T/s" --temperature 1.2 --seed "$i" -n 400 -q </dev/null >"$T/text"
+        jq -Rs . "$T/text" >>"$T/texts"
+    done <"$T/schemas"
+    [ "$(wc -l <"$T/texts")" -eq 12 ]
+    run -0 python3 tests/tools/schemas.py check "$T/schemas" "$T/texts"
+    sed -i '3s/.*/"{]"/' "$T/texts"
+    run python3 tests/tools/schemas.py check "$T/schemas" "$T/texts"
+    [ "$status" -ne 0 ]
+}
+
 @test "broken grammars and schemas: status 4, unsupported keywords: 2, with place or path" {
     t() { # status, pattern, option, text
         printf '%s' "$4" >"$T/x"
