@@ -52,17 +52,27 @@ theirs() { # GGUF: greedy continuation of $T/prompt
     [ "$(theirs "$T/broken.gguf")" != 4 ]
 }
 
-# The peer's own files; windows of 512 tokens, of which the second half counts, in both programs.
+# The peer's own files; windows of 512 tokens, of which the second half counts, in both programs. Activations are rounded
+# to 8 bits in both, and a model of 256 columns feels it: a change in the last bit of a key moves the perplexity by up to
+# 1 %. So ours is the mean over four roundings of the cache.
+ours_mean() { # GGUF TEXT
+    local k v
+    for k in f16 f32; do
+        for v in f16 f32; do
+            apr eval "$1" --file "$2" --window 512 --cache-type-k "$k" --cache-type-v "$v" --device cpu --json -q | jq .ppl_second_half
+        done
+    done | awk '{ sum += $1 } END { if (NR == 4) printf "%.6f", sum / 4 }'
+}
+
 @test "perplexity of every type is llama-perplexity's to 0.3 %" {
     local gguf=${APR_SHARED:-../shared}/fixtures/gguf text=${APR_SHARED:-../shared}/fixtures/models/apr-demo-golden/eval-plain.txt
-    local file ours peers n=0 n_far=0
+    local file peers n=0 n_far=0
     [ -d "$gguf" ] || skip "the fixtures are not here: $gguf"
     [ -x "$APR_PEER_BIN/llama-perplexity" ] || skip "no llama-perplexity in $APR_PEER_BIN"
     for file in "$gguf"/demo-*.gguf; do
         peers=$(timeout 300 "$APR_PEER_BIN/llama-perplexity" -m "$file" -f "$text" -c 512 -t 1 2>&1 | sed -n 's/.*Final estimate: PPL = \([0-9.]*\).*/\1/p')
-        ours=$(apr eval "$file" --file "$text" --window 512 --device cpu --json -q | jq .ppl_second_half)
-        awk -v name="${file##*/}" -v a="$ours" -v b="$peers" 'BEGIN { d = 100 * (a / b - 1); printf "%-20s ours %.4f peer %.4f %+.3f %%\n", name, a, b, d
-            exit !(a > 1 && b > 1 && d < 0.3 && d > -0.3) }' || n_far=$((n_far + 1))
+        awk -v name="${file##*/}" -v a="$(ours_mean "$file" "$text")" -v b="$peers" 'BEGIN { d = b > 1 ? 100 * (a / b - 1) : 100
+            printf "%-20s ours %.4f peer %.4f %+.3f %%\n", name, a, b, d; exit !(a > 1 && d < 0.3 && d > -0.3) }' || n_far=$((n_far + 1))
         n=$((n + 1))
     done
     [ "$n" -ge 8 ] && [ "$n_far" -eq 0 ]
