@@ -176,6 +176,7 @@ enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *con
     for (uint32_t done = 0, k; done < n; done += k) {
         uint32_t i_graph;
         k = n - done < STEPS_AHEAD ? n - done : STEPS_AHEAD;
+        for (uint32_t i = 0; i < n_seqs; i++) GPU_TRY(seq_hold(seqs[i], seqs[i]->n_pos + k, e));
         GPU_TRY(begin(m, seqs, next, n_seqs, &i_graph, e));
         for (uint32_t i = 0; i < k; i++) CU(cudaGraphLaunch(m->graphs[i_graph], m->dev->stream), "a step");
         GPU_TRY(finish(m, n_seqs, e));

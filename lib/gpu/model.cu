@@ -188,8 +188,7 @@ void model_close(struct apr_gpu_model *m)
 
 static enum apr_gpu_status seq_fill(struct apr_gpu_seq *s, struct apr_gpu_err *e)
 {
-    CU(cudaMalloc((void **)&s->table, 4ull * s->n_pages), "table of pages");
-    CU(cudaMemcpy(s->table, s->pages, 4ull * s->n_pages, cudaMemcpyHostToDevice), "table of pages");
+    CU(cudaMalloc((void **)&s->table, s->n_ctx / MODEL_PAGE * 4ull), "table of pages");
     CU(cudaMalloc((void **)&s->st, sizeof *s->st), "state of a sequence");
     CU(cudaMalloc((void **)&s->out, 4ull * STEPS_AHEAD), "tokens of a sequence");
     CU(cudaHostAlloc((void **)&s->st_host, sizeof *s->st_host, cudaHostAllocDefault), "pinned memory");
@@ -201,20 +200,40 @@ enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, struct apr
                              struct apr_gpu_err *e)
 {
     uint32_t n_pages = (n_ctx + MODEL_PAGE - 1) / MODEL_PAGE;
-    if (n_ctx == 0 || n_pages > m->n_free)
-        return gpu_fail(e, APR_GPU_MEMORY, "a sequence of %u positions, %u are free", n_ctx,
-                        m->n_free * MODEL_PAGE);
+    if (n_ctx == 0 || n_pages > m->n_pages)
+        return gpu_fail(e, APR_GPU_MEMORY, "a sequence of %u positions, the model has %u for all", n_ctx,
+                        m->n_pages * MODEL_PAGE);
     struct apr_gpu_seq *s = (struct apr_gpu_seq *)calloc(1, sizeof *s);
     if (!s || !(s->pages = (int32_t *)malloc(n_pages * sizeof *s->pages))) {
         free(s);
         return gpu_fail(e, APR_GPU_MEMORY, "no memory for a sequence");
     }
-    s->m = m, s->n_ctx = n_pages * MODEL_PAGE, s->n_pages = n_pages;
-    for (uint32_t i = 0; i < n_pages; i++) s->pages[i] = m->free_pages[--m->n_free];
+    s->m = m, s->n_ctx = n_pages * MODEL_PAGE;
     enum apr_gpu_status st = seq_fill(s, e);
     if (st != APR_GPU_OK) return seq_close(s), st;
     *out = s;
     return APR_GPU_OK;
+}
+
+enum apr_gpu_status seq_hold(struct apr_gpu_seq *s, uint32_t n_pos, struct apr_gpu_err *e)
+{
+    struct apr_gpu_model *m = s->m;
+    uint32_t had = s->n_pages, n = (n_pos + MODEL_PAGE - 1) / MODEL_PAGE;
+    if (n <= had) return APR_GPU_OK;
+    if (n - had > m->n_free)
+        return gpu_fail(e, APR_GPU_FULL, "%u positions more, %u of %u for all sequences are free",
+                        (n - had) * MODEL_PAGE, m->n_free * MODEL_PAGE, m->n_pages * MODEL_PAGE);
+    while (s->n_pages < n) s->pages[s->n_pages++] = m->free_pages[--m->n_free];
+    return gpu_cuda(cudaMemcpyAsync(s->table + had, s->pages + had, 4ull * (n - had), cudaMemcpyHostToDevice,
+                                    m->dev->stream),
+                    "table of pages", e);
+}
+
+void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos)
+{
+    if (n_pos < s->n_pos) s->n_pos = n_pos;
+    uint32_t n = (s->n_pos + MODEL_PAGE - 1) / MODEL_PAGE;
+    while (s->n_pages > n) s->m->free_pages[s->m->n_free++] = s->pages[--s->n_pages];
 }
 
 void seq_close(struct apr_gpu_seq *s)

@@ -55,8 +55,9 @@ struct apr_gpu_model {
 
 struct apr_gpu_seq {
     struct apr_gpu_model *m;
-    uint32_t n_ctx, n_pos, n_pages;
-    int32_t *pages;            /* [n_pages] on the host */
+    uint32_t n_ctx, n_pos;
+    uint32_t n_pages;          /* held: enough for n_pos, more while a step is prepared */
+    int32_t *pages;            /* [n_ctx / 16] on the host */
     int32_t *table;            /* the same on the device */
     struct step *st, *st_host; /* device, pinned */
     int32_t *out, *out_host;   /* [STEPS_AHEAD] */
@@ -86,6 +87,9 @@ void model_close(struct apr_gpu_model *m);
 enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, struct apr_gpu_seq **s,
                              struct apr_gpu_err *e);
 void seq_close(struct apr_gpu_seq *s);
+/* Pages for positions < n_pos are there afterwards; from the model's, whose end is APR_GPU_FULL. */
+enum apr_gpu_status seq_hold(struct apr_gpu_seq *s, uint32_t n_pos, struct apr_gpu_err *e);
+void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos);
 
 /* ---- step.cu ---- */
 /* A step's rows on the device. */

@@ -117,6 +117,7 @@ enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32
     if (!s->graph) GPU_TRY(capture(m, s, e));
     while (*n_out < n) {
         uint32_t k = n - *n_out < STEPS_AHEAD ? n - *n_out : STEPS_AHEAD;
+        GPU_TRY(seq_hold(s, s->n_pos + k, e));
         GPU_TRY(one_begin(s, *n_out ? out[*n_out - 1] : id, e));
         for (uint32_t i = 0; i < k; i++) CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
         GPU_TRY(read_steps(s, k, e));

@@ -111,10 +111,6 @@ static uint32_t seq_pos(const struct apr_gpu_seq *s)
 {
     return s->n_pos;
 }
-static void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos)
-{
-    if (n_pos < s->n_pos) s->n_pos = n_pos;
-}
 
 static enum apr_gpu_status unpack_into(struct apr_gpu_device *d, const struct apr_gpu_mat *w, struct mat *m,
                                        float **dev, float *rows, struct apr_gpu_err *e)

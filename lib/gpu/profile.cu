@@ -57,6 +57,7 @@ enum apr_gpu_status profile(struct apr_gpu_model *m, const struct apr_gpu_part *
     for (uint32_t i = 0; i < n_parts; i++)
         if (parts[i].n != 1 || parts[i].seq->n_pos == parts[i].seq->n_ctx)
             return gpu_fail(e, APR_GPU_UNSUPPORTED, "a profile takes one token of each sequence");
+    for (uint32_t i = 0; i < n_parts; i++) GPU_TRY(seq_hold(parts[i].seq, parts[i].seq->n_pos + 1, e));
     struct marks *k = (struct marks *)calloc(1, sizeof *k);
     if (!k) return gpu_fail(e, APR_GPU_MEMORY, "no memory for a profile");
     m->dev->marks = k;

@@ -49,7 +49,7 @@ static enum apr_gpu_status check_part(const struct apr_gpu_model *m, const struc
     for (uint32_t i = 0; i < p->n; i++)
         if (p->ids[i] < 0 || (uint32_t)p->ids[i] >= m->n_vocab)
             return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", p->ids[i], m->n_vocab);
-    return APR_GPU_OK;
+    return seq_hold(p->seq, p->seq->n_pos + p->n, e);
 }
 
 /* Rows of all parts to the device. The copies are done before the step ends, which waits for the device. */

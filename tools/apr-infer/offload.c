@@ -17,6 +17,7 @@
 struct seq {
     const struct apr_cache *cache;
     struct apr_gpu_seq *seq;
+    uint64_t i_used; /* the call that used it last */
 };
 
 struct apr_offload {
@@ -26,6 +27,9 @@ struct apr_offload {
     struct apr_gpu_model *model;
     struct seq seqs[MAX_SEQS];
     size_t n_seqs;
+    uint64_t i_call;
+    struct apr_gpu_part *parts; /* [n_parts_most] */
+    size_t n_parts_most;
 };
 
 /* ---- what the plugin cannot compute -----------------------------------------------------------------------
@@ -168,6 +172,7 @@ static enum apr_code open_model(struct apr_offload *o, const struct apr_forward 
     struct shown shown = {.n_bytes = 0};
     struct apr_gpu_opts opts = {.exact = f->c.exact, .n_ctx = (uint32_t)n_ctx};
     opts.n_chunk = f->c.exact ? 256 : (uint32_t)(n_ctx < N_CHUNK ? n_ctx : N_CHUNK);
+    if (opts.n_chunk < f->n_batch) opts.n_chunk = (uint32_t)f->n_batch;
     TRY(check_supported(f, e));
     TRY(describe(f, m, &o->arena, &d, e));
     TRY(apr_gpu_code(o->gpu->model_plan(o->device, &d, &opts, &plan, &ge), &ge, e));
@@ -243,14 +248,34 @@ const char *apr_offload_name(const struct apr_offload *o)
 /* ---- running
  * ----------------------------------------------------------------------------------------------- */
 
-/* Positions that the cache has and the device does not (a fork of another sequence) are computed again. */
+/* Room for another sequence: the one not used for longest is forgotten, and computed again when it comes
+ * back. Those of this call stay. */
+static bool let_one_go(struct apr_offload *o)
+{
+    struct seq *oldest = NULL;
+    for (size_t i = 0; i < o->n_seqs; i++) {
+        struct seq *s = &o->seqs[i];
+        if (s->i_used == o->i_call || o->gpu->seq_pos(s->seq) == 0) continue;
+        if (!oldest || s->i_used < oldest->i_used) oldest = s;
+    }
+    if (oldest) o->gpu->seq_truncate(oldest->seq, 0);
+    return oldest != NULL;
+}
+
+/* Positions that the cache has and the device does not (a fork, or a sequence let go) are computed again. */
 static enum apr_code catch_up(struct apr_offload *o, const struct apr_cache *cache, struct apr_gpu_seq *s,
                               struct apr_err *e)
 {
     struct apr_gpu_err ge = {{0}};
-    uint32_t n = o->gpu->seq_pos(s), n_want = (uint32_t)cache->n_pos;
-    if (n >= n_want) return o->gpu->seq_truncate(s, n_want), APR_OK;
-    return apr_gpu_code(o->gpu->forward(o->model, s, cache->ids + n, n_want - n, 0, NULL, &ge), &ge, e);
+    enum apr_gpu_status status = APR_GPU_OK;
+    const uint32_t n_want = (uint32_t)cache->n_pos;
+    if (o->gpu->seq_pos(s) > n_want) o->gpu->seq_truncate(s, n_want);
+    do {
+        uint32_t n = o->gpu->seq_pos(s);
+        if (n == n_want) return APR_OK;
+        status = o->gpu->forward(o->model, s, cache->ids + n, n_want - n, 0, NULL, &ge);
+    } while (status == APR_GPU_FULL && let_one_go(o));
+    return apr_gpu_code(status, &ge, e);
 }
 
 static enum apr_code seq_of(struct apr_offload *o, const struct apr_cache *cache, struct apr_gpu_seq **s,
@@ -265,8 +290,42 @@ static enum apr_code seq_of(struct apr_offload *o, const struct apr_cache *cache
         o->seqs[i].cache = cache;
         o->n_seqs++;
     }
+    o->seqs[i].i_used = o->i_call;
     *s = o->seqs[i].seq;
     return catch_up(o, cache, *s, e);
+}
+
+static enum apr_code reserve_parts(struct apr_offload *o, size_t n, struct apr_err *e)
+{
+    if (n <= o->n_parts_most) return APR_OK;
+    TRY(apr_arena_try(&o->arena, &o->parts, 2 * n, sizeof *o->parts, "parts of a step", e));
+    o->n_parts_most = 2 * n;
+    return APR_OK;
+}
+
+enum apr_code apr_offload_step(struct apr_offload *o, const struct apr_part *parts, size_t n_parts,
+                               struct apr_err *e)
+{
+    struct apr_gpu_err ge = {{0}};
+    enum apr_gpu_status status;
+    TRY(reserve_parts(o, n_parts, e));
+    o->i_call++;
+    for (size_t i = 0; i < n_parts; i++) {
+        o->parts[i] = (struct apr_gpu_part){.ids = parts[i].ids, .n = (uint32_t)parts[i].n};
+        TRY(seq_of(o, parts[i].cache, &o->parts[i].seq, e));
+    }
+    do status = o->gpu->step(o->model, o->parts, (uint32_t)n_parts, &ge);
+    while (status == APR_GPU_FULL && let_one_go(o));
+    TRY(apr_gpu_code(status, &ge, e));
+    for (size_t i = 0; i < n_parts; i++) parts[i].cache->n_pos += parts[i].n;
+    return APR_OK;
+}
+
+enum apr_code apr_offload_logits(struct apr_offload *o, size_t i_row, size_t n_rows, float *logits,
+                                 struct apr_err *e)
+{
+    struct apr_gpu_err ge = {{0}};
+    return apr_gpu_code(o->gpu->logits(o->model, (uint32_t)i_row, (uint32_t)n_rows, logits, &ge), &ge, e);
 }
 
 enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, const int32_t *ids, size_t n,
@@ -274,9 +333,12 @@ enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, co
 {
     struct apr_gpu_seq *s;
     struct apr_gpu_err ge = {{0}};
+    enum apr_gpu_status status;
+    o->i_call++;
     TRY(seq_of(o, cache, &s, e));
-    TRY(apr_gpu_code(o->gpu->forward(o->model, s, ids, (uint32_t)n, (uint32_t)n_rows, logits, &ge), &ge, e));
-    memmove(cache->ids + cache->n_pos, ids, n * sizeof *ids);
+    do status = o->gpu->forward(o->model, s, ids, (uint32_t)n, (uint32_t)n_rows, logits, &ge);
+    while (status == APR_GPU_FULL && o->gpu->seq_pos(s) == cache->n_pos && let_one_go(o));
+    TRY(apr_gpu_code(status, &ge, e));
     cache->n_pos += n;
     return APR_OK;
 }
@@ -288,6 +350,7 @@ enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache,
     struct apr_gpu_seq *s;
     struct apr_gpu_err ge = {{0}};
     uint32_t n_made = 0;
+    o->i_call++;
     TRY(seq_of(o, cache, &s, e));
     TRY(apr_gpu_code(o->gpu->greedy(o->model, s, id, (uint32_t)n, stop, (uint32_t)n_stop, out, &n_made, &ge),
                      &ge, e));

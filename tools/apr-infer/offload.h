@@ -14,6 +14,7 @@
 
 struct apr_forward;
 struct apr_offload;
+struct apr_part;
 
 /* device: NULL or "auto", "cpu", "cuda", "cuda:N". *o stays NULL where the CPU computes. */
 APR_MUST_USE enum apr_code apr_offload_open(struct apr_offload **o, const char *device,
@@ -24,6 +25,11 @@ const char *apr_offload_name(const struct apr_offload *o);
 /* Appends n tokens at cache->n_pos and advances it; logits: [n_rows, n_vocab] of the last n_rows of them. */
 APR_MUST_USE enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, const int32_t *ids,
                                            size_t n, size_t n_rows, float *logits, struct apr_err *e);
+/* Appends the parts' tokens in one step and advances their caches; then logits of any of its rows. */
+APR_MUST_USE enum apr_code apr_offload_step(struct apr_offload *o, const struct apr_part *parts,
+                                            size_t n_parts, struct apr_err *e);
+APR_MUST_USE enum apr_code apr_offload_logits(struct apr_offload *o, size_t i_row, size_t n_rows,
+                                              float *logits, struct apr_err *e);
 /* Appends id and the tokens that follow it greedily, n in all; out: what was chosen after each. Ends early
  * behind one of the stop tokens. */
 APR_MUST_USE enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache, int32_t id,

@@ -64,23 +64,26 @@ static size_t n_kept_rows(const struct apr_part *p)
     return p->n <= APR_DEVICE_ROWS ? p->n : 1;
 }
 
-/* The parts one after the other. */
+/* All parts at once; then the rows that are kept, neighbours together. */
 static enum apr_code step_on_device(struct apr_forward *f, const struct apr_part *parts, size_t n_parts,
                                     struct apr_err *e)
 {
-    size_t n_logits = 0;
+    size_t n_logits = 0, n_run = 0, end = 0;
     for (size_t i = 0; i < n_parts; i++) n_logits += n_kept_rows(&parts[i]);
     TRY(reserve_logits(f, n_logits, e));
     set_rows(f, parts, n_parts);
-    struct apr_row *end = f->rows;
+    TRY(apr_offload_step(f->offload, parts, n_parts, e));
     n_logits = 0;
     for (size_t i = 0; i < n_parts; i++) {
-        const struct apr_part *p = &parts[i];
-        size_t n_rows = n_kept_rows(p);
-        end += p->n;
-        TRY(apr_offload_run(f->offload, p->cache, p->ids, p->n, n_rows,
-                            f->device_logits + n_logits * f->w.cfg->n_vocab, e));
-        for (size_t k = n_rows; k > 0; k--) end[-(ptrdiff_t)k].i_logits = (uint32_t)n_logits++;
+        size_t n_rows = n_kept_rows(&parts[i]);
+        bool is_last = i + 1 == n_parts || n_kept_rows(&parts[i + 1]) < parts[i + 1].n;
+        end += parts[i].n;
+        n_run += n_rows;
+        for (size_t k = n_rows; k > 0; k--) f->rows[end - k].i_logits = (uint32_t)n_logits++;
+        if (!is_last) continue;
+        TRY(apr_offload_logits(f->offload, end - n_run, n_run,
+                               f->device_logits + (n_logits - n_run) * f->w.cfg->n_vocab, e));
+        n_run = 0;
     }
     return APR_OK;
 }
@@ -93,6 +96,7 @@ static enum apr_code prompt_on_device(struct apr_forward *f, const struct apr_pa
     f->pos0 = p->cache->n_pos + p->n - 1;
     f->rows[0] = (struct apr_row){p->cache, f->pos0, p->ids[p->n - 1], 0};
     f->n_toks = 1;
+    memmove(p->cache->ids + p->cache->n_pos, p->ids, p->n * sizeof *p->ids);
     return apr_offload_run(f->offload, p->cache, p->ids, p->n, 1, f->device_logits, e);
 }
 
