@@ -29,6 +29,7 @@ UNIT_OBJ_test_tok_keys := $(O)/tools/apr-export/tok_keys.o
 UNIT_OBJ_test_fixtures := $(UNIT_OBJ_test_forward)
 UNIT_OBJ_test_audio    := $(call infer_obj,audio_wav audio_resample audio_mel)
 UNIT_OBJ_test_asr      := $(call infer_obj,asr asr_rules asr_text) $(sampler_obj)
+UNIT_OBJ_test_asr_tokens := $(UNIT_OBJ_test_asr)
 
 UNIT_OBJ_test_strips := $(call infer_obj,strips)
 
