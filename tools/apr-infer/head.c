@@ -71,16 +71,20 @@ void apr_forward_hidden(const struct apr_forward *f, size_t i_tok, size_t n_rows
         apr_norm_row(f, &f->w.final_norm, f->x + (i_tok + i) * n, hidden + i * n);
 }
 
-/* What the device left of the step. */
+/* What the device left of the step; rows that were not fetched with it are asked for. */
 static enum apr_code copy_logits(const struct apr_forward *f, const struct rows *r, float *logits,
                                  struct apr_err *e)
 {
     size_t n = f->w.cfg->n_vocab;
+    if (!r->i_toks && f->rows[r->i_tok].i_logits == APR_NO_LOGITS)
+        return apr_offload_logits(f->offload, r->i_tok, r->n, logits, e);
     for (size_t i = 0; i < r->n; i++) {
         size_t i_tok = row_at(r, i);
         uint32_t at = f->rows[i_tok].i_logits;
-        if (at == APR_NO_LOGITS)
-            return apr_fail(e, APR_EUNAVAIL, "the device kept no logits of token %zu", f->rows[i_tok].pos);
+        if (at == APR_NO_LOGITS) {
+            TRY(apr_offload_logits(f->offload, i_tok, 1, logits + i * n, e));
+            continue;
+        }
         memcpy(logits + i * n, f->device_logits + at * n, n * sizeof *logits);
     }
     return APR_OK;
