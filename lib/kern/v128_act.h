@@ -43,7 +43,7 @@ void V(softmax)(float *x, size_t n)
         }
     }
     float lane[8];
-    memcpy(lane, sums, sizeof lane);
+    for (int i = 0; i < 2; i++) memcpy(lane + 4 * i, &sums[i], sizeof sums[i]);
     for (; k < n; k++) {
         x[k] = apr_scalar_exp(x[k] - max);
         lane[k % 8] += x[k];

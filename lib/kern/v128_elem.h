@@ -92,7 +92,7 @@ void V(rmsnorm)(const float *x, const float *w, float eps, float *y, size_t n)
         for (int i = 0; i < 4; i++) sum[i] += v[i] * v[i]; /* the square of a float is exact */
     }
     double lane[8];
-    memcpy(lane, sum, sizeof lane);
+    for (int i = 0; i < 4; i++) memcpy(lane + 2 * i, &sum[i], sizeof sum[i]);
     for (; k < n; k++) lane[k % 8] += (double)x[k] * (double)x[k];
     float s = (float)(1 / sqrt(apr_scalar_tree_f64(lane) / (double)n + (double)eps));
     for (k = 0; k + 4 <= n; k += 4) v_store(y + k, v_load(x + k) * s * v_load(w + k));

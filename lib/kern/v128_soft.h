@@ -39,8 +39,8 @@ V_INLINE f32x4 v_halves(const void *p)
 {
     u16x4 h;
     memcpy(&h, p, sizeof h);
-    i32x4 u = (i32x4) __builtin_convertvector(h, u32x4);
-    i32x4 rest = (u & 0x7fff) << 13, sign = (u & 0x8000) << 16;
+    u32x4 u = __builtin_convertvector(h, u32x4);
+    i32x4 rest = (i32x4)((u & 0x7fff) << 13), sign = (i32x4)((u & 0x8000) << 16);
     i32x4 y = (i32x4)((f32x4)rest * 0x1p112f);
     y |= (rest >= 0x0f800000) & 0x7f800000;
     y |= (rest > 0x0f800000) & 0x00400000;

@@ -184,7 +184,7 @@ static void batch(const struct run *r, uint32_t n_seqs, uint32_t depth)
         if (i && t < best) best = t;
     }
     double n_bytes = (double)n_weight_bytes +
-                     4.0 * r->s->n_layers * r->s->n_heads_kv * r->s->head_dim * (depth + n / 2) * n_seqs;
+                     4.0 * r->s->n_layers * r->s->n_heads_kv * r->s->head_dim * (depth + n / 2.0) * n_seqs;
     printf("batch%u %.1f tok/s, %.3f ms a step, %.1f %% of the read bandwidth\n", n_seqs, n_seqs * n / best,
            1e3 * best / n, 100 * n_bytes / (best / n) / r->bandwidth);
     for (uint32_t i = 0; i < n_seqs; i++) r->g->seq_close(q[i]);
@@ -415,7 +415,8 @@ static int check_all(const struct apr_gpu *g, struct apr_gpu_device *dev, const 
 {
     static const char *const recipes[] = {"q4_k_m", "q8_0", "bf16"};
     bool ok = true;
-    for (size_t i = 0; i < 3 && strcmp(only, "odd"); i++) ok &= compare_shape(g, dev, &shapes[3], recipes[i]);
+    for (size_t i = 0; i < 3 && strcmp(only, "odd") != 0; i++)
+        ok &= compare_shape(g, dev, &shapes[3], recipes[i]);
     ok &= compare_shape(g, dev, &shapes[4], "q8_0"); /* rows of no whole 256 */
     ok &= compare_shape(g, dev, &shapes[4], "bf16");
     puts(ok ? "check: ok" : "check: MISSED");
@@ -440,8 +441,8 @@ int main(int argc, char **argv)
         r.g->device_close(dev);
         return status;
     }
-    if (strcmp(r.only, "one") && strcmp(r.only, "batch") && strcmp(r.only, "prompt") &&
-        strcmp(r.only, "times"))
+    if (strcmp(r.only, "one") != 0 && strcmp(r.only, "batch") != 0 && strcmp(r.only, "prompt") != 0 &&
+        strcmp(r.only, "times") != 0)
         r.only = "";
     check(r.g->bandwidth(dev, &r.bandwidth, &e), &e, "bandwidth");
     printf("%s\nshape %s, %s\nread bandwidth %.0f GB/s\n", r.g->device_name(dev), s->name, recipe,

@@ -184,18 +184,25 @@ static enum apr_code verdict(const struct apr_batch *b, struct apr_err *e)
                     b->n_failed, b->n_answered, b->i_first_failed + 1, b->first_failed.text);
 }
 
+/* What the batch borrows while it runs. */
+struct engine {
+    struct apr_session session;
+    struct apr_prompt_cache saved;
+};
+
 static enum apr_code with_model(const struct batch_args *a, const struct apr_ctx *ctx, struct apr_batch *b,
-                                struct apr_session *s, struct apr_err *e)
+                                struct engine *x, struct apr_err *e)
 {
-    struct apr_prompt_cache saved = {.path = a->saved, .read_only = a->saved_read_only};
+    struct apr_session *s = &x->session;
+    x->saved = (struct apr_prompt_cache){.path = a->saved, .read_only = a->saved_read_only};
     TRY(open_session(a, ctx, s, e));
     b->session = s;
     b->opts.model_sampling = a->model_sampling ? &s->model->generation : NULL;
     int64_t ns_start = apr_now_ns();
     enum apr_code code = APR_OK;
     if (a->saved) {
-        code = apr_prompt_cache_open(&saved, s->model, a->engine.exact, &s->blocks, e);
-        b->saved = &saved;
+        code = apr_prompt_cache_open(&x->saved, s->model, a->engine.exact, &s->blocks, e);
+        b->saved = &x->saved;
     }
     if (code == APR_OK) code = apr_batch_run(b, e);
     double run_s = (double)(apr_now_ns() - ns_start) * 1e-9;
@@ -203,7 +210,7 @@ static enum apr_code with_model(const struct batch_args *a, const struct apr_ctx
         apr_verbose("%" PRIu64 " answered, %" PRIu64 " prompt and %" PRIu64 " generated tokens in %.2f s",
                     b->n_answered - b->n_before, b->n_prompt_toks, b->n_reply_toks, run_s);
     if (code == APR_OK && ctx->g->json) code = report(b, run_s, e);
-    apr_prompt_cache_close(&saved);
+    apr_prompt_cache_close(&x->saved);
     apr_session_close(s);
     return code;
 }
@@ -231,25 +238,25 @@ static struct apr_batch_opts batch_opts(const struct batch_args *a)
 
 /* Files come before the model: what is wrong with them should not cost its loading. */
 static enum apr_code with_files(struct batch_args *a, const struct apr_ctx *ctx, struct apr_batch *b,
-                                struct apr_session *s, struct apr_err *e)
+                                struct engine *x, struct apr_err *e)
 {
     TRY(load_constraint(a, e));
     b->opts = batch_opts(a);
     TRY(apr_lines_open(&b->in, a->input, APR_MAX_REQUEST_BYTES, e));
     TRY(open_output(a, b, e));
-    return with_model(a, ctx, b, s, e);
+    return with_model(a, ctx, b, x, e);
 }
 
 static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
 {
     struct batch_args *a = args_;
-    struct apr_session s;
+    struct engine x;
     struct apr_batch b = {0};
     struct apr_err late;
     TRY(parse_shard(a, e));
     TRY(check_args(a, ctx, e));
     if (a->saved) a->engine.on_cpu = "--prompt-cache";
-    enum apr_code code = with_files(a, ctx, &b, &s, e);
+    enum apr_code code = with_files(a, ctx, &b, &x, e);
     if (code == APR_OK) code = verdict(&b, e);
     if (apr_journal_close(b.out, &late) != APR_OK && (code == APR_OK || code == APR_ENO)) {
         *e = late;
