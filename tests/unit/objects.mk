@@ -1,5 +1,5 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
-forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention linear strips weights bind cache offload
+forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention attention_tile linear strips weights bind cache offload
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache cache_blocks)
@@ -13,7 +13,7 @@ infer_all := $(foreach o,$(call tool_obj,apr-infer),$(if $(findstring /verb_,$(o
 UNIT_OBJ_test_speculate := $(infer_all)
 UNIT_OBJ_test_draft    := $(infer_all)
 UNIT_OBJ_test_step     := $(call infer_obj,$(forward_parts) prefixes) $(O)/tests/unit/toy.o
-UNIT_OBJ_test_attention := $(call infer_obj,attention cache cache_blocks)
+UNIT_OBJ_test_attention := $(call infer_obj,attention attention_tile cache cache_blocks)
 UNIT_OBJ_test_rope     := $(call infer_obj,rope)
 UNIT_OBJ_test_context  := $(call infer_obj,prompt_cache model_id shift $(forward_parts))
 UNIT_OBJ_test_linear   := $(call infer_obj,linear strips)

@@ -137,7 +137,7 @@ static void reference(struct room *r, size_t window)
 }
 
 /* All tokens, n_chunk at a time. */
-static void run(struct room *r, size_t window, unsigned n_threads, size_t n_chunk)
+static void run_wide(struct room *r, size_t window, unsigned n_threads, size_t n_chunk, size_t n_pos_wide)
 {
     struct apr_pool *pool = apr_pool_open(n_threads);
     const struct apr_kern *kern;
@@ -146,7 +146,7 @@ static void run(struct room *r, size_t window, unsigned n_threads, size_t n_chun
     apr_arena_init(&arena);
     assert_int_equal(apr_kern_pick(&kern, &e), APR_OK);
     struct apr_compute c = {.kern = kern, .pool = pool};
-    struct apr_attn_room room = {.arena = &arena};
+    struct apr_attn_room room = {.arena = &arena, .n_pos_wide = n_pos_wide};
     for (size_t t = 0; t < N_POS; t += n_chunk) {
         size_t n = N_POS - t < n_chunk ? N_POS - t : n_chunk;
         struct apr_attn_span span = {.cache = &r->cache, .row0 = t, .pos0 = t, .n_toks = n};
@@ -155,6 +155,11 @@ static void run(struct room *r, size_t window, unsigned n_threads, size_t n_chun
     }
     apr_arena_free(&arena);
     apr_pool_close(pool);
+}
+
+static void run(struct room *r, size_t window, unsigned n_threads, size_t n_chunk)
+{
+    run_wide(r, window, n_threads, n_chunk, 0);
 }
 
 static void equals_plain_loops(void **state)
@@ -185,8 +190,9 @@ static void bits_do_not_depend_on_the_split(void **state)
     (void)state;
     static const struct {
         unsigned n_threads;
-        size_t n_chunk;
-    } how[] = {{1, 1}, {2, 1}, {1, 7}, {3, 8}, {2, 16}, {2, 29}, {5, N_POS}};
+        size_t n_chunk, n_pos_wide; /* from n_pos_wide on, threads share tiles */
+    } how[] = {{1, 1, 0},     {2, 1, 0}, {1, 7, 0},  {3, 8, 0},   {2, 16, 0}, {2, 29, 0},
+               {5, N_POS, 0}, {5, 1, 1}, {16, 1, 1}, {16, 5, 17}, {16, 8, 1}, {9, 13, 40}};
     for (size_t i = 0; i < N_TYPES * N_CASES; i++) {
         const size_t i_case = i / N_TYPES;
         struct room r;
@@ -200,7 +206,7 @@ static void bits_do_not_depend_on_the_split(void **state)
         memcpy(want, r.out, n_bytes);
         for (size_t j = 0; j < sizeof how / sizeof how[0]; j++) {
             memset(r.out, 0xff, n_bytes);
-            run(&r, cases[i_case].window, how[j].n_threads, how[j].n_chunk);
+            run_wide(&r, cases[i_case].window, how[j].n_threads, how[j].n_chunk, how[j].n_pos_wide);
             if (memcmp(want, r.out, n_bytes) != 0) fail_msg("case %zu, way %zu", i_case, j);
         }
         apr_cache_free(&r.cache);

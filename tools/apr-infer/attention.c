@@ -1,16 +1,18 @@
-/* Attention: softmax(cap(q K^T * scale)) V, two passes over the pages of one KV head. */
-#include "attention.h"
+/* Attention: softmax(cap(q K^T * scale)) V, two passes over the pages of one KV head. Where there are fewer
+ * tiles than threads and the sequences are long, all threads work at all tiles, one step after the other. */
+#include "attention_tile.h"
 
 #include <assert.h>
 #include <math.h>
-#include <string.h>
 
 #include "ckd.h"
 
-#define CACHE_LINE_BYTES 64u
-#define MAX_TILE_TOKS    8u
-#define MAX_GROUP        16u         /* query heads of a tile: bounds the room for scores */
-#define TARGET_SCORES    (64u << 10) /* floats: a tile's scores should stay in the second-level cache */
+#define MAX_TILE_TOKS   8u
+#define MAX_GROUP       16u         /* query heads of a tile: bounds the room for scores */
+#define TARGET_SCORES   (64u << 10) /* floats: a tile's scores should stay in the second-level cache */
+#define WIDE_POS        256u        /* from so many positions on, threads without a tile share one */
+#define SLICE_DIMS      32u         /* columns of values that a thread takes of a shared tile */
+#define PIECES_A_THREAD 2u
 
 struct job {
     const struct apr_attn_room *room;
@@ -19,139 +21,13 @@ struct job {
     const struct apr_attn_call *call;
     uint32_t n_parts; /* the group of query heads of one KV head is split into so many */
     uint32_t n_group; /* heads of a part, the last may have fewer */
-};
-
-/* One unit of work: tokens [t0, t0 + n_toks), query heads [head0, head0 + n_heads) of KV head i_kv. Rows of
- * q, out and scores are (token, head), head fastest; column 0 of scores is the first position of page block0.
- */
-struct tile {
-    const struct apr_cache *cache;
-    size_t row0, n_toks, pos0; /* of token t0: its row of the call's q and out, its position */
-    size_t block0;             /* the first page that token t0 sees */
-    uint32_t i_kv, head0, n_heads;
-    float *scores; /* [n_toks * n_heads, s_stride] */
-    size_t s_stride;
-    float *q, *out; /* [n_toks * n_heads, k_dim], [.., v_dim] */
-    float *room;    /* of kern/page.h */
+    /* of tiles that threads share */
+    size_t n_tiles, n_pages_piece, n_pieces, n_rows, n_slices;
 };
 
 static size_t round_up(size_t n, size_t multiple)
 {
     return (n + multiple - 1) / multiple * multiple;
-}
-
-/* First position that the token at pos sees. */
-static size_t first_seen(const struct job *j, size_t pos)
-{
-    size_t window = j->call->window;
-    return window && pos + 1 > window ? pos + 1 - window : 0;
-}
-
-/* Positions [begin, end) of page i_block for rows [row0, row0 + n_rows) of the tile. */
-struct piece {
-    size_t row0, n_rows, i_block, begin, end;
-};
-
-/* What of a page the rows of the piece read. */
-static struct apr_page page_of(const struct job *j, const struct tile *w, const struct piece *p,
-                               enum apr_cache_part part, size_t n_dim)
-{
-    const struct apr_blocks *b = w->cache->blocks;
-    const uint8_t *page = apr_cache_page(w->cache, part, j->call->i_layer, w->i_kv, p->i_block);
-    return (struct apr_page){page + p->begin * b->row_bytes[part], b->row_bytes[part], p->end - p->begin,
-                             n_dim};
-}
-
-static void page_scores(const struct job *j, const struct tile *w, const struct piece *p)
-{
-    const struct apr_page k = page_of(j, w, p, APR_CACHE_K, j->shape->k_dim);
-    float *s = w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
-    w->cache->blocks->types.at[APR_CACHE_K]->scores(j->c->kern, &k, w->q + p->row0 * k.n_dim, p->n_rows,
-                                                    j->shape->scale, s, w->s_stride, w->room);
-}
-
-static void page_values(const struct job *j, const struct tile *w, const struct piece *p)
-{
-    enum apr_cache_part part = j->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
-    const struct apr_page v = page_of(j, w, p, part, j->shape->v_dim);
-    const float *s = w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
-    w->cache->blocks->types.at[part]->values(j->c->kern, &v, s, w->s_stride, p->n_rows,
-                                             w->out + p->row0 * v.n_dim, w->room);
-}
-
-/* Fetches page i_block into the second cache: pages of a head lie apart, which the hardware does not follow.
- */
-static void fetch_page(const struct job *j, const struct tile *w, enum apr_cache_part part, size_t i_block)
-{
-    const uint8_t *page = apr_cache_page(w->cache, part, j->call->i_layer, w->i_kv, i_block);
-    size_t n = w->cache->blocks->row_bytes[part] * APR_PAGE_POS;
-    for (size_t off = 0; off < n; off += CACHE_LINE_BYTES) __builtin_prefetch(page + off, 0, 2);
-}
-
-typedef void page_fn(const struct job *j, const struct tile *w, const struct piece *p);
-
-/* Pages [begin, end) for token t alone, cut to what it sees. */
-static void token_pages(const struct job *j, const struct tile *w, size_t t, size_t begin, size_t end,
-                        page_fn *fn)
-{
-    size_t first = first_seen(j, w->pos0 + t), n_pos = w->pos0 + t + 1;
-    for (size_t b = begin; b < end; b++) {
-        size_t at = b * APR_PAGE_POS;
-        struct piece p = {.row0 = t * w->n_heads, .n_rows = w->n_heads, .i_block = b};
-        p.begin = first > at ? first - at : 0;
-        p.end = n_pos - at < APR_PAGE_POS ? n_pos - at : APR_PAGE_POS;
-        if (p.begin < p.end) fn(j, w, &p);
-    }
-}
-
-/* Pages that every token of the tile sees whole are taken for all rows at once, the rest token by token, so
- * that nothing a token does not see is ever multiplied in (0 * Inf would be NaN). Positions ascend for each
- * row. */
-static void for_pages(const struct job *j, const struct tile *w, enum apr_cache_part part, page_fn *fn)
-{
-    size_t last = w->pos0 + w->n_toks - 1;
-    size_t end_common = (w->pos0 + 1) / APR_PAGE_POS;
-    size_t begin_common = round_up(first_seen(j, last), APR_PAGE_POS) / APR_PAGE_POS;
-    if (begin_common > end_common) begin_common = end_common;
-    for (size_t t = 0; t < w->n_toks; t++) token_pages(j, w, t, w->block0, begin_common, fn);
-    for (size_t b = begin_common; b < end_common; b++) {
-        struct piece p = {.n_rows = w->n_toks * w->n_heads, .i_block = b, .end = APR_PAGE_POS};
-        if (b + 1 < end_common) fetch_page(j, w, part, b + 1);
-        fn(j, w, &p);
-    }
-    for (size_t t = 0; t < w->n_toks; t++)
-        token_pages(j, w, t, end_common, (w->pos0 + t) / APR_PAGE_POS + 1, fn);
-}
-
-static void soften(const struct job *j, const struct tile *w)
-{
-    for (size_t t = 0; t < w->n_toks; t++) {
-        size_t first = first_seen(j, w->pos0 + t), n = w->pos0 + t + 1 - first;
-        for (size_t h = 0; h < w->n_heads; h++) {
-            float *s = w->scores + (t * w->n_heads + h) * w->s_stride + (first - w->block0 * APR_PAGE_POS);
-            if (j->shape->softcap > 0) j->c->kern->softcap(s, j->shape->softcap, n);
-            j->c->kern->softmax(s, n);
-        }
-    }
-}
-
-static void attend(const struct job *j, const struct tile *w)
-{
-    size_t k_dim = j->shape->k_dim, v_dim = j->shape->v_dim, n_heads = j->shape->n_heads;
-    for (size_t t = 0; t < w->n_toks; t++)
-        memcpy(w->q + t * w->n_heads * k_dim, j->call->q + ((w->row0 + t) * n_heads + w->head0) * k_dim,
-               w->n_heads * k_dim * sizeof(float));
-    const struct apr_page_type *const *types = w->cache->blocks->types.at;
-    const enum apr_cache_part values = j->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
-    if (types[APR_CACHE_K]->is_turned) apr_page_turn(w->q, w->n_toks * w->n_heads * k_dim);
-    for_pages(j, w, APR_CACHE_K, page_scores);
-    soften(j, w);
-    memset(w->out, 0, w->n_toks * w->n_heads * v_dim * sizeof(float));
-    for_pages(j, w, values, page_values);
-    if (types[values]->is_turned) apr_page_turn(w->out, w->n_toks * w->n_heads * v_dim);
-    for (size_t t = 0; t < w->n_toks; t++)
-        memcpy(j->call->out + ((w->row0 + t) * n_heads + w->head0) * v_dim, w->out + t * w->n_heads * v_dim,
-               w->n_heads * v_dim * sizeof(float));
 }
 
 /* Room for a page in f32, of keys or of values; a multiple of 16. */
@@ -174,31 +50,122 @@ static const struct apr_attn_span *span_of(const struct apr_attn_call *call, siz
     return &call->spans[low];
 }
 
-static void attention_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+/* Unit i of (span, tile, KV head, part) with a thread's room for its scores; false: the part has no head. */
+static bool tile_of(const struct job *j, size_t i, float *room, struct apr_attn_tile *w)
+{
+    uint32_t n_heads_kv = j->shape->n_heads_kv, n_heads_group = j->shape->n_heads / n_heads_kv;
+    size_t i_part = i % j->n_parts, i_unit = i / j->n_parts;
+    const struct apr_attn_span *span = span_of(j->call, i_unit);
+    size_t i_kv = (i_unit - span->i_unit0) % n_heads_kv, i_tile = (i_unit - span->i_unit0) / n_heads_kv;
+    uint32_t head_in_group = (uint32_t)i_part * j->n_group;
+    if (head_in_group >= n_heads_group) return false;
+    size_t t0 = i_tile * span->n_tile_toks;
+    *w = (struct apr_attn_tile){.kern = j->c->kern,
+                                .shape = j->shape,
+                                .call = j->call,
+                                .cache = span->cache,
+                                .row0 = span->row0 + t0,
+                                .pos0 = span->pos0 + t0,
+                                .i_kv = (uint32_t)i_kv,
+                                .scores = room,
+                                .q = room + j->room->n_scores};
+    w->n_toks = span->n_toks - t0 < span->n_tile_toks ? span->n_toks - t0 : span->n_tile_toks;
+    w->block0 = apr_attn_first_seen(j->call, w->pos0) / APR_PAGE_POS;
+    w->head0 = w->i_kv * n_heads_group + head_in_group;
+    w->n_heads = n_heads_group - head_in_group < j->n_group ? n_heads_group - head_in_group : j->n_group;
+    w->s_stride = round_up(w->pos0 + w->n_toks, APR_PAGE_POS) - w->block0 * APR_PAGE_POS;
+    w->out = w->q + (size_t)w->n_toks * w->n_heads * j->shape->k_dim;
+    return true;
+}
+
+static float *room_of(const struct job *j, size_t i_thread)
+{
+    return j->room->at + i_thread * j->room->n_floats;
+}
+
+/* Of kern/page.h: behind all that a tile has. */
+static float *page_room(const struct job *j, unsigned i_thread)
+{
+    return room_of(j, i_thread + 1) - page_floats(j->shape);
+}
+
+static void tile_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     const struct job *j = ctx;
-    uint32_t n_heads_kv = j->shape->n_heads_kv, n_heads_group = j->shape->n_heads / n_heads_kv;
-    float *room = j->room->at + i_thread * j->room->n_floats;
+    struct apr_attn_tile w;
     for (size_t i = i_begin; i < i_end; i++) {
-        size_t i_part = i % j->n_parts, i_unit = i / j->n_parts;
-        const struct apr_attn_span *span = span_of(j->call, i_unit);
-        size_t i_kv = (i_unit - span->i_unit0) % n_heads_kv, i_tile = (i_unit - span->i_unit0) / n_heads_kv;
-        uint32_t head_in_group = (uint32_t)i_part * j->n_group;
-        if (head_in_group >= n_heads_group) continue;
-        size_t t0 = i_tile * span->n_tile_toks;
-        struct tile w = {.cache = span->cache, .row0 = span->row0 + t0, .i_kv = (uint32_t)i_kv};
-        w.n_toks = span->n_toks - t0 < span->n_tile_toks ? span->n_toks - t0 : span->n_tile_toks;
-        w.pos0 = span->pos0 + t0;
-        w.block0 = first_seen(j, w.pos0) / APR_PAGE_POS;
-        w.head0 = w.i_kv * n_heads_group + head_in_group;
-        w.n_heads = n_heads_group - head_in_group < j->n_group ? n_heads_group - head_in_group : j->n_group;
-        w.s_stride = round_up(w.pos0 + w.n_toks, APR_PAGE_POS) - w.block0 * APR_PAGE_POS;
-        w.scores = room;
-        w.q = room + j->room->n_scores;
-        w.out = w.q + (size_t)w.n_toks * w.n_heads * j->shape->k_dim;
-        w.room = room + j->room->n_floats - page_floats(j->shape);
-        attend(j, &w);
+        if (!tile_of(j, i, room_of(j, i_thread), &w)) continue;
+        apr_tile_gather(&w);
+        apr_tile_scores(&w, 0, SIZE_MAX, page_room(j, i_thread));
+        apr_tile_soften(&w, 0, w.n_toks * w.n_heads);
+        apr_tile_values(&w, 0, j->shape->v_dim, page_room(j, i_thread));
     }
+}
+
+/* ---- tiles that threads share; tile i has the room of thread i ---------------------------------------- */
+
+static void scores_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+{
+    const struct job *j = ctx;
+    struct apr_attn_tile w;
+    for (size_t i = i_begin; i < i_end; i++) {
+        size_t i_tile = i / j->n_pieces;
+        if (!tile_of(j, i_tile, room_of(j, i_tile), &w)) continue;
+        size_t begin = w.block0 + i % j->n_pieces * j->n_pages_piece;
+        apr_tile_scores(&w, begin, begin + j->n_pages_piece, page_room(j, i_thread));
+    }
+}
+
+static void soften_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+{
+    const struct job *j = ctx;
+    struct apr_attn_tile w;
+    (void)i_thread;
+    for (size_t i = i_begin; i < i_end; i++) {
+        size_t i_tile = i / j->n_rows, row = i % j->n_rows;
+        if (tile_of(j, i_tile, room_of(j, i_tile), &w) && row < w.n_toks * w.n_heads)
+            apr_tile_soften(&w, row, row + 1);
+    }
+}
+
+static void values_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+{
+    const struct job *j = ctx;
+    struct apr_attn_tile w;
+    for (size_t i = i_begin; i < i_end; i++) {
+        size_t i_tile = i / j->n_slices, d0 = i % j->n_slices * SLICE_DIMS, n_left = j->shape->v_dim - d0;
+        if (tile_of(j, i_tile, room_of(j, i_tile), &w))
+            apr_tile_values(&w, d0, n_left < SLICE_DIMS ? n_left : SLICE_DIMS, page_room(j, i_thread));
+    }
+}
+
+/* Positions that the longest span sees. */
+static size_t n_pos_seen(const struct apr_attn_call *call)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < call->n_spans; i++) {
+        const struct apr_attn_span *s = &call->spans[i];
+        size_t n = s->pos0 + s->n_toks - apr_attn_first_seen(call, s->pos0);
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+static void attend_together(struct job *j)
+{
+    struct apr_pool *pool = j->c->pool;
+    size_t n_pages = n_pos_seen(j->call) / APR_PAGE_POS + 2; /* the first and the last may be cut */
+    size_t n_wanted = PIECES_A_THREAD * apr_pool_threads(pool) / j->n_tiles + 1;
+    struct apr_attn_tile w;
+    j->n_pages_piece = (n_pages + n_wanted - 1) / n_wanted;
+    j->n_pieces = (n_pages + j->n_pages_piece - 1) / j->n_pages_piece;
+    j->n_rows = (size_t)MAX_TILE_TOKS * j->n_group;
+    j->n_slices = (j->shape->v_dim + SLICE_DIMS - 1) / SLICE_DIMS;
+    for (size_t i = 0; i < j->n_tiles; i++)
+        if (tile_of(j, i, room_of(j, i), &w)) apr_tile_gather(&w);
+    apr_parallel_for(pool, j->n_tiles * j->n_pieces, 1, scores_task, j);
+    apr_parallel_for(pool, j->n_tiles * j->n_rows, 1, soften_task, j);
+    apr_parallel_for(pool, j->n_tiles * j->n_slices, 1, values_task, j);
 }
 
 struct apr_attn_shape apr_attn_shape_of(const struct apr_config *cfg)
@@ -275,10 +242,19 @@ void apr_attention(const struct apr_attn_room *room, const struct apr_compute *c
     struct job j = {.room = room, .c = c, .shape = shape, .call = call};
     size_t n_units = cut_spans(&j);
     unsigned n_threads = apr_pool_threads(c->pool);
-    j.n_parts = n_units < n_threads ? (uint32_t)round_up(n_threads, n_units) / (uint32_t)n_units : 1;
-    if (j.n_parts < (n_heads_group + n_group - 1) / n_group)
-        j.n_parts = (n_heads_group + n_group - 1) / n_group;
-    if (j.n_parts > n_heads_group) j.n_parts = n_heads_group;
+    const size_t n_pos_wide = room->n_pos_wide ? room->n_pos_wide : WIDE_POS;
+    j.n_parts = (n_heads_group + n_group - 1) / n_group;
     j.n_group = (n_heads_group + j.n_parts - 1) / j.n_parts;
-    apr_parallel_for(c->pool, n_units * j.n_parts, 1, attention_task, &j);
+    j.n_tiles = n_units * j.n_parts;
+    if (j.n_tiles < n_threads && n_pos_seen(call) >= n_pos_wide) {
+        attend_together(&j);
+        return;
+    }
+    if (n_units < n_threads) {
+        uint32_t n_parts = (uint32_t)(round_up(n_threads, n_units) / n_units);
+        if (n_parts > n_heads_group) n_parts = n_heads_group;
+        if (n_parts > j.n_parts) j.n_parts = n_parts;
+        j.n_group = (n_heads_group + j.n_parts - 1) / j.n_parts;
+    }
+    apr_parallel_for(c->pool, n_units * j.n_parts, 1, tile_task, &j);
 }

@@ -1,0 +1,148 @@
+/* The steps of one tile, page by page. */
+#include "attention_tile.h"
+
+#include <string.h>
+
+#define CACHE_LINE_BYTES 64u
+
+/* One step over pages [begin, end). */
+struct pass {
+    const struct apr_attn_tile *w;
+    enum apr_cache_part part;
+    size_t begin, end;
+    size_t d0, n_d; /* of values */
+    float *out;     /* [rows, n_d] */
+    float *room;
+};
+
+/* Positions [begin, end) of page i_block for rows [row0, row0 + n_rows) of the tile. */
+struct piece {
+    size_t row0, n_rows, i_block, begin, end;
+};
+
+/* What of a page the rows of the piece read: n_d columns from d0. */
+static struct apr_page page_of(const struct pass *s, const struct piece *p)
+{
+    const struct apr_attn_tile *w = s->w;
+    const struct apr_blocks *b = w->cache->blocks;
+    size_t row_bytes = b->row_bytes[s->part], n_dim = s->part == APR_CACHE_K ? b->k_dim : b->v_dim;
+    const uint8_t *page = apr_cache_page(w->cache, s->part, w->call->i_layer, w->i_kv, p->i_block);
+    return (struct apr_page){page + p->begin * row_bytes + s->d0 * row_bytes / n_dim, row_bytes,
+                             p->end - p->begin, s->n_d};
+}
+
+static float *scores_of(const struct apr_attn_tile *w, const struct piece *p)
+{
+    return w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
+}
+
+static void page_scores(const struct pass *s, const struct piece *p)
+{
+    const struct apr_attn_tile *w = s->w;
+    const struct apr_page k = page_of(s, p);
+    w->cache->blocks->types.at[s->part]->scores(w->kern, &k, w->q + p->row0 * k.n_dim, p->n_rows,
+                                                w->shape->scale, scores_of(w, p), w->s_stride, s->room);
+}
+
+static void page_values(const struct pass *s, const struct piece *p)
+{
+    const struct apr_attn_tile *w = s->w;
+    const struct apr_page v = page_of(s, p);
+    w->cache->blocks->types.at[s->part]->values(w->kern, &v, scores_of(w, p), w->s_stride, p->n_rows,
+                                                s->out + p->row0 * s->n_d, s->room);
+}
+
+/* Fetches what is read of a page into the second cache: pages of a head lie apart, which the hardware does
+ * not follow. */
+static void fetch_page(const struct pass *s, size_t i_block)
+{
+    const struct apr_page page = page_of(s, &(struct piece){.i_block = i_block, .end = APR_PAGE_POS});
+    const struct apr_blocks *b = s->w->cache->blocks;
+    size_t n_dim = s->part == APR_CACHE_K ? b->k_dim : b->v_dim, n = page.n_dim * page.row_bytes / n_dim;
+    for (size_t i = 0; i < APR_PAGE_POS; i++)
+        for (size_t off = 0; off < n; off += CACHE_LINE_BYTES)
+            __builtin_prefetch((const uint8_t *)page.rows + i * page.row_bytes + off, 0, 2);
+}
+
+typedef void page_fn(const struct pass *s, const struct piece *p);
+
+static size_t clamp(size_t i, const struct pass *s)
+{
+    return i < s->begin ? s->begin : i > s->end ? s->end : i;
+}
+
+/* Pages [begin, end) for token t alone, cut to what it sees. */
+static void token_pages(const struct pass *s, size_t t, size_t begin, size_t end, page_fn *fn)
+{
+    const struct apr_attn_tile *w = s->w;
+    size_t first = apr_attn_first_seen(w->call, w->pos0 + t), n_pos = w->pos0 + t + 1;
+    end = clamp(end, s);
+    for (size_t b = clamp(begin, s); b < end; b++) {
+        size_t at = b * APR_PAGE_POS;
+        struct piece p = {.row0 = t * w->n_heads, .n_rows = w->n_heads, .i_block = b};
+        p.begin = first > at ? first - at : 0;
+        p.end = n_pos - at < APR_PAGE_POS ? n_pos - at : APR_PAGE_POS;
+        if (p.begin < p.end) fn(s, &p);
+    }
+}
+
+/* Pages that every token of the tile sees whole are taken for all rows at once, the rest token by token, so
+ * that nothing a token does not see is ever multiplied in (0 * Inf would be NaN). Positions ascend for each
+ * row. */
+static void for_pages(const struct pass *s, page_fn *fn)
+{
+    const struct apr_attn_tile *w = s->w;
+    size_t last = w->pos0 + w->n_toks - 1;
+    size_t end_common = (w->pos0 + 1) / APR_PAGE_POS;
+    size_t begin_common = (apr_attn_first_seen(w->call, last) + APR_PAGE_POS - 1) / APR_PAGE_POS;
+    if (begin_common > end_common) begin_common = end_common;
+    for (size_t t = 0; t < w->n_toks; t++) token_pages(s, t, w->block0, begin_common, fn);
+    size_t end = clamp(end_common, s);
+    for (size_t b = clamp(begin_common, s); b < end; b++) {
+        struct piece p = {.n_rows = w->n_toks * w->n_heads, .i_block = b, .end = APR_PAGE_POS};
+        if (b + 1 < end) fetch_page(s, b + 1);
+        fn(s, &p);
+    }
+    for (size_t t = 0; t < w->n_toks; t++)
+        token_pages(s, t, end_common, (w->pos0 + t) / APR_PAGE_POS + 1, fn);
+}
+
+void apr_tile_gather(const struct apr_attn_tile *w)
+{
+    size_t k_dim = w->shape->k_dim, n_heads = w->shape->n_heads;
+    for (size_t t = 0; t < w->n_toks; t++)
+        memcpy(w->q + t * w->n_heads * k_dim, w->call->q + ((w->row0 + t) * n_heads + w->head0) * k_dim,
+               w->n_heads * k_dim * sizeof(float));
+    if (w->cache->blocks->types.at[APR_CACHE_K]->is_turned)
+        apr_page_turn(w->q, w->n_toks * w->n_heads * k_dim);
+}
+
+void apr_tile_scores(const struct apr_attn_tile *w, size_t begin, size_t end, float *room)
+{
+    const struct pass s = {w, APR_CACHE_K, begin, end, 0, w->shape->k_dim, NULL, room};
+    for_pages(&s, page_scores);
+}
+
+void apr_tile_soften(const struct apr_attn_tile *w, size_t row_begin, size_t row_end)
+{
+    for (size_t r = row_begin; r < row_end; r++) {
+        size_t pos = w->pos0 + r / w->n_heads, first = apr_attn_first_seen(w->call, pos), n = pos + 1 - first;
+        float *s = w->scores + r * w->s_stride + (first - w->block0 * APR_PAGE_POS);
+        if (w->shape->softcap > 0) w->kern->softcap(s, w->shape->softcap, n);
+        w->kern->softmax(s, n);
+    }
+}
+
+void apr_tile_values(const struct apr_attn_tile *w, size_t d0, size_t n_d, float *room)
+{
+    const enum apr_cache_part part = w->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
+    const size_t n_rows = w->n_toks * w->n_heads;
+    const struct pass s = {w, part, 0, SIZE_MAX, d0, n_d, w->out + d0 * n_rows, room};
+    memset(s.out, 0, n_rows * n_d * sizeof(float));
+    for_pages(&s, page_values);
+    if (w->cache->blocks->types.at[part]->is_turned) apr_page_turn(s.out, n_rows * n_d);
+    for (size_t r = 0; r < n_rows; r++) {
+        size_t row = (w->row0 + r / w->n_heads) * w->shape->n_heads + w->head0 + r % w->n_heads;
+        memcpy(w->call->out + row * w->shape->v_dim + d0, s.out + r * n_d, n_d * sizeof(float));
+    }
+}
