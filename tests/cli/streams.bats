@@ -20,7 +20,7 @@ interrupted() {
     mkfifo "$T/fifo"
     { head -c 1000000 "$T/m.apr"; sleep 5; } >"$T/fifo" 3>&- &
     local feeder=$!
-    apr-import convert - -q -o "$T/out/half.apr" <"$T/fifo" 2>"$T/err" 3>&- &
+    env --default-signal=HUP apr-import convert - -q -o "$T/out/half.apr" <"$T/fifo" 2>"$T/err" 3>&- &
     local pid=$!
     sleep 0.7
     kill -0 "$pid"
