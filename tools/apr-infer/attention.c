@@ -22,7 +22,7 @@ struct job {
     uint32_t n_parts; /* the group of query heads of one KV head is split into so many */
     uint32_t n_group; /* heads of a part, the last may have fewer */
     /* of tiles that threads share */
-    size_t n_tiles, n_pages_piece, n_pieces, n_rows, n_slices;
+    size_t n_tiles, n_pages_piece, n_pieces, n_rows, n_slices, n_row_parts;
 };
 
 static size_t round_up(size_t n, size_t multiple)
@@ -98,7 +98,8 @@ static void tile_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread
         apr_tile_gather(&w);
         apr_tile_scores(&w, 0, SIZE_MAX, page_room(j, i_thread));
         apr_tile_soften(&w, 0, w.n_toks * w.n_heads);
-        apr_tile_values(&w, 0, j->shape->v_dim, page_room(j, i_thread));
+        const struct apr_tile_part all = {0, j->shape->v_dim, 0, w.n_toks * w.n_heads};
+        apr_tile_values(&w, &all, page_room(j, i_thread));
     }
 }
 
@@ -133,9 +134,13 @@ static void values_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thre
     const struct job *j = ctx;
     struct apr_attn_tile w;
     for (size_t i = i_begin; i < i_end; i++) {
-        size_t i_tile = i / j->n_slices, d0 = i % j->n_slices * SLICE_DIMS, n_left = j->shape->v_dim - d0;
-        if (tile_of(j, i_tile, room_of(j, i_tile), &w))
-            apr_tile_values(&w, d0, n_left < SLICE_DIMS ? n_left : SLICE_DIMS, page_room(j, i_thread));
+        size_t i_row_part = i % j->n_row_parts, i_slice = i / j->n_row_parts, i_tile = i_slice / j->n_slices;
+        if (!tile_of(j, i_tile, room_of(j, i_tile), &w)) continue;
+        struct apr_tile_part p = {.d0 = i_slice % j->n_slices * SLICE_DIMS, .n_d = SLICE_DIMS};
+        if (j->shape->v_dim - p.d0 < SLICE_DIMS) p.n_d = j->shape->v_dim - p.d0;
+        p.row_begin = w.n_toks * w.n_heads * i_row_part / j->n_row_parts;
+        p.row_end = w.n_toks * w.n_heads * (i_row_part + 1) / j->n_row_parts;
+        if (p.row_begin < p.row_end) apr_tile_values(&w, &p, page_room(j, i_thread));
     }
 }
 
@@ -161,11 +166,12 @@ static void attend_together(struct job *j)
     j->n_pieces = (n_pages + j->n_pages_piece - 1) / j->n_pages_piece;
     j->n_rows = (size_t)MAX_TILE_TOKS * j->n_group;
     j->n_slices = (j->shape->v_dim + SLICE_DIMS - 1) / SLICE_DIMS;
+    j->n_row_parts = (apr_pool_threads(pool) + j->n_tiles * j->n_slices - 1) / (j->n_tiles * j->n_slices);
     for (size_t i = 0; i < j->n_tiles; i++)
         if (tile_of(j, i, room_of(j, i), &w)) apr_tile_gather(&w);
     apr_parallel_for(pool, j->n_tiles * j->n_pieces, 1, scores_task, j);
     apr_parallel_for(pool, j->n_tiles * j->n_rows, 1, soften_task, j);
-    apr_parallel_for(pool, j->n_tiles * j->n_slices, 1, values_task, j);
+    apr_parallel_for(pool, j->n_tiles * j->n_slices * j->n_row_parts, 1, values_task, j);
 }
 
 struct apr_attn_shape apr_attn_shape_of(const struct apr_config *cfg)

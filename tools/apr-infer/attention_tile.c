@@ -10,8 +10,9 @@ struct pass {
     const struct apr_attn_tile *w;
     enum apr_cache_part part;
     size_t begin, end;
-    size_t d0, n_d; /* of values */
-    float *out;     /* [rows, n_d] */
+    size_t d0, n_d;            /* of values */
+    size_t row_begin, row_end; /* of values */
+    float *out;                /* [row_end - row_begin, n_d] */
     float *room;
 };
 
@@ -48,8 +49,13 @@ static void page_values(const struct pass *s, const struct piece *p)
 {
     const struct apr_attn_tile *w = s->w;
     const struct apr_page v = page_of(s, p);
-    w->cache->blocks->types.at[s->part]->values(w->kern, &v, scores_of(w, p), w->s_stride, p->n_rows,
-                                                s->out + p->row0 * s->n_d, s->room);
+    struct piece own = *p;
+    if (own.row0 < s->row_begin) own.row0 = s->row_begin;
+    size_t row_end = p->row0 + p->n_rows < s->row_end ? p->row0 + p->n_rows : s->row_end;
+    if (own.row0 >= row_end) return;
+    w->cache->blocks->types.at[s->part]->values(w->kern, &v, scores_of(w, &own), w->s_stride,
+                                                row_end - own.row0,
+                                                s->out + (own.row0 - s->row_begin) * s->n_d, s->room);
 }
 
 /* Fetches what is read of a page into the second cache: pages of a head lie apart, which the hardware does
@@ -119,7 +125,8 @@ void apr_tile_gather(const struct apr_attn_tile *w)
 
 void apr_tile_scores(const struct apr_attn_tile *w, size_t begin, size_t end, float *room)
 {
-    const struct pass s = {w, APR_CACHE_K, begin, end, 0, w->shape->k_dim, NULL, room};
+    const struct pass s = {
+        .w = w, .part = APR_CACHE_K, .begin = begin, .end = end, .n_d = w->shape->k_dim, .room = room};
     for_pages(&s, page_scores);
 }
 
@@ -133,16 +140,25 @@ void apr_tile_soften(const struct apr_attn_tile *w, size_t row_begin, size_t row
     }
 }
 
-void apr_tile_values(const struct apr_attn_tile *w, size_t d0, size_t n_d, float *room)
+void apr_tile_values(const struct apr_attn_tile *w, const struct apr_tile_part *p, float *room)
 {
     const enum apr_cache_part part = w->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
-    const size_t n_rows = w->n_toks * w->n_heads;
-    const struct pass s = {w, part, 0, SIZE_MAX, d0, n_d, w->out + d0 * n_rows, room};
-    memset(s.out, 0, n_rows * n_d * sizeof(float));
+    const size_t n_rows = p->row_end - p->row_begin;
+    const struct pass s = {.w = w,
+                           .part = part,
+                           .end = SIZE_MAX,
+                           .d0 = p->d0,
+                           .n_d = p->n_d,
+                           .row_begin = p->row_begin,
+                           .row_end = p->row_end,
+                           .out = w->out + p->d0 * w->n_toks * w->n_heads + p->row_begin * p->n_d,
+                           .room = room};
+    memset(s.out, 0, n_rows * p->n_d * sizeof(float));
     for_pages(&s, page_values);
-    if (w->cache->blocks->types.at[part]->is_turned) apr_page_turn(s.out, n_rows * n_d);
-    for (size_t r = 0; r < n_rows; r++) {
+    if (w->cache->blocks->types.at[part]->is_turned) apr_page_turn(s.out, n_rows * p->n_d);
+    for (size_t i = 0; i < n_rows; i++) {
+        size_t r = p->row_begin + i;
         size_t row = (w->row0 + r / w->n_heads) * w->shape->n_heads + w->head0 + r % w->n_heads;
-        memcpy(w->call->out + row * w->shape->v_dim + d0, s.out + r * n_d, n_d * sizeof(float));
+        memcpy(w->call->out + row * w->shape->v_dim + p->d0, s.out + i * p->n_d, p->n_d * sizeof(float));
     }
 }

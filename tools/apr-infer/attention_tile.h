@@ -1,11 +1,11 @@
 /* One tile of attention: a few tokens of a sequence, the query heads of one KV head, and their scores.
  *
  * The three steps may each be split among threads, the first by pages, the second by rows, the third by
- * columns of the values: every score, softmax and output element is one fixed chain (kern.h) all the same.
- * Between two steps all threads must have finished the one before. For attention.c alone.
+ * columns of the values and by rows: every score, softmax and output element is one fixed chain (kern.h) all
+ * the same. Between two steps all threads must have finished the one before. For attention.c alone.
  *
  *     apr_tile_gather(&w); apr_tile_scores(&w, 0, n_blocks, room); apr_tile_soften(&w, 0, n_rows);
- *     apr_tile_values(&w, 0, v_dim, room);
+ *     apr_tile_values(&w, &(struct apr_tile_part){0, v_dim, 0, n_rows}, room);
  */
 #ifndef APR_INFER_ATTENTION_TILE_H
 #define APR_INFER_ATTENTION_TILE_H
@@ -38,7 +38,11 @@ void apr_tile_gather(const struct apr_attn_tile *w);
 /* Pages [begin, end) of the cache. room: of kern/page.h. */
 void apr_tile_scores(const struct apr_attn_tile *w, size_t begin, size_t end, float *room);
 void apr_tile_soften(const struct apr_attn_tile *w, size_t row_begin, size_t row_end);
-/* Columns [d0, d0 + n_d) of all rows, into the call's out; multiples of 32, or all. */
-void apr_tile_values(const struct apr_attn_tile *w, size_t d0, size_t n_d, float *room);
+/* Columns [d0, d0 + n_d), multiples of 32 or all, of rows [row_begin, row_end). */
+struct apr_tile_part {
+    size_t d0, n_d, row_begin, row_end;
+};
+/* Into the call's out. */
+void apr_tile_values(const struct apr_attn_tile *w, const struct apr_tile_part *p, float *room);
 
 #endif
