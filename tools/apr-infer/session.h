@@ -37,8 +37,11 @@ struct apr_engine_opts {
 #define APR_ENGINE_OPTS(type_)                                                                               \
     APR_OPT(type_, engine.n_threads, "threads", 't', "N", "threads (default: the CPUs available)"),          \
         APR_OPT(type_, engine.n_threads, "jobs", 'j', "N", "the same as --threads"),                         \
-        APR_OPT(type_, engine.pin, "pin", 0, NULL, "keep each thread on a CPU of its own (or APR_PIN=1)"),   \
         APR_OPT(type_, engine.n_batch, "prefill-chunk", 'b', "N", "tokens computed at once (default 512)"),  \
+        APR_ENGINE_OPTS_BUT_NUMBERS(type_)
+/* For a verb that takes lists of threads and chunks. */
+#define APR_ENGINE_OPTS_BUT_NUMBERS(type_)                                                                   \
+    APR_OPT(type_, engine.pin, "pin", 0, NULL, "keep each thread on a CPU of its own (or APR_PIN=1)"),       \
         APR_OPT(type_, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),          \
         APR_CACHE_OPTS(type_),                                                                               \
         APR_OPT(type_, engine.device, "device", 0, "NAME", "auto, cpu, cuda or cuda:N (default auto)"),      \

@@ -45,12 +45,7 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct bench_args, threads, "jobs", 'j', "N,...", "the same as --threads"),
     APR_OPT(struct bench_args, chunks, "prefill-chunk", 'b', "N,...",
             "tokens computed at once (default 512)"),
-    APR_OPT(struct bench_args, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),
-    APR_CACHE_OPTS(struct bench_args),
-    APR_OPT(struct bench_args, engine.device, "device", 0, "NAME",
-            "auto, cpu, cuda or cuda:N (default auto)"),
-    APR_OPT(struct bench_args, engine.pre, "pre", 0, "NAME", "pre-tokenizer of a GGUF that names none"),
-    APR_OPT(struct bench_args, engine.exact, "exact", 0, NULL, "reference mode: F32 activations and cache"),
+    APR_ENGINE_OPTS_BUT_NUMBERS(struct bench_args),
 };
 
 static void init(void *args_)
