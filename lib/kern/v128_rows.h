@@ -60,16 +60,11 @@ V_INLINE f32x4 tile32(const struct type32 k, const uint8_t *const *rows, const s
     f32x4 acc = v_all(0);
     for (size_t i = 0; i < n_blocks; i++) {
         const uint8_t *block[4];
-        const struct apr_act32 *a[4];
-        i32x4 sum[4], sum_act;
-        f32x4 dy;
-        V_UNROLL
-        for (int t = 0; t < n_toks; t++) a[t] = acts[t] + i;
-        V_UNROLL
-        for (int l = 0; l < 4; l++) {
-            dy[l] = a[l % n_toks]->d;
-            sum_act[l] = a[l % n_toks]->sum;
-        }
+        const struct apr_act32 *const a[4] = {acts[0] + i, acts[1 % n_toks] + i, acts[2 % n_toks] + i,
+                                              acts[3 % n_toks] + i};
+        const f32x4 dy = {a[0]->d, a[1]->d, a[2]->d, a[3]->d};
+        const i32x4 sum_act = {a[0]->sum, a[1]->sum, a[2]->sum, a[3]->sum};
+        i32x4 sum[4];
         V_UNROLL
         for (int r = 0; r < n_rows; r++) {
             block[r] = rows[r] + i * k.block_bytes;
@@ -123,13 +118,10 @@ V_INLINE f32x4 tile256(const struct type256 k, const uint8_t *const *rows,
     f32x4 acc = v_all(0);
     for (size_t i = 0; i < n_blocks; i++) {
         const uint8_t *block[4];
-        const struct apr_act256 *a[4];
+        const struct apr_act256 *const a[4] = {acts[0] + i, acts[1 % n_toks] + i, acts[2 % n_toks] + i,
+                                               acts[3 % n_toks] + i};
+        const f32x4 dy = {a[0]->d, a[1]->d, a[2]->d, a[3]->d};
         i32x4 sum[4], sum_min[4];
-        f32x4 dy;
-        V_UNROLL
-        for (int t = 0; t < n_toks; t++) a[t] = acts[t] + i;
-        V_UNROLL
-        for (int l = 0; l < 4; l++) dy[l] = a[l % n_toks]->d;
         for (int r = 0; r < n_rows; r++) {
             block[r] = rows[r] + i * k.block_bytes;
             row_block256(k, block[r], a, n_toks, sum + r, sum_min + r);

@@ -16,7 +16,7 @@
 
 static __attribute__((noinline, unused)) f32x4 v_fma_again(f32x4 a, f32x4 b, f32x4 c)
 {
-    f32x4 y;
+    f32x4 y = {0};
     for (int i = 0; i < 4; i++) y[i] = apr_fma_odd(a[i], b[i], c[i]);
     return y;
 }

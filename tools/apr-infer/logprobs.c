@@ -1,6 +1,7 @@
 /* log softmax of single tokens. */
 #include "logprobs.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -40,6 +41,7 @@ enum apr_code apr_logprobs_add(struct apr_logprobs *l, const float *logits, size
     struct apr_logprob row[1 + APR_MAX_LOGPROBS];
     float max = -INFINITY;
     double sum = 0;
+    assert(n_vocab > 0);
     for (size_t i = 0; i < n_vocab; i++)
         if (logits[i] > max) max = logits[i];
     for (size_t i = 0; i < n_vocab; i++) sum += exp((double)logits[i] - (double)max);
