@@ -78,7 +78,7 @@ static void after_enough_tokens(void **state)
     size_t n_bytes = 32 * f.w.row_bytes;
     uint8_t *want = apr_arena_get(&f.arena, n_bytes); /* aligned to 64, as strips are */
     f.w.mm->to_strips(f.w.data, f.w.row_bytes, 32, N_COLS, want);
-    for (int i = 1; i < APR_STRIPS_AFTER_TOKS; i++) assert_null(apr_strips_of(&f.strips, f.pool, &f.w, 1));
+    for (int i = 1; i < APR_STRIPS_AFTER_STEPS; i++) assert_null(apr_strips_of(&f.strips, f.pool, &f.w, 1));
     const uint8_t *at = apr_strips_of(&f.strips, f.pool, &f.w, 1);
     assert_non_null(at);
     assert_int_equal((uintptr_t)at % 64, 0);
@@ -88,9 +88,9 @@ static void after_enough_tokens(void **state)
     struct apr_mat view = f.w;
     view.data += 3 * view.row_bytes;
     view.n_rows = 16;
-    assert_null(apr_strips_of(&f.strips, f.pool, &view, 1));
+    assert_null(apr_strips_of(&f.strips, f.pool, &view, APR_STRIPS_AFTER_TOKS - 1));
     const uint8_t *at_view = NULL;
-    for (int i = 0; i < APR_STRIPS_AFTER_TOKS; i++) at_view = apr_strips_of(&f.strips, f.pool, &view, 1);
+    at_view = apr_strips_of(&f.strips, f.pool, &view, 1);
     view.mm->to_strips(view.data, view.row_bytes, 16, N_COLS, want);
     if (at_view) assert_memory_equal(at_view, want, 16 * view.row_bytes);
     close_fixture(&f);

@@ -14,9 +14,9 @@
 struct apr_strip_slot {
     const uint8_t *rows; /* NULL: free */
     size_t n_rows;
-    uint8_t *at;   /* NULL: none yet */
-    size_t n_toks; /* passed through the rows */
-    size_t n_uses; /* of the strips */
+    uint8_t *at;            /* NULL: none yet */
+    size_t n_toks, n_steps; /* passed through the rows */
+    size_t n_uses;          /* of the strips */
 };
 
 void apr_strips_init(struct apr_strips *s, const struct apr_model *m, struct apr_arena *arena)
@@ -125,7 +125,8 @@ const uint8_t *apr_strips_of(struct apr_strips *s, struct apr_pool *pool, const 
         return slot->at;
     }
     slot->n_toks += n_toks;
-    if (slot->n_toks < APR_STRIPS_AFTER_TOKS) return NULL;
+    slot->n_steps++;
+    if (slot->n_toks < APR_STRIPS_AFTER_TOKS && slot->n_steps < APR_STRIPS_AFTER_STEPS) return NULL;
     slot->at = take_room(s, n_strips * n_strip);
     if (!slot->at) return NULL;
     copy_rows(s->model, pool, w, slot->at, n_strips);

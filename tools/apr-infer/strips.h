@@ -25,8 +25,10 @@ struct apr_strips {
     bool is_full; /* no room, or no memory to fill it */
 };
 
-/* n_toks tokens have to pass through a matrix before it is copied: about what the copy costs. */
-#define APR_STRIPS_AFTER_TOKS 16
+/* So many tokens, in whatever steps, or so many steps have to pass through a matrix before it is copied:
+ * about what the copy costs. */
+#define APR_STRIPS_AFTER_TOKS  16
+#define APR_STRIPS_AFTER_STEPS 6
 
 void apr_strips_init(struct apr_strips *s, const struct apr_model *m, struct apr_arena *arena);
 void apr_strips_close(struct apr_strips *s);
