@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "../ckd.h"
-#include "../rd.h"
 #include "derive.h"
+#include "gguf_value.h"
 #include "origin.h"
 #include "table.h"
 #include "writer.h"
@@ -18,183 +18,13 @@
 
 struct reader {
     struct apr_model *m;
-    struct apr_rd rd;
-    const char *file;
+    struct apr_gguf_in in;
     uint64_t n_tensors, n_kv;
     struct apr_gguf_part *part;
     struct apr_kvs *kvs; /* the part's */
     uint64_t i_first;    /* of the model's tensors, the part's first */
     uint32_t alignment;
 };
-
-/* ---- values ------------------------------------------------------------------------------------------- */
-
-static enum apr_code read_text(struct reader *r, uint64_t max_bytes, const char *what, struct apr_str *s,
-                               struct apr_err *e)
-{
-    const uint8_t *p;
-    uint64_t off = apr_rd_off(&r->rd), n;
-    TRY(apr_rd_u64(&r->rd, &n, what, e));
-    if (n > max_bytes)
-        return apr_fail(e, APR_EFORMAT,
-                        "%s: byte %" PRIu64 ": %s of %" PRIu64 " bytes, expected at most %" PRIu64, r->file,
-                        off, what, n, max_bytes);
-    TRY(apr_rd_bytes(&r->rd, n, &p, what, e));
-    *s = (struct apr_str){.p = apr_arena_strndup(&r->m->arena, (const char *)p, (size_t)n),
-                          .n_bytes = (size_t)n};
-    return APR_OK;
-}
-
-/* A key or a tensor name: not empty, no NUL inside. */
-static enum apr_code read_name(struct reader *r, uint64_t max_bytes, const char *what, struct apr_str *s,
-                               struct apr_err *e)
-{
-    uint64_t off = apr_rd_off(&r->rd);
-    TRY(read_text(r, max_bytes, what, s, e));
-    if (s->n_bytes == 0)
-        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": an empty %s", r->file, off, what);
-    if (memchr(s->p, 0, s->n_bytes))
-        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": a NUL in a %s", r->file, off, what);
-    return APR_OK;
-}
-
-static uint64_t little_endian(const uint8_t *p, size_t n)
-{
-    uint64_t v = 0;
-    for (size_t i = 0; i < n; i++) v |= (uint64_t)p[i] << 8 * i;
-    return v;
-}
-
-static float f32_of(uint64_t bits)
-{
-    uint32_t u = (uint32_t)bits;
-    float f;
-    memcpy(&f, &u, sizeof f);
-    return f;
-}
-
-static enum apr_code read_scalar(struct reader *r, struct apr_kv *kv, struct apr_err *e)
-{
-    const uint8_t *p;
-    uint64_t off = apr_rd_off(&r->rd), u;
-    size_t n = apr_kv_elem_bytes(kv->type);
-    TRY(apr_rd_bytes(&r->rd, n, &p, kv->key.p, e));
-    u = little_endian(p, n);
-    switch (kv->type) {
-    case APR_KV_U8:
-    case APR_KV_U16:
-    case APR_KV_U32:
-    case APR_KV_U64:
-        kv->v.u = u;
-        return APR_OK;
-    case APR_KV_I8:
-        kv->v.i = (int8_t)u;
-        return APR_OK;
-    case APR_KV_I16:
-        kv->v.i = (int16_t)u;
-        return APR_OK;
-    case APR_KV_I32:
-        kv->v.i = (int32_t)u;
-        return APR_OK;
-    case APR_KV_I64:
-        kv->v.i = (int64_t)u;
-        return APR_OK;
-    case APR_KV_F32:
-        kv->v.f = (double)f32_of(u);
-        return APR_OK;
-    case APR_KV_F64:
-        memcpy(&kv->v.f, &u, sizeof kv->v.f);
-        return APR_OK;
-    case APR_KV_BOOL:
-        if (u > 1)
-            return apr_fail(e, APR_EFORMAT,
-                            "%s: byte %" PRIu64 ": key %s: a bool of value %" PRIu64 ", expected 0 or 1",
-                            r->file, off, kv->key.p, u);
-        kv->v.b = u == 1;
-        return APR_OK;
-    case APR_KV_STR:
-    case APR_KV_ARRAY:
-    case APR_KV_N_TYPES:
-        break;
-    }
-    return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": value type %d", r->file, off, (int)kv->type);
-}
-
-/* All strings of an array lie in one block, each followed by a NUL. Both tables grow with the bytes that
- * really come, so that a count cannot allocate. */
-static enum apr_code read_strings(struct reader *r, uint64_t n, const char *what, struct apr_str **out,
-                                  struct apr_err *e)
-{
-    struct apr_buf ends, text;
-    enum apr_code code = APR_OK;
-    struct apr_str *s = NULL;
-    char *block = NULL;
-    size_t begin = 0, end;
-    apr_buf_init(&ends, SIZE_MAX / 2);
-    apr_buf_init(&text, SIZE_MAX / 2);
-    for (uint64_t i = 0; i < n && code == APR_OK; i++) {
-        uint64_t n_bytes = 0;
-        const uint8_t *p = NULL;
-        code = apr_rd_u64(&r->rd, &n_bytes, what, e);
-        if (code == APR_OK) code = apr_rd_bytes(&r->rd, n_bytes, &p, what, e);
-        if (code == APR_OK) code = apr_buf_append(&text, p, (size_t)n_bytes, e);
-        if (code == APR_OK) code = apr_buf_append(&text, "", 1, e);
-        if (code == APR_OK) code = apr_buf_append(&ends, &text.n_bytes, sizeof text.n_bytes, e);
-    }
-    if (code == APR_OK) code = apr_arena_try(&r->m->arena, &s, (size_t)n, sizeof *s, what, e);
-    if (code == APR_OK) code = apr_arena_try(&r->m->arena, &block, text.n_bytes, 1, what, e);
-    if (code == APR_OK && n) memcpy(block, text.data, text.n_bytes);
-    for (uint64_t i = 0; i < n && code == APR_OK; i++) {
-        memcpy(&end, ends.data + i * sizeof end, sizeof end);
-        s[i] = (struct apr_str){.p = block + begin, .n_bytes = end - 1 - begin};
-        begin = end;
-    }
-    apr_buf_free(&ends);
-    apr_buf_free(&text);
-    *out = s;
-    return code;
-}
-
-static enum apr_code read_numbers(struct reader *r, struct apr_kv *kv, struct apr_err *e)
-{
-    uint64_t n_bytes, off = apr_rd_off(&r->rd);
-    const uint8_t *p;
-    void *copy;
-    if (ckd_mul(&n_bytes, kv->v.a.n, (uint64_t)apr_kv_elem_bytes(kv->elem_type)))
-        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": key %s: %" PRIu64 " elements overflow",
-                        r->file, off, kv->key.p, kv->v.a.n);
-    TRY(apr_rd_bytes(&r->rd, n_bytes, &p, kv->key.p, e));
-    for (uint64_t i = 0; kv->elem_type == APR_KV_BOOL && i < n_bytes; i++)
-        if (p[i] > 1)
-            return apr_fail(e, APR_EFORMAT,
-                            "%s: byte %" PRIu64 ": key %s: a bool of value %u, expected 0 or 1", r->file,
-                            off + i, kv->key.p, p[i]);
-    TRY(apr_arena_try(&r->m->arena, &copy, (size_t)n_bytes, 1, kv->key.p, e));
-    if (n_bytes) memcpy(copy, p, (size_t)n_bytes);
-    kv->v.a.items = copy;
-    return APR_OK;
-}
-
-static enum apr_code read_array(struct reader *r, struct apr_kv *kv, struct apr_err *e)
-{
-    uint64_t off = apr_rd_off(&r->rd), n_each;
-    uint32_t type;
-    struct apr_str *strings;
-    TRY(apr_rd_u32(&r->rd, &type, kv->key.p, e));
-    if (type >= APR_KV_N_TYPES || type == APR_KV_ARRAY)
-        return apr_fail(e, APR_EFORMAT,
-                        "%s: byte %" PRIu64 ": key %s: an array of type %" PRIu32
-                        ", expected 0 to 12, no array",
-                        r->file, off, kv->key.p, type);
-    kv->elem_type = (enum apr_kv_type)type;
-    TRY(apr_rd_u64(&r->rd, &kv->v.a.n, kv->key.p, e));
-    n_each = type == APR_KV_STR ? sizeof(uint64_t) : apr_kv_elem_bytes(kv->elem_type);
-    TRY(apr_rd_room(&r->rd, kv->v.a.n, n_each, kv->key.p, e));
-    if (type != APR_KV_STR) return read_numbers(r, kv, e);
-    TRY(read_strings(r, kv->v.a.n, kv->key.p, &strings, e));
-    kv->v.a.items = strings;
-    return APR_OK;
-}
 
 /* ---- keys --------------------------------------------------------------------------------------------- */
 
@@ -210,40 +40,34 @@ static struct apr_kv *vocab_slot(struct reader *r, const char *key)
 static enum apr_code read_kv(struct reader *r, struct apr_err *e)
 {
     struct apr_kv kv = {0}, *slot;
-    uint64_t off = apr_rd_off(&r->rd);
+    uint64_t off = apr_rd_off(&r->in.rd);
     uint32_t type;
     char shown[256];
-    TRY(read_name(r, KEY_MAX_BYTES, "key", &kv.key, e));
+    TRY(apr_gguf_name(&r->in, KEY_MAX_BYTES, "key", &kv.key, e));
     slot = vocab_slot(r, kv.key.p);
     if (apr_kvs_find(r->kvs, kv.key.p) || (slot && slot->type == APR_KV_ARRAY))
-        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": key %s occurs twice", r->file, off,
+        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": key %s occurs twice", r->in.file, off,
                         apr_escape(shown, sizeof shown, kv.key.p, kv.key.n_bytes));
-    TRY(apr_rd_u32(&r->rd, &type, "value type", e));
+    TRY(apr_rd_u32(&r->in.rd, &type, "value type", e));
     if (type >= APR_KV_N_TYPES)
-        return apr_fail(
-            e, APR_EFORMAT, "%s: byte %" PRIu64 ": key %s: value type %" PRIu32 ", expected 0 to 12", r->file,
-            apr_rd_off(&r->rd) - 4, apr_escape(shown, sizeof shown, kv.key.p, kv.key.n_bytes), type);
+        return apr_fail(e, APR_EFORMAT,
+                        "%s: byte %" PRIu64 ": key %s: value type %" PRIu32 ", expected 0 to 12", r->in.file,
+                        apr_rd_off(&r->in.rd) - 4, apr_escape(shown, sizeof shown, kv.key.p, kv.key.n_bytes),
+                        type);
     kv.type = (enum apr_kv_type)type;
     if (slot && kv.type != APR_KV_ARRAY)
-        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": key %s: expected an array", r->file, off,
+        return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": key %s: expected an array", r->in.file, off,
                         kv.key.p);
-    if (kv.type == APR_KV_STR) {
-        TRY(read_text(r, APR_MAX_META_BYTES, "string", &kv.v.s, e));
-    } else if (kv.type == APR_KV_ARRAY) {
-        TRY(read_array(r, &kv, e));
-        if (slot) {
-            *slot = kv;
-            return APR_OK;
-        }
-        struct apr_kv empty = kv; /* the elements are in the arena already: hung in, not copied */
-        empty.v.a.n = 0;
-        apr_kvs_add(r->kvs, &empty);
-        r->kvs->at[r->kvs->n - 1].v = kv.v;
+    TRY(apr_gguf_value(&r->in, &kv, e));
+    if (slot) {
+        *slot = kv;
         return APR_OK;
-    } else {
-        TRY(read_scalar(r, &kv, e));
     }
-    apr_kvs_add(r->kvs, &kv);
+    struct apr_kv added = kv;
+    if (kv.type == APR_KV_ARRAY)
+        added.v.a.n = 0; /* the elements are in the arena already: hung in, not copied */
+    apr_kvs_add(r->kvs, &added);
+    if (kv.type == APR_KV_ARRAY) r->kvs->at[r->kvs->n - 1].v = kv.v;
     return APR_OK;
 }
 
@@ -255,7 +79,7 @@ static enum apr_code read_alignment(struct reader *r, struct apr_err *e)
     if (kv->type != APR_KV_U32 || kv->v.u == 0 || kv->v.u > APR_MAX_ALIGNMENT || (kv->v.u & (kv->v.u - 1)))
         return apr_fail(e, APR_EFORMAT,
                         "%s: general.alignment: %s %" PRIu64 ", expected a u32, a power of two, at most %u",
-                        r->file, apr_kv_type_name(kv->type), kv->type == APR_KV_U32 ? kv->v.u : 0,
+                        r->in.file, apr_kv_type_name(kv->type), kv->type == APR_KV_U32 ? kv->v.u : 0,
                         APR_MAX_ALIGNMENT);
     r->alignment = (uint32_t)kv->v.u;
     return APR_OK;
@@ -264,9 +88,9 @@ static enum apr_code read_alignment(struct reader *r, struct apr_err *e)
 static enum apr_code read_split(struct reader *r, struct apr_err *e)
 {
     struct apr_gguf_part *p = r->part;
-    TRY(apr_kv_get_u64(r->kvs, "split.no", 0, UINT16_MAX, &p->no, r->file, e));
-    TRY(apr_kv_get_u64(r->kvs, "split.count", 0, UINT16_MAX, &p->n_parts, r->file, e));
-    return apr_kv_get_u64(r->kvs, "split.tensors.count", 0, APR_MAX_TENSORS, &p->n_total, r->file, e);
+    TRY(apr_kv_get_u64(r->kvs, "split.no", 0, UINT16_MAX, &p->no, r->in.file, e));
+    TRY(apr_kv_get_u64(r->kvs, "split.count", 0, UINT16_MAX, &p->n_parts, r->in.file, e));
+    return apr_kv_get_u64(r->kvs, "split.tensors.count", 0, APR_MAX_TENSORS, &p->n_total, r->in.file, e);
 }
 
 /* ---- tensors ------------------------------------------------------------------------------------------ */
@@ -274,13 +98,14 @@ static enum apr_code read_split(struct reader *r, struct apr_err *e)
 static enum apr_code read_dims(struct reader *r, struct apr_tensor *t, struct apr_err *e)
 {
     uint32_t n_dims;
-    uint64_t off = apr_rd_off(&r->rd);
-    TRY(apr_rd_u32(&r->rd, &n_dims, "n_dims", e));
+    uint64_t off = apr_rd_off(&r->in.rd);
+    TRY(apr_rd_u32(&r->in.rd, &n_dims, "n_dims", e));
     if (n_dims > APR_GGUF_MAX_DIMS)
         return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": %" PRIu32 " dimensions, expected at most %u",
-                        r->file, off, n_dims, APR_GGUF_MAX_DIMS);
+                        r->in.file, off, n_dims, APR_GGUF_MAX_DIMS);
     t->n_dims = n_dims;
-    for (uint32_t i = 0; i < n_dims; i++) TRY(apr_rd_u64(&r->rd, &t->dims[n_dims - 1 - i], "dimension", e));
+    for (uint32_t i = 0; i < n_dims; i++)
+        TRY(apr_rd_u64(&r->in.rd, &t->dims[n_dims - 1 - i], "dimension", e));
     return APR_OK;
 }
 
@@ -290,36 +115,36 @@ static enum apr_code read_info(struct reader *r, uint64_t *off_next, struct apr_
     struct apr_tensor *t;
     struct apr_str name;
     uint32_t type, alignment = r->alignment;
-    uint64_t off_info = apr_rd_off(&r->rd), off, end, over;
+    uint64_t off_info = apr_rd_off(&r->in.rd), off, end, over;
     char shown[256];
     enum apr_code code;
     TRY(apr_model_add_tensor(r->m, &t, e));
-    TRY(read_name(r, APR_GGUF_NAME_BYTES, "tensor name", &name, e));
+    TRY(apr_gguf_name(&r->in, APR_GGUF_NAME_BYTES, "tensor name", &name, e));
     t->name = name.p;
     t->i_file = r->part->i_file;
     apr_escape(shown, sizeof shown, name.p, name.n_bytes);
     TRY(read_dims(r, t, e));
-    TRY(apr_rd_u32(&r->rd, &type, "tensor type", e));
-    TRY(apr_rd_u64(&r->rd, &off, "tensor offset", e));
+    TRY(apr_rd_u32(&r->in.rd, &type, "tensor type", e));
+    TRY(apr_rd_u64(&r->in.rd, &off, "tensor offset", e));
     if (type >= FIRST_OWN_TYPE || !apr_quant_of(type))
         return apr_fail(e, APR_EFORMAT,
-                        "%s: byte %" PRIu64 ": tensor \"%s\": type %" PRIu32 " is not one of GGML's", r->file,
-                        off_info, shown, type);
+                        "%s: byte %" PRIu64 ": tensor \"%s\": type %" PRIu32 " is not one of GGML's",
+                        r->in.file, off_info, shown, type);
     t->type = (enum apr_type)type;
     code = apr_tensor_bytes(t->type, t->n_dims, t->dims, &t->n_bytes, e);
     if (code != APR_OK) {
-        apr_err_prefix(e, "%s: byte %" PRIu64 ": tensor \"%s\"", r->file, off_info, shown);
+        apr_err_prefix(e, "%s: byte %" PRIu64 ": tensor \"%s\"", r->in.file, off_info, shown);
         return code;
     }
     if (off != *off_next)
         return apr_fail(e, APR_EFORMAT,
                         "%s: byte %" PRIu64 ": tensor \"%s\": data offset %" PRIu64 ", expected %" PRIu64,
-                        r->file, off_info, shown, off, *off_next);
+                        r->in.file, off_info, shown, off, *off_next);
     t->off_file = off;
     over = ckd_add(&end, off, t->n_bytes) || end > UINT64_MAX - APR_MAX_ALIGNMENT;
     if (over)
         return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": tensor \"%s\": offset and size overflow",
-                        r->file, off_info, shown);
+                        r->in.file, off_info, shown);
     *off_next = (end + alignment - 1) / alignment * alignment;
     return APR_OK;
 }
@@ -349,15 +174,15 @@ static enum apr_code check_size(const struct reader *r, uint64_t off_data, uint6
     uint64_t size = apr_src_size(m->files[r->part->i_file].src), end, least;
     const struct apr_tensor *last = r->n_tensors ? &m->tensors[m->n_tensors - 1] : NULL;
     if (ckd_add(&end, off_data, n_data))
-        return apr_fail(e, APR_EFORMAT, "%s: %" PRIu64 " bytes of data overflow", r->file, n_data);
-    least = last ? last->off_file + last->n_bytes : apr_rd_off(&r->rd);
+        return apr_fail(e, APR_EFORMAT, "%s: %" PRIu64 " bytes of data overflow", r->in.file, n_data);
+    least = last ? last->off_file + last->n_bytes : apr_rd_off(&r->in.rd);
     if (m->is_stream) return APR_OK;
     if (size < least)
         return apr_fail(e, APR_EFORMAT, "%s: the file ends at byte %" PRIu64 ", its tensors at %" PRIu64,
-                        r->file, size, least);
+                        r->in.file, size, least);
     if (size > end)
         return apr_fail(e, APR_EFORMAT, "%s: byte %" PRIu64 ": %" PRIu64 " bytes after the last tensor",
-                        r->file, end, size - end);
+                        r->in.file, end, size - end);
     return APR_OK;
 }
 
@@ -367,16 +192,16 @@ static enum apr_code read_tensors(struct reader *r, struct apr_err *e)
     uint64_t off_next = 0, off, n_pad;
     r->i_first = m->n_tensors;
     for (uint64_t i = 0; i < r->n_tensors; i++) TRY(read_info(r, &off_next, e));
-    off = apr_rd_off(&r->rd);
+    off = apr_rd_off(&r->in.rd);
     n_pad = (r->alignment - off % r->alignment) % r->alignment;
-    if (r->n_tensors) TRY(apr_rd_zeros(&r->rd, n_pad, "padding before the data", e));
+    if (r->n_tensors) TRY(apr_rd_zeros(&r->in.rd, n_pad, "padding before the data", e));
     if (r->part->i_file == 0) m->header.off_data = off + n_pad;
     if (r->part->i_file == 0) m->header.alignment = r->alignment;
     m->header.n_head_bytes += off + n_pad;
     m->header.n_data_bytes += off_next;
     for (uint64_t i = r->i_first; i < m->n_tensors; i++)
         if (ckd_add(&m->tensors[i].off_file, m->tensors[i].off_file, off + n_pad))
-            return apr_fail(e, APR_EFORMAT, "%s: tensor offsets overflow", r->file);
+            return apr_fail(e, APR_EFORMAT, "%s: tensor offsets overflow", r->in.file);
     return check_size(r, off + n_pad, off_next, e);
 }
 
@@ -386,27 +211,28 @@ static enum apr_code read_head(struct reader *r, struct apr_err *e)
 {
     const uint8_t *magic;
     uint32_t version;
-    TRY(apr_rd_bytes(&r->rd, 4, &magic, "magic", e));
-    if (memcmp(magic, "GGUF", 4) != 0) return apr_fail(e, APR_EFORMAT, "%s: byte 0: expected GGUF", r->file);
-    TRY(apr_rd_u32(&r->rd, &version, "version", e));
+    TRY(apr_rd_bytes(&r->in.rd, 4, &magic, "magic", e));
+    if (memcmp(magic, "GGUF", 4) != 0)
+        return apr_fail(e, APR_EFORMAT, "%s: byte 0: expected GGUF", r->in.file);
+    TRY(apr_rd_u32(&r->in.rd, &version, "version", e));
     if (version && (version & 0xffff) == 0)
         return apr_fail(e, APR_ELOAD,
-                        "%s: byte 4: version %" PRIu32 ": a big-endian GGUF, expected little-endian", r->file,
-                        version);
+                        "%s: byte 4: version %" PRIu32 ": a big-endian GGUF, expected little-endian",
+                        r->in.file, version);
     if (version < 2 || version > 3)
-        return apr_fail(e, APR_ELOAD, "%s: byte 4: GGUF version %" PRIu32 ", expected 2 or 3", r->file,
+        return apr_fail(e, APR_ELOAD, "%s: byte 4: GGUF version %" PRIu32 ", expected 2 or 3", r->in.file,
                         version);
     r->m->header.version = version;
-    TRY(apr_rd_u64(&r->rd, &r->n_tensors, "tensor count", e));
-    TRY(apr_rd_u64(&r->rd, &r->n_kv, "key count", e));
+    TRY(apr_rd_u64(&r->in.rd, &r->n_tensors, "tensor count", e));
+    TRY(apr_rd_u64(&r->in.rd, &r->n_kv, "key count", e));
     if (r->n_tensors > APR_MAX_TENSORS)
-        return apr_fail(e, APR_EFORMAT, "%s: byte 8: %" PRIu64 " tensors, expected at most %u", r->file,
+        return apr_fail(e, APR_EFORMAT, "%s: byte 8: %" PRIu64 " tensors, expected at most %u", r->in.file,
                         r->n_tensors, APR_MAX_TENSORS);
     if (r->n_kv > APR_MAX_KVS)
-        return apr_fail(e, APR_EFORMAT, "%s: byte 16: %" PRIu64 " keys, expected at most %u", r->file,
+        return apr_fail(e, APR_EFORMAT, "%s: byte 16: %" PRIu64 " keys, expected at most %u", r->in.file,
                         r->n_kv, APR_MAX_KVS);
-    TRY(apr_rd_room(&r->rd, r->n_kv, KV_MIN_BYTES, "key count", e));
-    return apr_rd_room(&r->rd, r->n_tensors, INFO_MIN_BYTES, "tensor count", e);
+    TRY(apr_rd_room(&r->in.rd, r->n_kv, KV_MIN_BYTES, "key count", e));
+    return apr_rd_room(&r->in.rd, r->n_tensors, INFO_MIN_BYTES, "tensor count", e);
 }
 
 static enum apr_code read_part(struct reader *r, struct apr_err *e)
@@ -421,16 +247,17 @@ static enum apr_code read_part(struct reader *r, struct apr_err *e)
 enum apr_code apr_gguf_read_part(struct apr_model *m, struct apr_gguf_part *part, struct apr_err *e)
 {
     struct apr_src *src = m->files[part->i_file].src;
-    struct reader r = {.m = m, .file = apr_src_name(src), .part = part, .kvs = part->kvs};
+    struct reader r = {
+        .m = m, .in = {.arena = &m->arena, .file = apr_src_name(src)}, .part = part, .kvs = part->kvs};
     const uint8_t *base;
     if (m->is_stream) {
-        apr_rd_src(&r.rd, src, APR_MAX_META_BYTES);
+        apr_rd_src(&r.in.rd, src, APR_MAX_META_BYTES);
     } else {
         TRY(apr_src_map(src, &base, e));
-        apr_rd_mem(&r.rd, base, apr_src_size(src), 0, r.file);
+        apr_rd_mem(&r.in.rd, base, apr_src_size(src), 0, r.in.file);
     }
     enum apr_code code = read_part(&r, e);
-    apr_rd_close(&r.rd);
+    apr_rd_close(&r.in.rd);
     return code;
 }
 
