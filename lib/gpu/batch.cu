@@ -41,8 +41,10 @@ static enum apr_gpu_status layer(struct apr_gpu_model *m, const struct batch *b,
     few_add(&qkv, &y_qkv, &l->q), few_add(&qkv, &y_qkv, &l->k), few_add(&qkv, &y_qkv, &l->v);
     few_add(&o, &unused, &l->o), few_add(&down, &unused, &l->down);
     few_add(&gate_up, &y_gate_up, &l->gate), few_add(&gate_up, &y_gate_up, &l->up);
+    gpu_mark_layer(d, (int32_t)i);
     GPU_TRY(few_norm(d, i ? sums : NULL, bias, m->xs, l->attn_norm, m->eps, b->n_rows, m->n_hidden, n8, m->xf,
                      d->stream, e));
+    GPU_TRY(model_tap(m, i, m->xs, b->n_rows, e));
     GPU_TRY(few_run(d, &qkv, sums, d->stream, e));
     GPU_TRY(few_rows(d, sums, &y_qkv, b->n_rows, m->qkvs, d->stream, e));
     GPU_TRY(attend(m, b, i, &att, e));
@@ -62,9 +64,12 @@ enum apr_gpu_status batch_step(struct apr_gpu_model *m, const struct batch *b, s
     if (n_q % ACT_COLS) /* attention writes no column behind its last; a batch of another size may have */
         CU(cudaMemsetAsync(m->af, 0, (n_q + 255) / 256 * 4096 * n8, m->dev->stream), "activations");
     embed_rows(&m->embed, b->rows, b->n_rows, m->embed_scale, m->xs, m->dev->stream);
+    gpu_mark(m->dev, "embedding", m->dev->stream);
     for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(layer(m, b, i, n8, &sums, e));
-    return few_norm(m->dev, &sums, m->layers[m->n_layers - 1].down.bias, m->xs, m->final_norm, m->eps,
-                    b->n_rows, m->n_hidden, n8, m->xf, m->dev->stream, e);
+    gpu_mark_layer(m->dev, -1);
+    GPU_TRY(few_norm(m->dev, &sums, m->layers[m->n_layers - 1].down.bias, m->xs, m->final_norm, m->eps,
+                     b->n_rows, m->n_hidden, n8, m->xf, m->dev->stream, e));
+    return model_tap(m, m->n_layers, m->xs, b->n_rows, e);
 }
 
 enum apr_gpu_status batch_head(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
@@ -137,7 +142,7 @@ static enum apr_gpu_status finish(struct apr_gpu_model *m, uint32_t n, struct ap
     CU(cudaMemcpyAsync(m->batch_out_host, m->batch_out, 4ull * LOGIT_ROWS * STEPS_AHEAD,
                        cudaMemcpyDeviceToHost, q),
        "tokens of a batch");
-    CU(cudaStreamSynchronize(q), "a step");
+    GPU_TRY(gpu_wait(m->dev, "a step", e));
     for (uint32_t i = 0; i < n; i++)
         if (m->batch_host[i].n_bad)
             return gpu_fail(e, APR_GPU_NOT_FINITE, "%u logits of sequence %u are not finite near position %d",
@@ -161,7 +166,7 @@ enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *con
                                 uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e)
 {
     int32_t next[LOGIT_ROWS];
-    CU(cudaSetDevice(m->dev->i), "device");
+    GPU_TRY(gpu_enter(m->dev, e));
     if (!m->can_few) return gpu_fail(e, APR_GPU_UNSUPPORTED, "the model's types have no kernel for batches");
     if (n_seqs == 0 || n_seqs > LOGIT_ROWS)
         return gpu_fail(e, APR_GPU_UNSUPPORTED, "%u sequences, expected 1 to %u", n_seqs, LOGIT_ROWS);

@@ -12,13 +12,15 @@ static const __half *widened(struct apr_gpu_model *m, const struct mat *w)
 }
 
 /* y (+)= scale (w x + bias) */
-static enum apr_gpu_status product(struct apr_gpu_model *m, const struct mat *w, const __half *x, uint32_t n,
-                                   struct gemm y, struct apr_gpu_err *e)
+static enum apr_gpu_status product(struct apr_gpu_model *m, const char *what, const struct mat *w,
+                                   const __half *x, uint32_t n, struct gemm y, struct apr_gpu_err *e)
 {
+    gpu_mark_bytes(m->dev, w->wide ? 2ull * w->n_rows * w->n_cols : mat_bytes(w));
     y.w = widened(m, w), y.x = x, y.n_rows = w->n_rows, y.n_cols = w->n_cols, y.n = n;
     y.alpha /= mat_scale(w->kind);
     GPU_TRY(gemm_f16(m->dev, &y, m->dev->stream, e));
     if (w->bias && y.y_f32) bias_rows((float *)y.y, w->bias, n, w->n_rows, y.y_stride, m->dev->stream);
+    gpu_mark(m->dev, what, m->dev->stream);
     return APR_GPU_OK;
 }
 static struct gemm to_f32(float *y, uint32_t stride, bool add, float alpha)
@@ -39,16 +41,19 @@ static enum apr_gpu_status layer_chunk(struct apr_gpu_model *m, const struct bat
     uint32_t n = b->n_rows, n_q = h->n_heads * h->dim, n_kv = h->n_heads_kv * h->dim, n_all = n_q + 2 * n_kv;
     struct act att = {NULL, NULL, m->x16, 0, n_q};
     rmsnorm_rows(m->xs, l->attn_norm, m->eps, n, m->n_hidden, NULL, m->x16, q);
-    GPU_TRY(product(m, &l->q, m->x16, n, to_f32(m->qkvs, n_all, false, 1), e));
-    GPU_TRY(product(m, &l->k, m->x16, n, to_f32(m->qkvs + n_q, n_all, false, 1), e));
-    GPU_TRY(product(m, &l->v, m->x16, n, to_f32(m->qkvs + n_q + n_kv, n_all, false, 1), e));
+    gpu_mark(m->dev, "norm", q);
+    GPU_TRY(product(m, "q", &l->q, m->x16, n, to_f32(m->qkvs, n_all, false, 1), e));
+    GPU_TRY(product(m, "k", &l->k, m->x16, n, to_f32(m->qkvs + n_q, n_all, false, 1), e));
+    GPU_TRY(product(m, "v", &l->v, m->x16, n, to_f32(m->qkvs + n_q + n_kv, n_all, false, 1), e));
     GPU_TRY(attend(m, b, i, &att, e));
-    GPU_TRY(product(m, &l->o, m->x16, n, to_f32(m->xs, m->n_hidden, true, 1), e));
+    GPU_TRY(product(m, "o", &l->o, m->x16, n, to_f32(m->xs, m->n_hidden, true, 1), e));
     rmsnorm_rows(m->xs, l->ffn_norm, m->eps, n, m->n_hidden, NULL, m->x16, q);
-    GPU_TRY(product(m, &l->gate, m->x16, n, to_f16(m->gu16, 2 * m->n_inter, MID_SCALE), e));
-    GPU_TRY(product(m, &l->up, m->x16, n, to_f16(m->gu16 + m->n_inter, 2 * m->n_inter, MID_SCALE), e));
+    gpu_mark(m->dev, "norm", q);
+    GPU_TRY(product(m, "gate", &l->gate, m->x16, n, to_f16(m->gu16, 2 * m->n_inter, MID_SCALE), e));
+    GPU_TRY(product(m, "up", &l->up, m->x16, n, to_f16(m->gu16 + m->n_inter, 2 * m->n_inter, MID_SCALE), e));
     swiglu_rows(m->gu16, n, m->n_inter, m->h16, q);
-    return product(m, &l->down, m->h16, n, to_f32(m->xs, m->n_hidden, true, 1 / MID_SCALE), e);
+    gpu_mark(m->dev, "SwiGLU", q);
+    return product(m, "down", &l->down, m->h16, n, to_f32(m->xs, m->n_hidden, true, 1 / MID_SCALE), e);
 }
 
 static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, const struct batch *b, uint32_t i,
@@ -79,8 +84,14 @@ static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, const struct bat
 enum apr_gpu_status chunk_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e)
 {
     embed_rows(&m->embed, b->rows, b->n_rows, m->embed_scale, m->xs, m->dev->stream);
-    for (uint32_t i = 0; i < m->n_layers; i++)
+    gpu_mark(m->dev, "embedding", m->dev->stream);
+    GPU_TRY(model_tap(m, 0, m->xs, b->n_rows, e));
+    for (uint32_t i = 0; i < m->n_layers; i++) {
+        gpu_mark_layer(m->dev, (int32_t)i);
         GPU_TRY(m->opts.exact ? layer_exact(m, b, i, e) : layer_chunk(m, b, i, e));
+        GPU_TRY(model_tap(m, i + 1, m->xs, b->n_rows, e));
+    }
+    gpu_mark_layer(m->dev, -1);
     return gpu_cuda(cudaGetLastError(), "a chunk", e);
 }
 
@@ -119,7 +130,7 @@ enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_row, uint32
         CU(cudaMemcpyAsync(out + (uint64_t)i * m->n_vocab, m->row_logits, 4ull * k * m->n_vocab,
                            cudaMemcpyDeviceToHost, q),
            "logits");
-        CU(cudaStreamSynchronize(q), "logits");
+        GPU_TRY(gpu_wait(m->dev, "logits", e));
     }
     return APR_GPU_OK;
 }

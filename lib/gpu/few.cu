@@ -261,6 +261,7 @@ enum apr_gpu_status few_run(const struct apr_gpu_device *d, const struct few *f,
     struct few_way y;
     GPU_TRY(cut_up(d, f, &y, e));
     *sums = y.args.s;
+    for (int i = 0; i < f->n_m; i++) gpu_mark_bytes(d, mat_bytes(f->m[i]));
     void *args[] = {&y.args};
     return gpu_launch(d, y.kernel, dim3(y.args.s.n_blocks), 32 * y.n_warps, y.smem, args, s, f->what, e);
 }

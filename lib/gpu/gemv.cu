@@ -403,6 +403,7 @@ enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *
     a.n_cols = g->m[0]->n_cols;
     for (int i = 0; i < g->n_m; i++) {
         const struct mat *m = g->m[i];
+        gpu_mark_bytes(d, mat_bytes(m));
         a.seg[i] = {m->tiles, m->bias, m->n_rows, m->n_groups, m->n_chunks, i_row, m->kind};
         i_row += m->n_rows;
         a.n_groups += m->n_groups;

@@ -16,16 +16,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define APR_GPU_ABI 2u
+#define APR_GPU_ABI 3u
 
 enum apr_gpu_status {
     APR_GPU_OK = 0,
     APR_GPU_NONE,        /* no device, or none with this number */
     APR_GPU_UNSUPPORTED, /* the model has a part that the plugin cannot compute: named in the message */
     APR_GPU_MEMORY,      /* not enough device memory: needed and free in the message */
-    APR_GPU_FAILED,      /* a CUDA call failed; the device may be lost */
+    APR_GPU_FAILED,      /* a call was wrong or failed; the device answers */
     APR_GPU_NOT_FINITE,  /* NaN or infinity in logits */
     APR_GPU_FULL,        /* the sequence is at its last position */
+    APR_GPU_LOST,        /* the device does not answer, or fails every call since an error */
 };
 
 struct apr_gpu_err {
@@ -66,6 +67,7 @@ struct apr_gpu_opts {
     bool resident;    /* keep an F16 copy of the weights for prompts */
     uint32_t n_ctx;   /* positions of all sequences together */
     uint32_t n_chunk; /* most tokens of a prompt computed at once */
+    double timeout_s; /* a step that takes longer is APR_GPU_LOST; 0: 60 */
 };
 
 struct apr_gpu_plan { /* bytes */
@@ -81,11 +83,30 @@ struct apr_gpu_part { /* tokens appended to one sequence */
     const int32_t *ids;
     uint32_t n;
 };
+/* A launch of a step, or several between two marks, of which the first is described. */
 struct apr_gpu_time {
-    const char *what; /* static */
-    double s;
+    const char *what; /* static: its part of the step */
+    double s;         /* by itself: launches do not overlap */
+    const char *file; /* static: where it is launched */
+    uint32_t line, n_kernels;
+    int32_t layer;   /* -1: none */
+    char kernel[96]; /* the function; "" where the driver does not say */
+    uint32_t grid[3], block[3], smem_bytes, n_regs, local_bytes;
+    double occupancy; /* warps resident at once, of those that a multiprocessor holds */
+    uint64_t n_bytes; /* weights and cache that it must read */
 };
 #define APR_GPU_ROWS 64u /* most sequences of greedy_rows */
+
+/* Faults for tests, until the next call; those of launches hold for graphs that are captured afterwards. */
+enum apr_gpu_fault {
+    APR_GPU_FAULT_NONE = 0,
+    APR_GPU_FAULT_MEMORY, /* all but a few MiB of the device's free memory is taken */
+    APR_GPU_FAULT_TRAP,   /* a kernel traps: the device is lost for this process */
+    APR_GPU_FAULT_SPIN,   /* a kernel keeps the queue busy for three seconds */
+    APR_GPU_FAULT_SERIAL, /* launches do not overlap */
+    APR_GPU_FAULT_SKEW,   /* a kernel that only waits 50 us before every launch that overlaps */
+    APR_GPU_FAULT_RACE,   /* the same, and it does not wait for its own predecessor: results are wrong */
+};
 
 struct apr_gpu {
     uint32_t abi, struct_bytes;
@@ -135,14 +156,24 @@ struct apr_gpu {
                                        struct apr_gpu_err *e);
 
     /* For tests and profiles. */
-    /* One token of each sequence as a graph with an event behind every launch: so launches do not overlap.
-     * Positions do not move. n: room in out, then launches. */
+    /* One token of each sequence, or one part of more, as a graph with an event behind every launch: so
+     * launches do not overlap. Positions do not move. n: room in out, then launches. */
     enum apr_gpu_status (*profile)(struct apr_gpu_model *m, const struct apr_gpu_part *parts,
                                    uint32_t n_parts, struct apr_gpu_time *out, uint32_t *n,
                                    struct apr_gpu_err *e);
     enum apr_gpu_status (*unpack)(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows,
                                   struct apr_gpu_err *e); /* repacked and back: [n_rows, n_cols] */
     enum apr_gpu_status (*bandwidth)(struct apr_gpu_device *d, double *bytes_per_s, struct apr_gpu_err *e);
+    /* Seconds that a launch of an empty kernel takes in a graph of n of them. */
+    enum apr_gpu_status (*launch_cost)(struct apr_gpu_device *d, uint32_t n, double *s,
+                                       struct apr_gpu_err *e);
+    /* step of one part, launch by launch without a graph; out: [n_layers + 1, n, n_hidden], the embedding and
+     * the residual stream behind every layer. */
+    enum apr_gpu_status (*hidden)(struct apr_gpu_model *m, const struct apr_gpu_part *part, float *out,
+                                  struct apr_gpu_err *e);
+    enum apr_gpu_status (*fault)(struct apr_gpu_device *d, enum apr_gpu_fault what, struct apr_gpu_err *e);
+    /* Device i as at the start of the process; everything opened on it must be closed. */
+    enum apr_gpu_status (*device_reset)(uint32_t i, struct apr_gpu_err *e);
 };
 
 typedef const struct apr_gpu *apr_gpu_plugin_fn(void);

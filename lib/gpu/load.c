@@ -45,6 +45,7 @@ enum apr_code apr_gpu_code(enum apr_gpu_status s, const struct apr_gpu_err *ge, 
     case APR_GPU_FULL:
         return apr_fail(e, APR_EUSAGE, "cuda: %s", ge->text);
     case APR_GPU_FAILED:
+    case APR_GPU_LOST:
     case APR_GPU_NOT_FINITE:
         break;
     }

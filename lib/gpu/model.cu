@@ -137,7 +137,7 @@ static enum apr_gpu_status fill(struct apr_gpu_model *m, const struct apr_gpu_de
     else
         GPU_TRY(load_mat(m, s, &d->head, false, &m->head, e));
     GPU_TRY(load_vector(m, d->final_norm, m->n_hidden, &m->final_norm, e));
-    return gpu_cuda(cudaStreamSynchronize(m->dev->stream), "loading", e);
+    return gpu_wait(m->dev, "loading", e);
 }
 
 enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_desc *desc,
@@ -146,7 +146,8 @@ enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_de
 {
     struct apr_gpu_plan p;
     struct stage s = {};
-    CU(cudaSetDevice(d->i), "device");
+    GPU_TRY(gpu_enter(d, e));
+    d->timeout_s = o->timeout_s > 0 ? o->timeout_s : GPU_TIMEOUT_S;
     GPU_TRY(model_plan(d, desc, o, &p, e));
     if (p.total > p.free)
         return gpu_fail(e, APR_GPU_MEMORY,
@@ -168,6 +169,7 @@ enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_de
 void model_close(struct apr_gpu_model *m)
 {
     if (!m) return;
+    if (m->dev->is_late) return; /* every call would wait for what never ends: the process keeps it */
     for (uint32_t i = 0; i < m->n_blocks; i++) cudaFree(m->blocks[i]);
     for (uint32_t i = 0; i < N_GRAPHS; i++)
         if (m->graphs[i]) cudaGraphExecDestroy(m->graphs[i]);
@@ -200,6 +202,7 @@ enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, struct apr
                              struct apr_gpu_err *e)
 {
     uint32_t n_pages = (n_ctx + MODEL_PAGE - 1) / MODEL_PAGE;
+    GPU_TRY(gpu_enter(m->dev, e));
     if (n_ctx == 0 || n_pages > m->n_pages)
         return gpu_fail(e, APR_GPU_MEMORY, "a sequence of %u positions, the model has %u for all", n_ctx,
                         m->n_pages * MODEL_PAGE);
@@ -240,6 +243,7 @@ void seq_close(struct apr_gpu_seq *s)
 {
     if (!s) return;
     for (uint32_t i = s->n_pages; i--;) s->m->free_pages[s->m->n_free++] = s->pages[i];
+    if (s->m->dev->is_late) return;
     if (s->graph) cudaGraphExecDestroy(s->graph);
     cudaFree(s->table);
     cudaFree(s->st);

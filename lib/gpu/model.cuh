@@ -50,6 +50,7 @@ struct apr_gpu_model {
     cudaGraphExec_t graphs[N_GRAPHS];    /* 2, 4, ... 64 rows; NULL until the first */
 
     uint32_t n_last;     /* rows of the last step */
+    float *tap;          /* [n_layers + 1, rows, n_hidden] on the host: hidden; NULL: nobody looks */
     enum last_rows last; /* where its logits are */
 };
 
@@ -109,6 +110,13 @@ enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, cons
                             uint32_t n_rows, float *logits, struct apr_gpu_err *e);
 enum apr_gpu_status step_parts(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
                                struct apr_gpu_err *e);
+/* x: rows of the residual stream in front of layer i_point, or behind the last one. */
+enum apr_gpu_status model_tap(const struct apr_gpu_model *m, uint32_t i_point, const float *x,
+                              uint32_t n_rows, struct apr_gpu_err *e);
+enum apr_gpu_status hidden(struct apr_gpu_model *m, const struct apr_gpu_part *part, float *out,
+                           struct apr_gpu_err *e);
+/* Rows of a part that is no batch of single tokens, to the device. */
+enum apr_gpu_status step_lay(struct apr_gpu_model *m, struct batch *b, struct apr_gpu_err *e);
 enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *logits,
                                 struct apr_gpu_err *e);
 
@@ -140,6 +148,7 @@ enum apr_gpu_status one_begin(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_
 /* ---- profile.cu ---- */
 enum apr_gpu_status profile(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
                             struct apr_gpu_time *out, uint32_t *n, struct apr_gpu_err *e);
+enum apr_gpu_status launch_cost(struct apr_gpu_device *d, uint32_t n, double *s, struct apr_gpu_err *e);
 
 /* ---- chunk.cu ---- */
 enum apr_gpu_status chunk_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e);

@@ -42,6 +42,7 @@ static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_se
     struct gemv gate_up = {{&l->gate, &l->up}, 2,    l->ffn_norm, m->eps,       x,
                            GEMV_SWIGLU,        NULL, mid,         "gate and up"};
     struct gemv down = {{&l->down}, 1, NULL, 0, mid, GEMV_ADD, m->x, {}, "down"};
+    gpu_mark_layer(m->dev, (int32_t)i);
     GPU_TRY(products(m, &qkv, e));
     GPU_TRY(attn_step(m->dev, &h, &kv, s->st, NULL, 1, m->qkv, &m->room, &att, m->dev->stream, e));
     gpu_mark(m->dev, "attention", m->dev->stream);
@@ -56,7 +57,13 @@ enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
     struct act x = {NULL, m->x, NULL, 0, 0};
     struct gemv head = {{&m->head}, 1, m->final_norm, m->eps, x, GEMV_ROWS, m->logits, {}, "head"};
     embed_rows(&m->embed, s->st, 1, m->embed_scale, m->x, m->dev->stream);
-    for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(layer_step(m, s, i, e));
+    gpu_mark(m->dev, "embedding", m->dev->stream);
+    GPU_TRY(model_tap(m, 0, m->x, 1, e));
+    for (uint32_t i = 0; i < m->n_layers; i++) {
+        GPU_TRY(layer_step(m, s, i, e));
+        GPU_TRY(model_tap(m, i + 1, m->x, 1, e));
+    }
+    gpu_mark_layer(m->dev, -1);
     GPU_TRY(gemv_run(m->dev, &head, m->dev->stream, e));
     argmax_rows(m->logits, m->n_vocab, 1, m->best, m->best_count, s->st, m->dev->stream);
     return gpu_cuda(cudaGetLastError(), "a step", e);
@@ -87,7 +94,7 @@ static enum apr_gpu_status read_steps(struct apr_gpu_seq *s, uint32_t n, struct 
     cudaStream_t q = s->m->dev->stream;
     CU(cudaMemcpyAsync(s->st_host, s->st, sizeof *s->st, cudaMemcpyDeviceToHost, q), "state of a sequence");
     CU(cudaMemcpyAsync(s->out_host, s->out, 4ull * n, cudaMemcpyDeviceToHost, q), "tokens of a sequence");
-    CU(cudaStreamSynchronize(q), "a step");
+    GPU_TRY(gpu_wait(s->m->dev, "a step", e));
     if (s->st_host->n_bad)
         return gpu_fail(e, APR_GPU_NOT_FINITE, "%u logits are not finite near position %d", s->st_host->n_bad,
                         s->st_host->pos - 1);
@@ -97,9 +104,12 @@ static enum apr_gpu_status read_steps(struct apr_gpu_seq *s, uint32_t n, struct 
 enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)
 {
     struct apr_gpu_model *m = s->m;
-    if (!s->graph) GPU_TRY(capture(m, s, e));
+    if (!s->graph && !m->tap) GPU_TRY(capture(m, s, e));
     GPU_TRY(one_begin(s, id, e));
-    CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
+    if (m->tap)
+        GPU_TRY(one_issue(s, e));
+    else
+        CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
     return read_steps(s, 1, e);
 }
 
@@ -108,7 +118,7 @@ enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32
                            struct apr_gpu_err *e)
 {
     *n_out = 0;
-    CU(cudaSetDevice(m->dev->i), "device");
+    GPU_TRY(gpu_enter(m->dev, e));
     if (id < 0 || (uint32_t)id >= m->n_vocab)
         return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", id, m->n_vocab);
     if (m->opts.exact) return gpu_fail(e, APR_GPU_UNSUPPORTED, "reference mode computes token by token");

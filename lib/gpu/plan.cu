@@ -79,7 +79,7 @@ static enum apr_gpu_status check(const struct apr_gpu_desc *m, const struct apr_
 /* ---- memory -----------------------------------------------------------------------------------------------
  */
 
-static uint64_t mat_bytes(const struct apr_gpu_mat *w)
+static uint64_t bytes_of(const struct apr_gpu_mat *w)
 {
     int kind = 0;
     return repack_kind(w->type, &kind)
@@ -295,13 +295,13 @@ enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_de
         const struct apr_gpu_layer *l = &desc->layers[i];
         const struct apr_gpu_mat *all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
         for (size_t k = 0; k < 7; k++) {
-            p->weights += mat_bytes(all[k]);
+            p->weights += bytes_of(all[k]);
             if (o->resident && !o->exact) p->resident += mat_wide_bytes(all[k]);
         }
         p->weights += 8ull * desc->n_hidden;
     }
     p->weights +=
-        mat_bytes(&desc->embed) + (desc->embed.data == desc->head.data ? 0 : mat_bytes(&desc->head));
+        bytes_of(&desc->embed) + (desc->embed.data == desc->head.data ? 0 : bytes_of(&desc->head));
     p->total = p->weights + p->resident + p->cache + p->work;
     CU(cudaMemGetInfo(&n_free, &n_total), "free memory");
     p->free = n_free;

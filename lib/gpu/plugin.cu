@@ -17,8 +17,13 @@ enum apr_gpu_status gpu_cuda(cudaError_t c, const char *what, struct apr_gpu_err
 {
     if (c == cudaSuccess) return APR_GPU_OK;
     (void)cudaGetLastError();
-    return gpu_fail(e, c == cudaErrorMemoryAllocation ? APR_GPU_MEMORY : APR_GPU_FAILED, "%s: %s", what,
-                    cudaGetErrorString(c));
+    /* an error that is still there is there for good */
+    bool lost = c != cudaErrorMemoryAllocation && cudaGetLastError() != cudaSuccess;
+    return gpu_fail(e,
+                    c == cudaErrorMemoryAllocation ? APR_GPU_MEMORY
+                    : lost                         ? APR_GPU_LOST
+                                                   : APR_GPU_FAILED,
+                    "%s: %s%s", what, cudaGetErrorString(c), lost ? "; the device is lost" : "");
 }
 
 void gpu_overlap(const struct apr_gpu_device *d, cudaLaunchConfig_t *c, cudaLaunchAttribute at[1])
@@ -26,11 +31,12 @@ void gpu_overlap(const struct apr_gpu_device *d, cudaLaunchConfig_t *c, cudaLaun
     at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     at[0].val.programmaticStreamSerializationAllowed = 1;
     c->attrs = at;
-    c->numAttrs = d->sm >= 90 ? 1 : 0;
+    c->numAttrs = d->sm >= 90 && d->fault != APR_GPU_FAULT_SERIAL ? 1 : 0;
+    gpu_skew(d, c->stream);
 }
-enum apr_gpu_status gpu_launch(const struct apr_gpu_device *d, const void *kernel, dim3 grid,
-                               uint32_t n_threads, uint32_t n_smem, void **args, cudaStream_t s,
-                               const char *what, struct apr_gpu_err *e)
+enum apr_gpu_status gpu_launch_at(const struct apr_gpu_device *d, const void *kernel, dim3 grid,
+                                  uint32_t n_threads, uint32_t n_smem, void **args, cudaStream_t s,
+                                  const char *what, struct apr_gpu_err *e, const char *file, uint32_t line)
 {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute at[1];
@@ -42,7 +48,7 @@ enum apr_gpu_status gpu_launch(const struct apr_gpu_device *d, const void *kerne
     c.stream = s;
     gpu_overlap(d, &c, at);
     CU(cudaLaunchKernelExC(&c, kernel, args), what);
-    gpu_mark(d, what, s);
+    gpu_mark_at(d, what, s, file, line);
     return APR_GPU_OK;
 }
 
@@ -81,8 +87,10 @@ static enum apr_gpu_status device_fill(struct apr_gpu_device *d, struct apr_gpu_
 static void device_close(struct apr_gpu_device *d)
 {
     if (!d) return;
+    if (d->is_late) return free(d); /* every call would wait for what never ends */
     if (d->plans) gpu_plans_clear(d);
     free(d->plans);
+    cudaFree(d->hoard);
     cudaFree(d->lt_work);
     if (d->lt) cublasLtDestroy(d->lt);
     if (d->stream) cudaStreamDestroy(d->stream);
@@ -97,6 +105,7 @@ static enum apr_gpu_status device_open(uint32_t i, struct apr_gpu_device **out, 
     struct apr_gpu_device *d = (struct apr_gpu_device *)calloc(1, sizeof *d);
     if (!d) return gpu_fail(e, APR_GPU_MEMORY, "no memory for a device");
     d->i = (int)i;
+    d->timeout_s = GPU_TIMEOUT_S;
     enum apr_gpu_status s = device_fill(d, e);
     if (s != APR_GPU_OK) return device_close(d), s;
     *out = d;
@@ -105,6 +114,16 @@ static enum apr_gpu_status device_open(uint32_t i, struct apr_gpu_device **out, 
 static const char *device_name(const struct apr_gpu_device *d)
 {
     return d->name;
+}
+
+/* The context of the process on the device goes, and with it what an error has left of it. */
+static enum apr_gpu_status device_reset(uint32_t i, struct apr_gpu_err *e)
+{
+    (void)cudaSetDevice((int)i); /* fails where the context is lost */
+    (void)cudaGetLastError();
+    CU(cudaDeviceReset(), "reset of the device");
+    CU(cudaSetDevice((int)i), "device");
+    return gpu_cuda(cudaFree(NULL), "device", e); /* a new context is made now */
 }
 
 static uint32_t seq_pos(const struct apr_gpu_seq *s)
@@ -125,7 +144,7 @@ static enum apr_gpu_status unpack_into(struct apr_gpu_device *d, const struct ap
         unpack_f32(m, 0, w->n_rows, *dev, d->stream);
         st = gpu_cuda(cudaMemcpyAsync(rows, *dev, n_bytes, cudaMemcpyDeviceToHost, d->stream), "rows", e);
     }
-    if (st == APR_GPU_OK) st = gpu_cuda(cudaStreamSynchronize(d->stream), "rows", e);
+    if (st == APR_GPU_OK) st = gpu_wait(d, "rows", e);
     stage_close(&s);
     return st;
 }
@@ -134,7 +153,7 @@ static enum apr_gpu_status unpack(struct apr_gpu_device *d, const struct apr_gpu
 {
     struct mat m = {};
     float *dev = NULL;
-    CU(cudaSetDevice(d->i), "device");
+    GPU_TRY(gpu_enter(d, e));
     if (!repack_kind(w->type, &m.kind)) return gpu_fail(e, APR_GPU_UNSUPPORTED, "type %u", w->type);
     mat_shape(w, &m);
     enum apr_gpu_status s = unpack_into(d, w, &m, &dev, rows, e);
@@ -163,7 +182,7 @@ static enum apr_gpu_status bandwidth(struct apr_gpu_device *d, double *bytes_per
     uint4 *p = NULL;
     cudaEvent_t t0, t1;
     float best = 1e30f;
-    CU(cudaSetDevice(d->i), "device");
+    GPU_TRY(gpu_enter(d, e));
     CU(cudaMalloc((void **)&p, n_bytes), "4 GiB to read");
     CU(cudaMemsetAsync(p, 0, n_bytes, d->stream), "memset");
     CU(cudaEventCreate(&t0), "event");
@@ -194,7 +213,9 @@ static const struct apr_gpu table = {APR_GPU_ABI, sizeof(struct apr_gpu),
                                      forward,     greedy,
                                      step_parts,  step_logits,
                                      greedy_rows, profile,
-                                     unpack,      bandwidth};
+                                     unpack,      bandwidth,
+                                     launch_cost, hidden,
+                                     gpu_fault,   device_reset};
 
 extern "C" __attribute__((visibility("default"))) const struct apr_gpu *apr_gpu_plugin(void)
 {

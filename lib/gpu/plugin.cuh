@@ -27,6 +27,10 @@ struct mat {
     uint32_t n_rows, n_cols, n_groups, n_chunks;
     __half *wide; /* [n_rows, n_cols] resident copy times mat_scale, or NULL */
 };
+static inline uint64_t mat_bytes(const struct mat *m)
+{
+    return (uint64_t)m->n_groups * m->n_chunks * tile_bytes(m->kind);
+}
 /* F16 copies of weights are multiplied by this, so that small ones keep their bits; F16 itself is left alone.
  * The middle of a SwiGLU block is multiplied by MID_SCALE: F16 ends at 65504, and spikes of 1e5 are real. */
 #define W16_SCALE 64.0f
@@ -47,11 +51,21 @@ struct apr_gpu_device {
     void *lt_work;
     void *plans;         /* gemm.cu */
     struct marks *marks; /* of a profile; NULL: none */
+    double timeout_s;    /* of a step */
+    bool is_late;        /* the last one was not done in time: nothing else is asked for until it is */
+    enum apr_gpu_fault fault;
+    void *hoard; /* memory taken by APR_GPU_FAULT_MEMORY */
     char name[400];
 };
-/* Times of a step's launches (profile.cu): an event behind each. */
-void gpu_mark(const struct apr_gpu_device *d, const char *what, cudaStream_t s);
+/* Times of a step's launches (profile.cu): an event behind each; before it, what the launch reads and of which
+ * layer it is (-1: none). */
+void gpu_mark_at(const struct apr_gpu_device *d, const char *what, cudaStream_t s, const char *file,
+                 uint32_t line);
+#define gpu_mark(d, what, s) gpu_mark_at((d), (what), (s), __FILE__, __LINE__)
+void gpu_mark_bytes(const struct apr_gpu_device *d, uint64_t n_bytes);
+void gpu_mark_layer(const struct apr_gpu_device *d, int32_t i_layer);
 #define LT_WORK_BYTES (64u << 20)
+#define GPU_TIMEOUT_S 60.0
 
 /* A token of a step, in the device's memory, so that a captured graph stays valid. */
 struct step {
@@ -65,9 +79,18 @@ struct step {
 /* ---- plugin.cu ---- */
 /* The launch may begin before its predecessor has ended (kernels call wait_for_input). */
 void gpu_overlap(const struct apr_gpu_device *d, cudaLaunchConfig_t *c, cudaLaunchAttribute at[1]);
-enum apr_gpu_status gpu_launch(const struct apr_gpu_device *d, const void *kernel, dim3 grid,
-                               uint32_t n_threads, uint32_t n_smem, void **args, cudaStream_t s,
-                               const char *what, struct apr_gpu_err *e);
+enum apr_gpu_status gpu_launch_at(const struct apr_gpu_device *d, const void *kernel, dim3 grid,
+                                  uint32_t n_threads, uint32_t n_smem, void **args, cudaStream_t s,
+                                  const char *what, struct apr_gpu_err *e, const char *file, uint32_t line);
+#define gpu_launch(...) gpu_launch_at(__VA_ARGS__, __FILE__, __LINE__)
+
+/* ---- fault.cu ---- */
+/* Every call of the table begins with it: the device is the thread's, and is not known to hang. */
+enum apr_gpu_status gpu_enter(struct apr_gpu_device *d, struct apr_gpu_err *e);
+/* Until the device's stream is done, at most timeout_s. */
+enum apr_gpu_status gpu_wait(struct apr_gpu_device *d, const char *what, struct apr_gpu_err *e);
+enum apr_gpu_status gpu_fault(struct apr_gpu_device *d, enum apr_gpu_fault what, struct apr_gpu_err *e);
+void gpu_skew(const struct apr_gpu_device *d, cudaStream_t s);
 
 /* ---- repack.cu ---- */
 bool repack_kind(uint32_t type, int *kind);

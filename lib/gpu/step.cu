@@ -53,7 +53,7 @@ static enum apr_gpu_status check_part(const struct apr_gpu_model *m, const struc
 }
 
 /* Rows of all parts to the device. The copies are done before the step ends, which waits for the device. */
-static enum apr_gpu_status lay_rows(struct apr_gpu_model *m, struct batch *b, struct apr_gpu_err *e)
+enum apr_gpu_status step_lay(struct apr_gpu_model *m, struct batch *b, struct apr_gpu_err *e)
 {
     uint32_t n = 0;
     b->n_single = 0;
@@ -75,17 +75,17 @@ static enum apr_gpu_status lay_rows(struct apr_gpu_model *m, struct batch *b, st
 static enum apr_gpu_status many(struct apr_gpu_model *m, struct batch *b, struct apr_gpu_err *e)
 {
     bool few = m->can_few && b->n_rows <= LOGIT_ROWS;
-    GPU_TRY(lay_rows(m, b, e));
+    GPU_TRY(step_lay(m, b, e));
     GPU_TRY(few ? batch_step(m, b, e) : chunk_step(m, b, e));
     m->last = few ? LAST_FEW : LAST_MANY;
-    return gpu_cuda(cudaStreamSynchronize(m->dev->stream), "a step", e);
+    return gpu_wait(m->dev, "a step", e);
 }
 
 enum apr_gpu_status step_parts(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
                                struct apr_gpu_err *e)
 {
     struct batch b = {parts, n_parts, 0, 0, NULL, NULL};
-    CU(cudaSetDevice(m->dev->i), "device");
+    GPU_TRY(gpu_enter(m->dev, e));
     for (uint32_t i = 0; i < n_parts; i++) {
         GPU_TRY(check_part(m, &parts[i], e));
         b.n_rows += parts[i].n;
@@ -97,7 +97,7 @@ enum apr_gpu_status step_parts(struct apr_gpu_model *m, const struct apr_gpu_par
     if (b.n_rows == 1 && !m->opts.exact) {
         GPU_TRY(one_step(parts[0].seq, parts[0].ids[0], e));
         m->last = LAST_ONE;
-    } else if (b.n_rows == n_parts && m->can_few && n_parts <= LOGIT_ROWS) {
+    } else if (b.n_rows == n_parts && m->can_few && n_parts <= LOGIT_ROWS && !m->tap) {
         GPU_TRY(batch_decode(m, parts, n_parts, e));
         m->last = LAST_READY;
     } else {
@@ -111,7 +111,7 @@ enum apr_gpu_status step_parts(struct apr_gpu_model *m, const struct apr_gpu_par
 enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *logits,
                                 struct apr_gpu_err *e)
 {
-    CU(cudaSetDevice(m->dev->i), "device");
+    GPU_TRY(gpu_enter(m->dev, e));
     if (n_rows > m->n_last || i_row > m->n_last - n_rows)
         return gpu_fail(e, APR_GPU_FAILED, "rows %u .. %u of %u", i_row, i_row + n_rows, m->n_last);
     if (m->last == LAST_MANY) return chunk_logits(m, i_row, n_rows, logits, e);
@@ -120,7 +120,24 @@ enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_
     const float *from = m->last == LAST_ONE ? m->logits : m->row_logits + (uint64_t)i_row * m->n_vocab;
     CU(cudaMemcpyAsync(logits, from, 4ull * n_rows * m->n_vocab, cudaMemcpyDeviceToHost, m->dev->stream),
        "logits");
-    return gpu_cuda(cudaStreamSynchronize(m->dev->stream), "logits", e);
+    return gpu_wait(m->dev, "logits", e);
+}
+
+enum apr_gpu_status model_tap(const struct apr_gpu_model *m, uint32_t i_point, const float *x,
+                              uint32_t n_rows, struct apr_gpu_err *e)
+{
+    uint64_t n = (uint64_t)n_rows * m->n_hidden;
+    if (!m->tap) return APR_GPU_OK;
+    return gpu_cuda(cudaMemcpyAsync(m->tap + i_point * n, x, 4 * n, cudaMemcpyDeviceToHost, m->dev->stream),
+                    "hidden states", e);
+}
+enum apr_gpu_status hidden(struct apr_gpu_model *m, const struct apr_gpu_part *part, float *out,
+                           struct apr_gpu_err *e)
+{
+    m->tap = out;
+    enum apr_gpu_status s = step_parts(m, part, 1, e);
+    m->tap = NULL;
+    return s;
 }
 
 /* The last n_rows of n tokens of one sequence, chunk by chunk. */

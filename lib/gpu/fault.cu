@@ -1,0 +1,108 @@
+/* A device that does not answer, and faults that are made on purpose: what resilience and its tests need. */
+#include "async.cuh"
+#include "plugin.cuh"
+
+#include <time.h>
+
+static double now_s()
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+enum apr_gpu_status gpu_enter(struct apr_gpu_device *d, struct apr_gpu_err *e)
+{
+    CU(cudaSetDevice(d->i), "device");
+    if (!d->is_late) return APR_GPU_OK;
+    cudaError_t c = cudaStreamQuery(d->stream);
+    if (c == cudaErrorNotReady)
+        return gpu_fail(e, APR_GPU_LOST,
+                        "the device is still busy with a step that began %g s ago or earlier", d->timeout_s);
+    d->is_late = false;
+    return gpu_cuda(c, "a late step", e);
+}
+
+/* Looks often at first, so that a step is not prolonged, and now and then when it takes long. */
+enum apr_gpu_status gpu_wait(struct apr_gpu_device *d, const char *what, struct apr_gpu_err *e)
+{
+    const struct timespec nap = {0, 50000};
+    const double t0 = now_s();
+    cudaError_t c = cudaStreamQuery(d->stream);
+    for (uint32_t i = 1; c == cudaErrorNotReady; i++) {
+        if (i % 32 == 0) {
+            double s = now_s() - t0;
+            if (s > d->timeout_s) {
+                d->is_late = true;
+                return gpu_fail(e, APR_GPU_LOST, "%s: no answer in %g s", what, d->timeout_s);
+            }
+            if (s > 0.5) nanosleep(&nap, NULL);
+        }
+        c = cudaStreamQuery(d->stream);
+    }
+    return gpu_cuda(c, what, e);
+}
+
+/* ---- on purpose -------------------------------------------------------------------------------------------
+ */
+
+static __device__ void sleep_us(uint32_t us)
+{
+    uint64_t t0, t;
+    asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t0));
+    do asm volatile("mov.u64 %0, %globaltimer;" : "=l"(t));
+    while (t - t0 < 1000ull * us);
+}
+static __global__ void trap_kernel()
+{
+    asm volatile("trap;");
+}
+static __global__ void spin_kernel()
+{
+    sleep_us(3000000);
+}
+static __global__ void skew_kernel(uint32_t us, bool waits)
+{
+    let_next_start();
+    sleep_us(us);
+    if (waits) wait_for_input();
+}
+
+/* Between a launch and its successor: the latter starts long before the former is done. */
+void gpu_skew(const struct apr_gpu_device *d, cudaStream_t s)
+{
+    cudaLaunchConfig_t c = {};
+    cudaLaunchAttribute at[1];
+    if (d->fault != APR_GPU_FAULT_SKEW && d->fault != APR_GPU_FAULT_RACE) return;
+    at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    at[0].val.programmaticStreamSerializationAllowed = 1;
+    c.gridDim = dim3(1), c.blockDim = dim3(32), c.stream = s, c.attrs = at, c.numAttrs = d->sm >= 90 ? 1 : 0;
+    bool waits = d->fault == APR_GPU_FAULT_SKEW;
+    (void)cudaLaunchKernelEx(&c, skew_kernel, waits ? 50u : 0u, waits); /* its error is the next launch's */
+}
+
+static enum apr_gpu_status hoard(struct apr_gpu_device *d, struct apr_gpu_err *e)
+{
+    size_t n_free = 0, n_total = 0;
+    CU(cudaMemGetInfo(&n_free, &n_total), "free memory");
+    while (n_free > 4u << 20 && cudaMalloc(&d->hoard, n_free) != cudaSuccess) {
+        (void)cudaGetLastError();
+        n_free -= 2u << 20;
+    }
+    return d->hoard ? APR_GPU_OK : gpu_fail(e, APR_GPU_MEMORY, "no memory to take");
+}
+
+enum apr_gpu_status gpu_fault(struct apr_gpu_device *d, enum apr_gpu_fault what, struct apr_gpu_err *e)
+{
+    GPU_TRY(gpu_enter(d, e));
+    CU(cudaFree(d->hoard), "memory");
+    d->hoard = NULL;
+    d->fault = what;
+    if (what == APR_GPU_FAULT_MEMORY) return hoard(d, e);
+    if (what == APR_GPU_FAULT_TRAP) {
+        trap_kernel<<<1, 1, 0, d->stream>>>();
+        (void)cudaStreamSynchronize(d->stream); /* the next call finds it */
+    }
+    if (what == APR_GPU_FAULT_SPIN) spin_kernel<<<d->n_sm, 32, 0, d->stream>>>();
+    return APR_GPU_OK;
+}
