@@ -139,6 +139,7 @@ END
 {"temperature":-1}|temperature: found -1
 {"top_k":1.5}|top_k: expected a whole number
 {"seed":-1}|seed: found -1
+{"seed":9223372036854775808.0}|seed: found 9.22337e+18
 {"stop":[1]}|stop: expected a string or an array of strings
 {"raw":1}|raw: expected true or false
 {"raw":true,"system":"s"}|system: needs a chat template

@@ -30,7 +30,7 @@ static enum apr_code take_int(const struct field *f, int64_t least, int64_t larg
 {
     double v = json_number_value(f->v);
     if (!json_is_number(f->v) || v != floor(v)) return wrong(f, "a whole number", e);
-    if (v < (double)least || v > (double)largest)
+    if (v < (double)least || v > (double)largest || v >= 0x1p63)
         return apr_fail(e, APR_EUSAGE, "%s: found %g, expected %" PRId64 " to %" PRId64, f->name, v, least,
                         largest);
     *out = json_is_integer(f->v) ? json_integer_value(f->v) : (int64_t)v;
