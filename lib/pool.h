@@ -23,7 +23,19 @@ unsigned apr_pool_threads(const struct apr_pool *p);
  * cores; the caller's mask is put back by apr_pool_close. Only on request: two programs that pin meet on the
  * same CPUs. More threads than CPUs: APR_EUSAGE; refused by the system: APR_EUNAVAIL. */
 APR_MUST_USE enum apr_code apr_pool_pin(struct apr_pool *p, struct apr_err *e);
-/* Runs fn over all chunks of n_chunk (>= 1) indices and returns when all are done. The caller works too. */
+/* Runs fn over all chunks of n_chunk (>= 1) indices and returns when all are done. The caller works too.
+ * Chunk i is thread i mod apr_pool_threads's, unless another thread is done before. */
 void apr_parallel_for(struct apr_pool *p, size_t n, size_t n_chunk, apr_task_fn *fn, void *ctx);
+
+/* Memory that a thread will read: it may be fetched, at whatever time, and need not be there any more. */
+struct apr_ahead {
+    const void *at;
+    size_t n_bytes; /* 0: nothing */
+};
+typedef struct apr_ahead apr_ahead_fn(void *ctx, unsigned i_thread);
+/* The same; a thread that is done asks ahead (while ctx lives) what it will read first in a task to come, and
+ * fetches it into its cache while it waits. */
+void apr_parallel_for_ahead(struct apr_pool *p, size_t n, size_t n_chunk, apr_task_fn *fn,
+                            apr_ahead_fn *ahead, void *ctx);
 
 #endif

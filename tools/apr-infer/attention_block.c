@@ -54,6 +54,7 @@ void apr_attention_block(struct apr_forward *f, uint32_t i_layer)
 {
     const struct apr_layer *l = &f->w.layers[i_layer];
     const struct apr_product qkv[] = {{&l->q, f->q}, {&l->k, f->k}, {&l->v, f->v}};
+    apr_expect(f, &l->o, NULL, NULL);
     apr_linear(&f->c, &f->h, qkv, 3);
     apr_forward_mark(f, APR_OP_QKV, i_layer);
 
@@ -65,6 +66,7 @@ void apr_attention_block(struct apr_forward *f, uint32_t i_layer)
 
     apr_pack_tokens(f, &f->att, apr_mat_wants(&l->o, f->c.exact));
     const struct apr_product o[] = {{&l->o, f->y}};
+    apr_expect_ffn(f, i_layer);
     apr_linear(&f->c, &f->att, o, 1);
     apr_forward_mark(f, APR_OP_ATTN_OUT, i_layer);
 }
@@ -98,11 +100,13 @@ void apr_ffn_block(struct apr_forward *f, uint32_t i_layer)
         up.gate = &m->gate;
         up.gate_y = f->gate;
     }
+    apr_expect(f, &m->down, NULL, NULL);
     apr_linear_act(&f->c, &up, 1, f->w.cfg->activation);
     apr_forward_mark(f, APR_OP_FFN_UP, i_layer);
 
     apr_pack_tokens(f, &f->ffn, apr_mat_wants(&m->down, f->c.exact));
     const struct apr_product down[] = {{&m->down, f->y}};
+    apr_expect_layer(f, i_layer + 1);
     apr_linear(&f->c, &f->ffn, down, 1);
     apr_forward_mark(f, APR_OP_FFN_DOWN, i_layer);
 }

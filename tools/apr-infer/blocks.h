@@ -46,6 +46,13 @@ void apr_store_head(const struct apr_forward *f, enum apr_cache_part part, uint3
                     size_t i_tok, const float *x);
 /* out = attention of all rows with queries q in layer i_layer, by what the layer sees. */
 void apr_attend(struct apr_forward *f, uint32_t i_layer, const float *q, float *out);
+/* The product after the next one reads a, b and c; any may be NULL or without data, nothing is known then. */
+void apr_expect(struct apr_forward *f, const struct apr_mat *a, const struct apr_mat *b,
+                const struct apr_mat *c);
+/* The same of the feed-forward block of layer i_layer, and of the layer itself; behind the last, of the head.
+ */
+void apr_expect_ffn(struct apr_forward *f, uint32_t i_layer);
+void apr_expect_layer(struct apr_forward *f, uint32_t i_layer);
 const struct apr_rope_table *apr_rope_of(const struct apr_forward *f, const struct apr_layer *l);
 
 #endif

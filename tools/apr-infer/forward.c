@@ -69,6 +69,38 @@ const struct apr_rope_table *apr_rope_of(const struct apr_forward *f, const stru
     return l->is_local && f->rope_local.n_half ? &f->rope_local : &f->rope;
 }
 
+void apr_expect(struct apr_forward *f, const struct apr_mat *a, const struct apr_mat *b,
+                const struct apr_mat *c)
+{
+    const struct apr_mat *mats[] = {a, b, c};
+    struct apr_next *next = &f->c.next;
+    next->n = 0;
+    for (size_t i = 0; i < sizeof mats / sizeof *mats; i++)
+        if (mats[i] && mats[i]->data) next->mats[next->n++] = mats[i];
+}
+
+void apr_expect_layer(struct apr_forward *f, uint32_t i_layer)
+{
+    if (i_layer == f->w.cfg->n_layers) {
+        apr_expect(f, &f->w.head, NULL, NULL);
+        return;
+    }
+    const struct apr_layer *l = &f->w.layers[i_layer];
+    if (l->mla.kv_a.data)
+        apr_expect(f, l->mla.q_a.data ? &l->mla.q_a : &l->q, &l->mla.kv_a, NULL);
+    else
+        apr_expect(f, &l->q, &l->k, &l->v);
+}
+
+void apr_expect_ffn(struct apr_forward *f, uint32_t i_layer)
+{
+    const struct apr_layer *l = &f->w.layers[i_layer];
+    if (l->is_moe)
+        apr_expect(f, &l->moe.router, NULL, NULL);
+    else
+        apr_expect(f, l->ffn.gate.data ? &l->ffn.gate : &l->ffn.up, NULL, NULL);
+}
+
 /* x = embedding row of the token, scaled, plus the row of its position. */
 static void embed_token(const struct apr_token_job *j, size_t i_tok)
 {

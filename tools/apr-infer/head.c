@@ -52,6 +52,7 @@ static void compute_logits(struct apr_forward *f, const struct rows *r, float *l
     }
     apr_forward_mark(f, APR_OP_FINAL_NORM, cfg->n_layers);
     const struct apr_product head[] = {{&f->w.head, logits}};
+    apr_expect_layer(f, 0);
     apr_linear(&f->c, &h, head, 1);
     finish_logits(f, logits, r->n);
     apr_forward_mark(f, APR_OP_HEAD, cfg->n_layers);

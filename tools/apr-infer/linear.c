@@ -1,5 +1,6 @@
-/* Matrix products, split into runs of rows that threads take as they come: long ones first, so that memory is
- * read in long ascending streams, and ever shorter ones, so that threads of unequal speed end together. */
+/* Matrix products, split into a stream of rows for each thread, so that memory is read in long ascending
+ * streams; their ends are cut into ever shorter runs that others may take, so that threads of unequal speed
+ * end together. */
 #include "linear.h"
 
 #include <assert.h>
@@ -8,37 +9,36 @@
 #include "ckd.h"
 #include "strips.h"
 
-#define UNIT_ROWS    16u          /* runs are of so many rows: kernels work on tiles of 4, 8 or 16 */
-#define OUT_BYTES    (256u << 10) /* of outputs between two activations, so that they are still in cache */
-#define LEAST_DIVIDE 32u          /* a run has this part of a thread's share at least */
+#define UNIT_ROWS   16u          /* runs are of so many rows: kernels work on tiles of 4, 8 or 16 */
+#define OUT_BYTES   (256u << 10) /* of outputs between two activations, so that they are still in cache */
+#define MOST_DIVIDE 32u          /* a run has this part of a thread's share at least */
+#define AHEAD_BYTES (64u << 10)  /* of the next product, for a thread that waits */
 
-/* Run i of a region, for every i the same: each thread's first one has half its share, the next ones a half
- * of that, and so on. */
+/* A thread's share of the units is one ascending stream, cut into runs: a half, a quarter, and so on. Run
+ * k * n_threads + t is run k of thread t (pool.h). */
 struct runs {
-    size_t n_units, n_threads, n_least;
+    size_t n_units, n_threads, n_a_thread;
 };
 
 static struct runs runs_of(size_t n_units, size_t n_threads)
 {
-    size_t n_least = n_units / (LEAST_DIVIDE * n_threads);
-    return (struct runs){n_units, n_threads, n_least ? n_least : 1};
+    size_t n = 1, n_share = (n_units + n_threads - 1) / n_threads;
+    for (size_t i = 1; i < MOST_DIVIDE && n_share >> n; i *= 2) n++;
+    return (struct runs){n_units, n_threads, n};
 }
 
-/* Units [begin, end) of run i; begin = end = n_units behind the last one. */
+/* Units [begin, end) of run i; there may be none. */
 static void run_at(const struct runs *r, size_t i, size_t *begin, size_t *end)
 {
-    size_t n = r->n_units / (2 * r->n_threads), at = 0;
-    for (; n > r->n_least && i >= r->n_threads; i -= r->n_threads, n /= 2) at += n * r->n_threads;
-    if (n < r->n_least) n = r->n_least;
-    *begin = at >= r->n_units || i > (r->n_units - at) / n ? r->n_units : at + i * n;
-    *end = r->n_units - *begin < n ? r->n_units : *begin + n;
+    size_t t = i % r->n_threads, k = i / r->n_threads;
+    size_t first = r->n_units * t / r->n_threads, last = r->n_units * (t + 1) / r->n_threads;
+    *begin = last - ((last - first) >> k);
+    *end = k + 1 == r->n_a_thread ? last : last - ((last - first) >> (k + 1));
 }
 
 static size_t n_runs_of(const struct runs *r)
 {
-    size_t n = r->n_units / (2 * r->n_threads), at = 0, i = 0;
-    for (; n > r->n_least; n /= 2, i += r->n_threads) at += n * r->n_threads;
-    return i + (r->n_units - at + r->n_least - 1) / r->n_least;
+    return r->n_a_thread * r->n_threads;
 }
 
 struct job {
@@ -48,6 +48,8 @@ struct job {
     enum apr_activation activation; /* of act_rows */
     void (*rows)(const struct job *j, const struct apr_map *m, size_t r0, size_t r1, unsigned i_thread);
     struct runs runs;
+    struct apr_map next[APR_MAX_PRODUCTS]; /* w and w_strips of the product that follows */
+    size_t n_next;
 };
 
 static size_t stride_of(const struct apr_acts *x)
@@ -164,6 +166,27 @@ static void run_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
     }
 }
 
+/* What thread i_thread reads first in the next product. */
+static struct apr_ahead ahead_of(void *ctx, unsigned i_thread)
+{
+    const struct job *j = ctx;
+    size_t n_units = 0;
+    for (size_t i = 0; i < j->n_next; i++) n_units += (j->next[i].w->n_rows + UNIT_ROWS - 1) / UNIT_ROWS;
+    size_t unit = n_units * i_thread / j->runs.n_threads;
+    for (size_t i = 0; i < j->n_next; i++) {
+        const struct apr_mat *w = j->next[i].w;
+        size_t n = (w->n_rows + UNIT_ROWS - 1) / UNIT_ROWS;
+        if (unit < n) {
+            const uint8_t *at = j->next[i].w_strips ? j->next[i].w_strips : w->data;
+            size_t n_bytes = (w->n_rows - unit * UNIT_ROWS) * w->row_bytes;
+            return (struct apr_ahead){at + unit * UNIT_ROWS * w->row_bytes,
+                                      n_bytes < AHEAD_BYTES ? n_bytes : AHEAD_BYTES};
+        }
+        unit -= n;
+    }
+    return (struct apr_ahead){0};
+}
+
 static void run(struct job *j, struct apr_map *maps)
 {
     size_t n_units = 0;
@@ -181,7 +204,12 @@ static void run(struct job *j, struct apr_map *maps)
     }
     j->maps = maps;
     j->runs = runs_of(n_units, apr_pool_threads(j->c->pool));
-    apr_parallel_for(j->c->pool, n_runs_of(&j->runs), 1, run_task, j);
+    j->n_next = j->c->next.n;
+    for (size_t i = 0; i < j->n_next; i++) {
+        const struct apr_mat *w = j->c->next.mats[i];
+        j->next[i] = (struct apr_map){.w = w, .w_strips = apr_strips_made(j->c->strips, w)};
+    }
+    apr_parallel_for_ahead(j->c->pool, n_runs_of(&j->runs), 1, run_task, j->n_next ? ahead_of : NULL, j);
 }
 
 void apr_linear_each(const struct apr_compute *c, struct apr_map *maps, size_t n_maps)

@@ -29,6 +29,13 @@ struct apr_acts;
 /* Sees the input of a product before it is computed; on the caller's thread. */
 typedef void apr_tap_fn(void *ctx, const struct apr_mat *w, const struct apr_acts *x);
 
+#define APR_MAX_PRODUCTS 4
+/* The matrices of one product, in the order of its maps; of gated ones the gates. */
+struct apr_next {
+    const struct apr_mat *mats[APR_MAX_PRODUCTS];
+    size_t n; /* 0: not known */
+};
+
 /* What a product needs besides its operands. */
 struct apr_compute {
     const struct apr_kern *kern;
@@ -37,6 +44,7 @@ struct apr_compute {
     uint8_t *scratch; /* [threads] of scratch_bytes, aligned to 64 */
     size_t scratch_bytes;
     struct apr_strips *strips; /* strips.h; NULL: rows alone */
+    struct apr_next next;      /* what follows: threads that have to wait fetch its beginning */
     apr_tap_fn *tap;           /* NULL: none */
     void *tap_ctx;
 };
@@ -54,7 +62,6 @@ struct apr_product {
     const struct apr_mat *w;
     float *y; /* [n_toks, w->n_rows] */
 };
-#define APR_MAX_PRODUCTS 4
 
 /* One of many maps of a parallel region, each with an input of its own. */
 struct apr_map {

@@ -81,6 +81,7 @@ void apr_mla_block(struct apr_forward *f, uint32_t i_layer)
     size_t k_dim = f->shape.k_dim;
 
     r->q_a.n_toks = r->q_nope.n_toks = r->latent.n_toks = f->n_toks;
+    apr_expect(f, NULL, NULL, NULL);
     project(f, l);
     apr_forward_mark(f, APR_OP_QKV, i_layer);
     apr_for_tokens(&(struct apr_token_job){.f = f,
@@ -103,6 +104,7 @@ void apr_mla_block(struct apr_forward *f, uint32_t i_layer)
     for_heads(f, l->mla.v_b, &r->latent, f->att.f32, mla->n_value, (size_t)n_heads * mla->n_value);
     apr_pack_tokens(f, &f->att, apr_mat_wants(&l->o, exact));
     const struct apr_product o[] = {{&l->o, f->y}};
+    apr_expect_ffn(f, i_layer);
     apr_linear(&f->c, &f->att, o, 1);
     apr_forward_mark(f, APR_OP_ATTN_OUT, i_layer);
 }

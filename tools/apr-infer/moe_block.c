@@ -190,6 +190,7 @@ void apr_moe_block(struct apr_forward *f, uint32_t i_layer)
     const struct apr_product decide[] = {{&m->router, f->moe.scores}, {&m->shared_gate, f->moe.shared_gate}};
     struct apr_token_job j = {.f = f, .layer = l, .i_layer = i_layer};
 
+    apr_expect(f, NULL, NULL, NULL);
     apr_linear(&f->c, &f->h, decide, m->shared_gate.data ? 2 : 1);
     j.fn = choose_token;
     apr_for_tokens(&j);
@@ -205,6 +206,7 @@ void apr_moe_block(struct apr_forward *f, uint32_t i_layer)
     j.fn = pack_token;
     j.wants = apr_mat_wants(&m->down[0], exact);
     apr_for_tokens(&j);
+    apr_expect_layer(f, i_layer + 1);
     compute_down(f, m);
 
     j.fn = combine_token;

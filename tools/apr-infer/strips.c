@@ -132,3 +132,8 @@ const uint8_t *apr_strips_of(struct apr_strips *s, struct apr_pool *pool, const 
     copy_rows(s->model, pool, w, slot->at, n_strips);
     return slot->at;
 }
+
+const uint8_t *apr_strips_made(const struct apr_strips *s, const struct apr_mat *w)
+{
+    return s && s->n_slots ? find(s->slots, s->n_slots, w)->at : NULL;
+}

@@ -36,5 +36,7 @@ void apr_strips_close(struct apr_strips *s);
  * through; NULL while its rows serve. Not from inside a parallel region. s may be NULL. */
 const uint8_t *apr_strips_of(struct apr_strips *s, struct apr_pool *pool, const struct apr_mat *w,
                              size_t n_toks);
+/* The strips that w has now, or NULL: for who wants to know where it lies. */
+const uint8_t *apr_strips_made(const struct apr_strips *s, const struct apr_mat *w);
 
 #endif
