@@ -132,6 +132,12 @@ $(BENCHES): $(O)/bench/%: $(O)/tests/bench/%.o $(O)/libapr.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $< $(BENCH_OBJ_$*) $(O)/libapr.a $(LIBS)
 bench: $(BENCHES)
+# Tests of the CUDA plugin, run by scripts/gpu-check.
+GPU_TESTS := $(patsubst tests/gpu/%.c,$(O)/tests/gpu/%.o,$(wildcard tests/gpu/*.c))
+$(O)/bench/hazards: $(GPU_TESTS) $(O)/libapr.a
+	@mkdir -p $(@D)
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+bench: $(O)/bench/hazards
 
 # The tests of kernels and quantizers alone, linked statically for another architecture with nothing but its C
 # library: make CC=aarch64-linux-gnu-gcc O=build-aarch64 cross (scripts/test-cross runs them).

@@ -245,9 +245,9 @@ static void measure(struct run *r, struct apr_gpu_device *dev, const struct apr_
 {
     struct apr_gpu_err e;
     struct apr_gpu_plan p;
-    const struct apr_gpu_opts o = {false, resident, N_CTX, 2048};
+    const struct apr_gpu_opts o = {false, resident, N_CTX, 2048, 0};
     r->resident = resident;
-    const struct apr_gpu_opts o4k = {false, resident, 4096, 2048};
+    const struct apr_gpu_opts o4k = {false, resident, 4096, 2048, 0};
     check(r->g->model_plan(dev, d, &o4k, &p, &e), &e, "plan");
     if (!resident) printf("vram_4k %.0f MiB at 4096 positions\n", (double)p.total / 1048576);
     check(r->g->model_plan(dev, d, &o, &p, &e), &e, "plan");
@@ -393,7 +393,7 @@ static bool compare_shape(const struct apr_gpu *g, struct apr_gpu_device *dev, c
     struct apr_gpu_err e;
     random_model(s, recipe, &d);
     for (int w = 0; w < 2; w++) {
-        const struct apr_gpu_opts o = {w == 0, false, N_CHECK * 512, 1024};
+        const struct apr_gpu_opts o = {w == 0, false, N_CHECK * 512, 1024, 0};
         check(g->model_open(dev, &d, &o, NULL, NULL, &p.m[w], &e), &e, "model");
         for (uint32_t i = 0; i < N_CHECK; i++)
             check(g->seq_open(p.m[w], 512, &p.q[w][i], &e), &e, "sequence");

@@ -1,0 +1,77 @@
+/* hazards [NUMBER|NAME...]: the GPU plugin against what is known to go wrong on GPUs, each test once as it is
+ * and once with a planted fault that it must notice. One line a test; exit 1 when one fails, 9 without a GPU.
+ * hazards small: two layers in every way, for sanitizers. hazards hold: keeps the device busy for three
+ * seconds.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "gpu/load.h"
+#include "rig.h"
+
+struct hazard {
+    const char *number, *name;
+    hazard_fn *run;
+};
+static const struct hazard hazards[] = {
+    {"1", "k-bias", hazard_k_bias},     {"2", "k-type", hazard_k_type},
+    {"3", "spikes", hazard_spikes},     {"4", "splits", hazard_splits},
+    {"5", "blocks", hazard_blocks},     {"5", "nan", hazard_nan},
+    {"6", "contexts", hazard_contexts}, {"8", "replay", hazard_replay},
+    {"9", "overlap", hazard_overlap},   {"10", "counters", hazard_counters},
+    {"11", "hang", hazard_hang},        {"11", "neighbour", hazard_neighbour},
+    {"13", "same", hazard_same},        {"14", "ties", hazard_ties},
+    {"15", "unpack", hazard_unpack},    {"16", "kl", hazard_kl},
+    {"-", "memory", hazard_memory},     {"-", "eviction", hazard_eviction},
+    {"-", "lost", hazard_lost}, /* the last one: it resets the device */
+};
+#define N_HAZARDS (sizeof hazards / sizeof *hazards)
+
+static bool is_wanted(const struct hazard *h, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++)
+        if (!strcmp(argv[i], h->name) || !strcmp(argv[i], h->number)) return true;
+    return argc < 2;
+}
+
+static bool run(struct rig *r, const struct hazard *h)
+{
+    double t0 = rig_now();
+    char good_note[sizeof r->note];
+    toy_seed(1);
+    bool good = h->run(r, false);
+    memcpy(good_note, r->note, sizeof good_note);
+    double good_s = rig_now() - t0;
+    toy_seed(1);
+    bool bad = h->run(r, true);
+    printf("hazard %-2s %-10s %s: %s [%.1f s]\n", h->number, h->name,
+           !good ? "FAILED"
+           : bad ? "PASSES ALSO WITH A PLANTED FAULT"
+                 : "ok",
+           good_note, good_s);
+    if (good && bad) printf("                     planted: %s\n", r->note);
+    fflush(stdout);
+    return good && !bad;
+}
+
+int main(int argc, char **argv)
+{
+    struct rig r = {.g = NULL};
+    struct apr_err err;
+    int status = 0;
+    size_t n_run = 0;
+    if (apr_gpu_load(&r.g, &err) != APR_OK) return fprintf(stderr, "hazards: %s\n", err.text), 9;
+    if (r.g->device_open(0, &r.dev, &r.e) != APR_GPU_OK) return fprintf(stderr, "hazards: %s\n", r.e.text), 9;
+    if (argc == 2 && !strcmp(argv[1], "hold")) return rig_hold(&r);
+    if (argc == 2 && !strcmp(argv[1], "small")) return rig_small(&r);
+    for (size_t i = 0; i < N_HAZARDS; i++) {
+        if (!is_wanted(&hazards[i], argc, argv)) continue;
+        n_run++;
+        if (!run(&r, &hazards[i])) status = 1;
+    }
+    r.g->device_close(r.dev);
+    if (n_run == 0) return fprintf(stderr, "hazards: no such test\n"), 2;
+    printf("hazards: %s\n", status ? "FAILED" : "ok");
+    return status;
+}
