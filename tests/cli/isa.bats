@@ -4,7 +4,7 @@
 cross() { # ARCH
     cd "$BATS_TEST_DIRNAME/../.." || return 7
     [ "$(uname -m)" != "$1" ] || skip "this machine is $1: the unit tests cover it"
-    run timeout 280 scripts/test-cross "$1"
+    run timeout 900 scripts/test-cross "$1"
     if [ "$status" -eq 9 ]; then skip "${lines[0]}"; fi
     echo "$output"
     [ "$status" -eq 0 ]
