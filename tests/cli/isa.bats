@@ -1,6 +1,10 @@
 #!/usr/bin/env bats
 # Kernels of other architectures: the same bits as the scalar ones, bit for bit, under an emulator.
 
+setup_file() { # builds everything for the other architecture first
+    export BATS_TEST_TIMEOUT=900
+}
+
 cross() { # ARCH
     cd "$BATS_TEST_DIRNAME/../.." || return 7
     [ "$(uname -m)" != "$1" ] || skip "this machine is $1: the unit tests cover it"
