@@ -2,6 +2,7 @@
 #include "async.cuh"
 #include "plugin.cuh"
 
+#include <stdlib.h>
 #include <time.h>
 
 static double now_s()
@@ -81,22 +82,31 @@ void gpu_skew(const struct apr_gpu_device *d, cudaStream_t s)
     (void)cudaLaunchKernelEx(&c, skew_kernel, waits ? 50u : 0u, waits); /* its error is the next launch's */
 }
 
+/* Ever smaller pieces, so that not even a small request is met. */
+struct hoard {
+    uint32_t n;
+    void *at[1024];
+};
+void gpu_unhoard(struct apr_gpu_device *d)
+{
+    for (uint32_t i = 0; d->hoard && i < d->hoard->n; i++) cudaFree(d->hoard->at[i]);
+    free(d->hoard);
+    d->hoard = NULL;
+}
 static enum apr_gpu_status hoard(struct apr_gpu_device *d, struct apr_gpu_err *e)
 {
-    size_t n_free = 0, n_total = 0;
-    CU(cudaMemGetInfo(&n_free, &n_total), "free memory");
-    while (n_free > 4u << 20 && cudaMalloc(&d->hoard, n_free) != cudaSuccess) {
-        (void)cudaGetLastError();
-        n_free -= 2u << 20;
-    }
-    return d->hoard ? APR_GPU_OK : gpu_fail(e, APR_GPU_MEMORY, "no memory to take");
+    struct hoard *h = d->hoard = (struct hoard *)calloc(1, sizeof *h);
+    if (!h) return gpu_fail(e, APR_GPU_MEMORY, "no memory for a list");
+    for (uint64_t n = 1ull << 36; n >= 256; n /= 2)
+        while (h->n < sizeof h->at / sizeof *h->at && cudaMalloc(&h->at[h->n], n) == cudaSuccess) h->n++;
+    (void)cudaGetLastError();
+    return APR_GPU_OK;
 }
 
 enum apr_gpu_status gpu_fault(struct apr_gpu_device *d, enum apr_gpu_fault what, struct apr_gpu_err *e)
 {
     GPU_TRY(gpu_enter(d, e));
-    CU(cudaFree(d->hoard), "memory");
-    d->hoard = NULL;
+    gpu_unhoard(d);
     d->fault = what;
     if (what == APR_GPU_FAULT_MEMORY) return hoard(d, e);
     if (what == APR_GPU_FAULT_TRAP) {

@@ -100,7 +100,7 @@ struct apr_gpu_time {
 /* Faults for tests, until the next call; those of launches hold for graphs that are captured afterwards. */
 enum apr_gpu_fault {
     APR_GPU_FAULT_NONE = 0,
-    APR_GPU_FAULT_MEMORY, /* all but a few MiB of the device's free memory is taken */
+    APR_GPU_FAULT_MEMORY, /* all of the device's free memory is taken */
     APR_GPU_FAULT_TRAP,   /* a kernel traps: the device is lost for this process */
     APR_GPU_FAULT_SPIN,   /* a kernel keeps the queue busy for three seconds */
     APR_GPU_FAULT_SERIAL, /* launches do not overlap */
@@ -117,6 +117,8 @@ struct apr_gpu {
     void (*device_close)(struct apr_gpu_device *d);
     /* "NVIDIA H100 80GB HBM3, sm_90, 132 SM, 79.2 GiB free" */
     const char *(*device_name)(const struct apr_gpu_device *d);
+    /* A step has not ended in time: every call is APR_GPU_LOST until it ends, and closing frees nothing. */
+    bool (*device_is_late)(const struct apr_gpu_device *d);
 
     enum apr_gpu_status (*model_plan)(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
                                       const struct apr_gpu_opts *o, struct apr_gpu_plan *p,

@@ -90,7 +90,7 @@ static void device_close(struct apr_gpu_device *d)
     if (d->is_late) return free(d); /* every call would wait for what never ends */
     if (d->plans) gpu_plans_clear(d);
     free(d->plans);
-    cudaFree(d->hoard);
+    gpu_unhoard(d);
     cudaFree(d->lt_work);
     if (d->lt) cublasLtDestroy(d->lt);
     if (d->stream) cudaStreamDestroy(d->stream);
@@ -114,6 +114,11 @@ static enum apr_gpu_status device_open(uint32_t i, struct apr_gpu_device **out, 
 static const char *device_name(const struct apr_gpu_device *d)
 {
     return d->name;
+}
+
+static bool device_is_late(const struct apr_gpu_device *d)
+{
+    return d->is_late;
 }
 
 /* The context of the process on the device goes, and with it what an error has left of it. */
@@ -203,19 +208,20 @@ static enum apr_gpu_status bandwidth(struct apr_gpu_device *d, double *bytes_per
     return APR_GPU_OK;
 }
 
-static const struct apr_gpu table = {APR_GPU_ABI, sizeof(struct apr_gpu),
-                                     "cuda",      device_count,
-                                     device_open, device_close,
-                                     device_name, model_plan,
-                                     model_open,  model_close,
-                                     seq_open,    seq_close,
-                                     seq_pos,     seq_truncate,
-                                     forward,     greedy,
-                                     step_parts,  step_logits,
-                                     greedy_rows, profile,
-                                     unpack,      bandwidth,
-                                     launch_cost, hidden,
-                                     gpu_fault,   device_reset};
+static const struct apr_gpu table = {APR_GPU_ABI,  sizeof(struct apr_gpu),
+                                     "cuda",       device_count,
+                                     device_open,  device_close,
+                                     device_name,  device_is_late,
+                                     model_plan,   model_open,
+                                     model_close,  seq_open,
+                                     seq_close,    seq_pos,
+                                     seq_truncate, forward,
+                                     greedy,       step_parts,
+                                     step_logits,  greedy_rows,
+                                     profile,      unpack,
+                                     bandwidth,    launch_cost,
+                                     hidden,       gpu_fault,
+                                     device_reset};
 
 extern "C" __attribute__((visibility("default"))) const struct apr_gpu *apr_gpu_plugin(void)
 {

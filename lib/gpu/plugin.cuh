@@ -54,7 +54,7 @@ struct apr_gpu_device {
     double timeout_s;    /* of a step */
     bool is_late;        /* the last one was not done in time: nothing else is asked for until it is */
     enum apr_gpu_fault fault;
-    void *hoard; /* memory taken by APR_GPU_FAULT_MEMORY */
+    struct hoard *hoard; /* memory taken by APR_GPU_FAULT_MEMORY */
     char name[400];
 };
 /* Times of a step's launches (profile.cu): an event behind each; before it, what the launch reads and of which
@@ -90,6 +90,7 @@ enum apr_gpu_status gpu_enter(struct apr_gpu_device *d, struct apr_gpu_err *e);
 /* Until the device's stream is done, at most timeout_s. */
 enum apr_gpu_status gpu_wait(struct apr_gpu_device *d, const char *what, struct apr_gpu_err *e);
 enum apr_gpu_status gpu_fault(struct apr_gpu_device *d, enum apr_gpu_fault what, struct apr_gpu_err *e);
+void gpu_unhoard(struct apr_gpu_device *d);
 void gpu_skew(const struct apr_gpu_device *d, cudaStream_t s);
 
 /* ---- repack.cu ---- */

@@ -1,5 +1,5 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
-forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention attention_tile linear strips weights bind cache offload
+forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention attention_tile linear strips weights bind cache offload guard gpu_fault
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache cache_blocks)
@@ -38,3 +38,6 @@ $(O)/unit/test_pull_names: LIBS += -lcurl
 
 UNIT_OBJ_test_measure := $(call infer_obj,ranges series)
 $(O)/unit/test_measure: $(UNIT_OBJ_test_measure)
+
+UNIT_OBJ_test_guard := $(call infer_obj,guard)
+$(O)/unit/test_guard: $(UNIT_OBJ_test_guard)

@@ -167,11 +167,23 @@ static void take_logits(void *ctx, size_t i_begin, size_t i_end, unsigned i_thre
     }
 }
 
+static void fail_turns(struct apr_crew *c, size_t n_turns, enum apr_code code, const struct apr_err *e)
+{
+    for (size_t i = 0; i < n_turns; i++) {
+        struct apr_seat *s = &c->seats[c->turn_seat[i]];
+        s->code = code;
+        s->err = *e;
+        s->is_over = true;
+    }
+}
+
 enum apr_code apr_crew_step(struct apr_crew *c, struct apr_err *e)
 {
     size_t n_turns = plan(c);
     if (!n_turns) return APR_OK;
-    TRY(c->engine->step(c->engine->ctx, c->turns, n_turns, e));
+    enum apr_code code = c->engine->step(c->engine->ctx, c->turns, n_turns, e);
+    if (code != APR_OK && c->engine->recovers) return fail_turns(c, n_turns, code, e), APR_OK;
+    TRY(code);
     c->n_steps++;
     for (size_t i = 0; i < n_turns; i++) {
         struct apr_seat *s = &c->seats[c->turn_seat[i]];

@@ -49,8 +49,10 @@ struct apr_engine {
     /* The prompt is computed, and its whole blocks of APR_PAGE_POS tokens are there for others that begin
      * the same; n_need: positions that the crew may use. NULL: nothing is shared. */
     enum apr_code (*keep)(void *ctx, struct apr_cache *cache, size_t n_need, struct apr_err *e);
-    /* Distinct caches; n >= 1 each, n_batch in all at most. An error ends all sequences. */
+    /* Distinct caches; n >= 1 each, n_batch in all at most. */
     enum apr_code (*step)(void *ctx, struct apr_turn *turns, size_t n_turns, struct apr_err *e);
+    bool
+        recovers; /* a step that failed is an error of its sequences, and others may succeed; false: of all */
 };
 
 /* A place and the sequence in it. The user fills sampler, limit, reply and ids between take and admit. */
@@ -98,8 +100,8 @@ struct apr_seat *apr_crew_take(struct apr_crew *c);
 /* n_need: positions that it may use. The prompt is seen by the sampler now. */
 APR_MUST_USE enum apr_code apr_crew_admit(struct apr_crew *c, struct apr_seat *seat, size_t n_need,
                                           struct apr_err *e);
-/* One step of all who run; no effect without any. What concerns one sequence alone is in its seat; an error
- * here ends them all. */
+/* One step of all who run; no effect without any. What concerns single sequences is in their seats; an
+ * error here ends them all. */
 APR_MUST_USE enum apr_code apr_crew_step(struct apr_crew *c, struct apr_err *e);
 /* A seat whose answer is complete or has failed (code); NULL: none. */
 struct apr_seat *apr_crew_finished(struct apr_crew *c);

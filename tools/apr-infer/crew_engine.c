@@ -100,6 +100,7 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
         .close = close_cache,
         .keep = s->fwd.offload ? NULL : keep_prompt,
         .step = step,
+        .recovers = s->fwd.offload != NULL,
     };
     return APR_OK;
 }

@@ -5,9 +5,12 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "forward.h"
 #include "gpu/load.h"
+#include "gpu_fault.h"
+#include "guard.h"
 #include "log.h"
 
 #define MAX_SEQS    256u
@@ -30,6 +33,15 @@ struct apr_offload {
     uint64_t i_call;
     struct apr_gpu_part *parts; /* [n_parts_most] */
     size_t n_parts_most;
+
+    uint32_t i_device; /* what it takes to open all this once more */
+    struct apr_gpu_desc desc;
+    struct apr_gpu_opts opts;
+    char name[200];
+    struct apr_breaker breaker;
+    char last_failure[200];
+    uint64_t random;
+    struct apr_gpu_fault_plan fault; /* for tests */
 };
 
 /* ---- what the plugin cannot compute -----------------------------------------------------------------------
@@ -163,25 +175,31 @@ static void progress(void *ctx, uint64_t n_bytes)
     s->n_bytes = n_bytes;
 }
 
+static enum apr_gpu_status load(struct apr_offload *o, struct apr_gpu_plan *plan, struct apr_gpu_err *ge)
+{
+    struct shown shown = {.n_bytes = 0};
+    apr_progress_begin(&shown.bar, "to the GPU", plan->weights, "bytes");
+    enum apr_gpu_status s =
+        o->gpu->model_open(o->device, &o->desc, &o->opts, progress, &shown, &o->model, ge);
+    apr_progress_end(&shown.bar);
+    return s;
+}
+
 static enum apr_code open_model(struct apr_offload *o, const struct apr_forward *f, const struct apr_model *m,
                                 size_t n_ctx, struct apr_err *e)
 {
-    struct apr_gpu_desc d;
     struct apr_gpu_err ge = {{0}};
     struct apr_gpu_plan plan;
-    struct shown shown = {.n_bytes = 0};
-    struct apr_gpu_opts opts = {.exact = f->c.exact, .n_ctx = (uint32_t)n_ctx};
-    opts.n_chunk = f->c.exact ? 256 : (uint32_t)(n_ctx < N_CHUNK ? n_ctx : N_CHUNK);
-    if (opts.n_chunk < f->n_batch) opts.n_chunk = (uint32_t)f->n_batch;
+    o->opts = (struct apr_gpu_opts){.exact = f->c.exact, .n_ctx = (uint32_t)n_ctx};
+    o->opts.n_chunk = f->c.exact ? 256 : (uint32_t)(n_ctx < N_CHUNK ? n_ctx : N_CHUNK);
+    if (o->opts.n_chunk < f->n_batch) o->opts.n_chunk = (uint32_t)f->n_batch;
+    TRY(apr_gpu_timeout(&o->opts.timeout_s, e));
     TRY(check_supported(f, e));
-    TRY(describe(f, m, &o->arena, &d, e));
-    TRY(apr_gpu_code(o->gpu->model_plan(o->device, &d, &opts, &plan, &ge), &ge, e));
+    TRY(describe(f, m, &o->arena, &o->desc, e));
+    TRY(apr_gpu_code(o->gpu->model_plan(o->device, &o->desc, &o->opts, &plan, &ge), &ge, e));
     apr_verbose("device memory: weights %" PRIu64 ", cache %" PRIu64 ", work %" PRIu64 ", free %" PRIu64,
                 plan.weights, plan.cache, plan.work, plan.free);
-    apr_progress_begin(&shown.bar, "to the GPU", plan.weights, "bytes");
-    enum apr_gpu_status s = o->gpu->model_open(o->device, &d, &opts, progress, &shown, &o->model, &ge);
-    apr_progress_end(&shown.bar);
-    return apr_gpu_code(s, &ge, e);
+    return apr_gpu_code(load(o, &plan, &ge), &ge, e);
 }
 
 /* "cuda" or "cuda:N" */
@@ -201,8 +219,11 @@ static enum apr_code open_parts(struct apr_offload *o, uint32_t i_device, const 
                                 const struct apr_model *m, size_t n_ctx, struct apr_err *e)
 {
     struct apr_gpu_err ge = {{0}};
+    TRY(apr_gpu_fault_parse(&o->fault, e));
     TRY(apr_gpu_load(&o->gpu, e));
     TRY(apr_gpu_code(o->gpu->device_open(i_device, &o->device, &ge), &ge, e));
+    snprintf(o->name, sizeof o->name, "%s", o->gpu->device_name(o->device));
+    o->i_device = i_device;
     return open_model(o, f, m, n_ctx, e);
 }
 
@@ -218,7 +239,7 @@ enum apr_code apr_offload_open(struct apr_offload **out, const char *device, con
     if (is_auto && !apr_gpu_driver_found()) return APR_OK;
     apr_arena_init(&arena);
     struct apr_offload *o = apr_arena_get(&arena, sizeof *o);
-    *o = (struct apr_offload){.arena = arena};
+    *o = (struct apr_offload){.arena = arena, .random = (uint64_t)apr_now_ns() | 1};
     enum apr_code code = open_parts(o, i_device, f, m, n_ctx, e);
     if (code == APR_OK) {
         if (is_auto) apr_note("device: %s", o->gpu->device_name(o->device));
@@ -230,19 +251,96 @@ enum apr_code apr_offload_open(struct apr_offload **out, const char *device, con
     return APR_OK;
 }
 
-void apr_offload_close(struct apr_offload *o)
+static void close_parts(struct apr_offload *o)
 {
-    if (!o) return;
     for (size_t i = 0; i < o->n_seqs; i++) o->gpu->seq_close(o->seqs[i].seq);
     if (o->model) o->gpu->model_close(o->model);
     if (o->device) o->gpu->device_close(o->device);
+    o->n_seqs = 0;
+    o->model = NULL;
+    o->device = NULL;
+}
+
+void apr_offload_close(struct apr_offload *o)
+{
+    if (!o) return;
+    close_parts(o);
     struct apr_arena arena = o->arena;
     apr_arena_free(&arena);
 }
 
 const char *apr_offload_name(const struct apr_offload *o)
 {
-    return o->gpu->device_name(o->device);
+    return o->name;
+}
+
+/* ---- failures -----------------------------------------------------------------------------------------
+ */
+
+/* A call of the plugin, with everything that leads to it: it may be made again on a device opened anew. */
+typedef enum apr_gpu_status try_fn(struct apr_offload *o, void *call, struct apr_gpu_err *ge);
+
+/* Device, model and no sequences: those are computed again when they are needed. */
+static enum apr_gpu_status reopen(struct apr_offload *o, struct apr_gpu_err *ge)
+{
+    struct apr_gpu_plan plan;
+    close_parts(o);
+    enum apr_gpu_status s = o->gpu->device_reset(o->i_device, ge);
+    if (s == APR_GPU_OK) s = o->gpu->device_open(o->i_device, &o->device, ge);
+    if (s == APR_GPU_OK) s = o->gpu->model_plan(o->device, &o->desc, &o->opts, &plan, ge);
+    if (s == APR_GPU_OK) s = load(o, &plan, ge);
+    if (s != APR_GPU_OK) return s;
+    apr_note("device: opened again after: %s", o->last_failure);
+    return s;
+}
+
+static enum apr_gpu_status try_once(struct apr_offload *o, try_fn *f, void *call, struct apr_gpu_err *ge)
+{
+    if (!o->model) {
+        enum apr_gpu_status s = reopen(o, ge);
+        if (s != APR_GPU_OK) return s;
+    }
+    enum apr_gpu_status s = apr_gpu_fault_due(&o->fault, o->gpu, o->device, ge);
+    return s == APR_GPU_OK ? f(o, call, ge) : s;
+}
+
+/* What says nothing about the device: the caller's mistakes, and the model's numbers. */
+static bool is_device_failure(enum apr_gpu_status s)
+{
+    return s == APR_GPU_MEMORY || s == APR_GPU_LOST || s == APR_GPU_NONE;
+}
+
+static void sleep_ns(int64_t ns)
+{
+    struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+    while (nanosleep(&t, &t) != 0) continue;
+}
+
+/* Tries, opens a lost device again, waits and tries again; what does not help is an error of this request. A
+ * device that is still busy is not waited for. */
+static enum apr_code guarded(struct apr_offload *o, try_fn *f, void *call, struct apr_err *e)
+{
+    struct apr_gpu_err ge = {{0}};
+    enum apr_gpu_status s = APR_GPU_OK;
+    for (unsigned i = 0; i <= APR_RETRIES; i++) {
+        if (!apr_breaker_allows(&o->breaker, apr_now_ns()))
+            return apr_fail(
+                e, APR_EINFER,
+                "cuda: the device has failed %u times in a row and is not asked for %.0f s; the last "
+                "time: %s",
+                o->breaker.n_failures, 1e-9 * (double)apr_breaker_wait_ns(&o->breaker, apr_now_ns()),
+                o->last_failure);
+        s = try_once(o, f, call, &ge);
+        bool failed = is_device_failure(s);
+        apr_breaker_note(&o->breaker, !failed, apr_now_ns());
+        if (!failed) break;
+        snprintf(o->last_failure, sizeof o->last_failure, "%s", ge.text);
+        apr_verbose("device: %s", ge.text);
+        if (s != APR_GPU_MEMORY && o->gpu->device_is_late(o->device)) break;
+        if (s != APR_GPU_MEMORY) close_parts(o);
+        if (i < APR_RETRIES) sleep_ns(apr_backoff_ns(i, &o->random));
+    }
+    return apr_gpu_code(s, &ge, e);
 }
 
 /* ---- running
@@ -262,37 +360,40 @@ static bool let_one_go(struct apr_offload *o)
     return oldest != NULL;
 }
 
-/* Positions that the cache has and the device does not (a fork, or a sequence let go) are computed again. */
-static enum apr_code catch_up(struct apr_offload *o, const struct apr_cache *cache, struct apr_gpu_seq *s,
-                              struct apr_err *e)
+/* Positions that the cache has and the device does not (a fork, a sequence let go, a device opened again) are
+ * computed again. */
+static enum apr_gpu_status catch_up(struct apr_offload *o, const struct apr_cache *cache,
+                                    struct apr_gpu_seq *s, struct apr_gpu_err *ge)
 {
-    struct apr_gpu_err ge = {{0}};
     enum apr_gpu_status status = APR_GPU_OK;
     const uint32_t n_want = (uint32_t)cache->n_pos;
     if (o->gpu->seq_pos(s) > n_want) o->gpu->seq_truncate(s, n_want);
     do {
         uint32_t n = o->gpu->seq_pos(s);
-        if (n == n_want) return APR_OK;
-        status = o->gpu->forward(o->model, s, cache->ids + n, n_want - n, 0, NULL, &ge);
+        if (n == n_want) return APR_GPU_OK;
+        status = o->gpu->forward(o->model, s, cache->ids + n, n_want - n, 0, NULL, ge);
     } while (status == APR_GPU_FULL && let_one_go(o));
-    return apr_gpu_code(status, &ge, e);
+    return status;
 }
 
-static enum apr_code seq_of(struct apr_offload *o, const struct apr_cache *cache, struct apr_gpu_seq **s,
-                            struct apr_err *e)
+static enum apr_gpu_status seq_of(struct apr_offload *o, const struct apr_cache *cache,
+                                  struct apr_gpu_seq **s, struct apr_gpu_err *ge)
 {
-    struct apr_gpu_err ge = {{0}};
     size_t i = 0;
     while (i < o->n_seqs && o->seqs[i].cache != cache) i++;
-    if (i == MAX_SEQS) return apr_fail(e, APR_EUNAVAIL, "cuda: more than %u sequences", MAX_SEQS);
+    if (i == MAX_SEQS) {
+        snprintf(ge->text, sizeof ge->text, "more than %u sequences", MAX_SEQS);
+        return APR_GPU_UNSUPPORTED;
+    }
     if (i == o->n_seqs) {
-        TRY(apr_gpu_code(o->gpu->seq_open(o->model, (uint32_t)cache->n_max, &o->seqs[i].seq, &ge), &ge, e));
+        enum apr_gpu_status status = o->gpu->seq_open(o->model, (uint32_t)cache->n_max, &o->seqs[i].seq, ge);
+        if (status != APR_GPU_OK) return status;
         o->seqs[i].cache = cache;
         o->n_seqs++;
     }
     o->seqs[i].i_used = o->i_call;
     *s = o->seqs[i].seq;
-    return catch_up(o, cache, *s, e);
+    return catch_up(o, cache, *s, ge);
 }
 
 static enum apr_code reserve_parts(struct apr_offload *o, size_t n, struct apr_err *e)
@@ -303,20 +404,31 @@ static enum apr_code reserve_parts(struct apr_offload *o, size_t n, struct apr_e
     return APR_OK;
 }
 
+struct step_call {
+    const struct apr_part *parts;
+    size_t n;
+};
+static enum apr_gpu_status try_step(struct apr_offload *o, void *call_, struct apr_gpu_err *ge)
+{
+    const struct step_call *call = call_;
+    enum apr_gpu_status status = APR_GPU_OK;
+    o->i_call++;
+    for (size_t i = 0; i < call->n && status == APR_GPU_OK; i++) {
+        const struct apr_part *p = &call->parts[i];
+        o->parts[i] = (struct apr_gpu_part){.ids = p->ids, .n = (uint32_t)p->n};
+        status = seq_of(o, p->cache, &o->parts[i].seq, ge);
+    }
+    if (status != APR_GPU_OK) return status;
+    do status = o->gpu->step(o->model, o->parts, (uint32_t)call->n, ge);
+    while (status == APR_GPU_FULL && let_one_go(o));
+    return status;
+}
+
 enum apr_code apr_offload_step(struct apr_offload *o, const struct apr_part *parts, size_t n_parts,
                                struct apr_err *e)
 {
-    struct apr_gpu_err ge = {{0}};
-    enum apr_gpu_status status;
     TRY(reserve_parts(o, n_parts, e));
-    o->i_call++;
-    for (size_t i = 0; i < n_parts; i++) {
-        o->parts[i] = (struct apr_gpu_part){.ids = parts[i].ids, .n = (uint32_t)parts[i].n};
-        TRY(seq_of(o, parts[i].cache, &o->parts[i].seq, e));
-    }
-    do status = o->gpu->step(o->model, o->parts, (uint32_t)n_parts, &ge);
-    while (status == APR_GPU_FULL && let_one_go(o));
-    TRY(apr_gpu_code(status, &ge, e));
+    TRY(guarded(o, try_step, &(struct step_call){parts, n_parts}, e));
     for (size_t i = 0; i < n_parts; i++) parts[i].cache->n_pos += parts[i].n;
     return APR_OK;
 }
@@ -325,38 +437,65 @@ enum apr_code apr_offload_logits(struct apr_offload *o, size_t i_row, size_t n_r
                                  struct apr_err *e)
 {
     struct apr_gpu_err ge = {{0}};
+    if (!o->model) return apr_fail(e, APR_EINFER, "cuda: the step's logits are lost: %s", o->last_failure);
     return apr_gpu_code(o->gpu->logits(o->model, (uint32_t)i_row, (uint32_t)n_rows, logits, &ge), &ge, e);
+}
+
+struct run_call {
+    const struct apr_cache *cache;
+    const int32_t *ids;
+    size_t n, n_rows;
+    float *logits;
+};
+static enum apr_gpu_status try_run(struct apr_offload *o, void *call_, struct apr_gpu_err *ge)
+{
+    const struct run_call *call = call_;
+    struct apr_gpu_seq *s;
+    o->i_call++;
+    enum apr_gpu_status status = seq_of(o, call->cache, &s, ge);
+    if (status != APR_GPU_OK) return status;
+    do
+        status = o->gpu->forward(o->model, s, call->ids, (uint32_t)call->n, (uint32_t)call->n_rows,
+                                 call->logits, ge);
+    while (status == APR_GPU_FULL && o->gpu->seq_pos(s) == call->cache->n_pos && let_one_go(o));
+    return status;
 }
 
 enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, const int32_t *ids, size_t n,
                               size_t n_rows, float *logits, struct apr_err *e)
 {
-    struct apr_gpu_seq *s;
-    struct apr_gpu_err ge = {{0}};
-    enum apr_gpu_status status;
-    o->i_call++;
-    TRY(seq_of(o, cache, &s, e));
-    do status = o->gpu->forward(o->model, s, ids, (uint32_t)n, (uint32_t)n_rows, logits, &ge);
-    while (status == APR_GPU_FULL && o->gpu->seq_pos(s) == cache->n_pos && let_one_go(o));
-    TRY(apr_gpu_code(status, &ge, e));
+    TRY(guarded(o, try_run, &(struct run_call){cache, ids, n, n_rows, logits}, e));
     cache->n_pos += n;
     return APR_OK;
+}
+
+struct greedy_call {
+    const struct apr_cache *cache;
+    int32_t id;
+    uint32_t n, n_stop, n_made;
+    const int32_t *stop;
+    int32_t *out;
+};
+static enum apr_gpu_status try_greedy(struct apr_offload *o, void *call_, struct apr_gpu_err *ge)
+{
+    struct greedy_call *call = call_;
+    struct apr_gpu_seq *s;
+    o->i_call++;
+    enum apr_gpu_status status = seq_of(o, call->cache, &s, ge);
+    if (status != APR_GPU_OK) return status;
+    return o->gpu->greedy(o->model, s, call->id, call->n, call->stop, call->n_stop, call->out, &call->n_made,
+                          ge);
 }
 
 enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache, int32_t id, size_t n,
                                  const int32_t *stop, size_t n_stop, int32_t *out, size_t *n_out,
                                  struct apr_err *e)
 {
-    struct apr_gpu_seq *s;
-    struct apr_gpu_err ge = {{0}};
-    uint32_t n_made = 0;
-    o->i_call++;
-    TRY(seq_of(o, cache, &s, e));
-    TRY(apr_gpu_code(o->gpu->greedy(o->model, s, id, (uint32_t)n, stop, (uint32_t)n_stop, out, &n_made, &ge),
-                     &ge, e));
-    if (n_made) cache->ids[cache->n_pos] = id;
-    for (uint32_t i = 0; i + 1 < n_made; i++) cache->ids[cache->n_pos + 1 + i] = out[i];
-    cache->n_pos += n_made;
-    *n_out = n_made;
+    struct greedy_call call = {cache, id, (uint32_t)n, (uint32_t)n_stop, 0, stop, out};
+    TRY(guarded(o, try_greedy, &call, e));
+    if (call.n_made) cache->ids[cache->n_pos] = id;
+    for (uint32_t i = 0; i + 1 < call.n_made; i++) cache->ids[cache->n_pos + 1 + i] = out[i];
+    cache->n_pos += call.n_made;
+    *n_out = call.n_made;
     return APR_OK;
 }

@@ -1,0 +1,262 @@
+/* A GPU plugin without a GPU: logits are made up from token and position, faults and their ends are those of
+ * a device. For tests of what becomes of requests when a device fails; built beside a copy of apr-infer as
+ * apr-cuda.so.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "gpu/gpu.h"
+
+struct apr_gpu_device {
+    enum apr_gpu_fault fault;
+    bool is_lost, is_late;
+    double late_until_s, timeout_s;
+};
+struct apr_gpu_model {
+    struct apr_gpu_device *dev;
+    uint32_t n_vocab, n_layers, n_hidden;
+    float *rows; /* [2048] tokens of the last step, as numbers that choose the logits */
+    uint32_t n_rows;
+};
+struct apr_gpu_seq {
+    struct apr_gpu_model *m;
+    uint32_t n_ctx, n_pos;
+};
+static bool lost_for_process; /* until a reset, as of a CUDA context */
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+static enum apr_gpu_status fail(struct apr_gpu_err *e, enum apr_gpu_status s, const char *text)
+{
+    snprintf(e->text, sizeof e->text, "%s", text);
+    return s;
+}
+static enum apr_gpu_status enter(struct apr_gpu_device *d, struct apr_gpu_err *e)
+{
+    if (lost_for_process)
+        return fail(e, APR_GPU_LOST, "a step: unspecified launch failure; the device is lost");
+    if (d->is_late && now_s() < d->late_until_s)
+        return fail(e, APR_GPU_LOST, "the device is still busy with a step that began some time ago");
+    d->is_late = false;
+    if (d->fault == APR_GPU_FAULT_SPIN && now_s() < d->late_until_s) {
+        d->is_late = true;
+        return fail(e, APR_GPU_LOST, "a step: no answer in time");
+    }
+    return APR_GPU_OK;
+}
+
+static enum apr_gpu_status device_count(uint32_t *n, struct apr_gpu_err *e)
+{
+    (void)e;
+    return *n = 1, APR_GPU_OK;
+}
+static enum apr_gpu_status device_open(uint32_t i, struct apr_gpu_device **d, struct apr_gpu_err *e)
+{
+    if (lost_for_process) return fail(e, APR_GPU_LOST, "device: the device is lost");
+    if (i) return fail(e, APR_GPU_NONE, "no such device");
+    *d = calloc(1, sizeof **d);
+    return *d ? APR_GPU_OK : fail(e, APR_GPU_MEMORY, "no memory");
+}
+static void device_close(struct apr_gpu_device *d)
+{
+    free(d);
+}
+static const char *device_name(const struct apr_gpu_device *d)
+{
+    (void)d;
+    return "a made-up device";
+}
+static bool device_is_late(const struct apr_gpu_device *d)
+{
+    return d->is_late;
+}
+static enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
+                                      const struct apr_gpu_opts *o, struct apr_gpu_plan *p,
+                                      struct apr_gpu_err *e)
+{
+    (void)m, (void)o;
+    *p = (struct apr_gpu_plan){1 << 20, 0, 2 << 20, 3 << 20, 6 << 20, 80ull << 30};
+    return enter(d, e);
+}
+static enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_desc *desc,
+                                      const struct apr_gpu_opts *o, void (*progress)(void *, uint64_t),
+                                      void *ctx, struct apr_gpu_model **out, struct apr_gpu_err *e)
+{
+    if (enter(d, e) != APR_GPU_OK) return APR_GPU_LOST;
+    struct apr_gpu_model *m = calloc(1, sizeof *m);
+    if (!m || !(m->rows = calloc(1u << 16, sizeof *m->rows))) {
+        free(m);
+        return fail(e, APR_GPU_MEMORY, "no memory");
+    }
+    m->dev = d, m->n_vocab = desc->n_vocab, m->n_layers = desc->n_layers, m->n_hidden = desc->n_hidden;
+    d->timeout_s = o->timeout_s;
+    if (progress) progress(ctx, 1 << 20);
+    return *out = m, APR_GPU_OK;
+}
+static void model_close(struct apr_gpu_model *m)
+{
+    if (m) free(m->rows);
+    free(m);
+}
+static enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, struct apr_gpu_seq **s,
+                                    struct apr_gpu_err *e)
+{
+    enum apr_gpu_status st = enter(m->dev, e);
+    if (st != APR_GPU_OK) return st;
+    if (m->dev->fault == APR_GPU_FAULT_MEMORY)
+        return fail(e, APR_GPU_MEMORY, "table of pages: out of memory");
+    *s = calloc(1, sizeof **s);
+    if (!*s) return fail(e, APR_GPU_MEMORY, "no memory");
+    **s = (struct apr_gpu_seq){m, n_ctx, 0};
+    return APR_GPU_OK;
+}
+static void seq_close(struct apr_gpu_seq *s)
+{
+    free(s);
+}
+static uint32_t seq_pos(const struct apr_gpu_seq *s)
+{
+    return s->n_pos;
+}
+static void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos)
+{
+    if (n_pos < s->n_pos) s->n_pos = n_pos;
+}
+
+/* Ordinary text from the vocabulary's middle, the same for the same token at the same position. */
+static uint32_t choice(const struct apr_gpu_model *m, int32_t id, uint32_t pos)
+{
+    return 300 + ((uint32_t)id * 31 + pos * 17) % (m->n_vocab - 400);
+}
+static enum apr_gpu_status step(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
+                                struct apr_gpu_err *e)
+{
+    enum apr_gpu_status st = enter(m->dev, e);
+    if (st != APR_GPU_OK) return st;
+    m->n_rows = 0;
+    for (uint32_t i = 0; i < n_parts; i++)
+        for (uint32_t k = 0; k < parts[i].n; k++)
+            m->rows[m->n_rows++] = (float)choice(m, parts[i].ids[k], parts[i].seq->n_pos++);
+    return APR_GPU_OK;
+}
+static enum apr_gpu_status logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *out,
+                                  struct apr_gpu_err *e)
+{
+    enum apr_gpu_status st = enter(m->dev, e);
+    for (uint32_t r = 0; r < n_rows && st == APR_GPU_OK; r++, out += m->n_vocab) {
+        memset(out, 0, m->n_vocab * sizeof *out);
+        out[(uint32_t)m->rows[i_row + r]] = 20;
+    }
+    return st;
+}
+static enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids,
+                                   uint32_t n, uint32_t n_rows, float *out, struct apr_gpu_err *e)
+{
+    enum apr_gpu_status st = step(m, &(struct apr_gpu_part){s, ids, n}, 1, e);
+    return st == APR_GPU_OK && n_rows ? logits(m, n - n_rows, n_rows, out, e) : st;
+}
+static enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
+                                  const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                                  struct apr_gpu_err *e)
+{
+    enum apr_gpu_status st = enter(m->dev, e);
+    (void)stop, (void)n_stop;
+    for (*n_out = 0; st == APR_GPU_OK && *n_out < n; id = out[(*n_out)++])
+        out[*n_out] = (int32_t)choice(m, id, s->n_pos++);
+    return st;
+}
+static enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                       const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
+                                       struct apr_gpu_err *e)
+{
+    uint32_t n_out;
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        enum apr_gpu_status st = greedy(m, seqs[i], ids[i], n, NULL, 0, out + (size_t)i * n, &n_out, e);
+        if (st != APR_GPU_OK) return st;
+    }
+    return APR_GPU_OK;
+}
+
+static enum apr_gpu_status profile(struct apr_gpu_model *m, const struct apr_gpu_part *parts,
+                                   uint32_t n_parts, struct apr_gpu_time *out, uint32_t *n,
+                                   struct apr_gpu_err *e)
+{
+    (void)m, (void)parts, (void)n_parts, (void)out, (void)n;
+    return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has no launches");
+}
+static enum apr_gpu_status unpack(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows,
+                                  struct apr_gpu_err *e)
+{
+    (void)d, (void)w, (void)rows;
+    return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has no weights");
+}
+static enum apr_gpu_status bandwidth(struct apr_gpu_device *d, double *bytes_per_s, struct apr_gpu_err *e)
+{
+    (void)d, (void)bytes_per_s;
+    return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has no memory");
+}
+static enum apr_gpu_status launch_cost(struct apr_gpu_device *d, uint32_t n, double *s, struct apr_gpu_err *e)
+{
+    (void)n;
+    return bandwidth(d, s, e);
+}
+static enum apr_gpu_status hidden(struct apr_gpu_model *m, const struct apr_gpu_part *part, float *out,
+                                  struct apr_gpu_err *e)
+{
+    (void)m, (void)part, (void)out;
+    return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has no layers");
+}
+static enum apr_gpu_status fault(struct apr_gpu_device *d, enum apr_gpu_fault what, struct apr_gpu_err *e)
+{
+    (void)e;
+    d->fault = what;
+    if (what == APR_GPU_FAULT_TRAP) lost_for_process = true;
+    if (what == APR_GPU_FAULT_SPIN) d->late_until_s = now_s() + 3;
+    return APR_GPU_OK;
+}
+static enum apr_gpu_status device_reset(uint32_t i, struct apr_gpu_err *e)
+{
+    (void)i, (void)e;
+    return lost_for_process = false, APR_GPU_OK;
+}
+
+const struct apr_gpu *apr_gpu_plugin(void);
+const struct apr_gpu *apr_gpu_plugin(void)
+{
+    static const struct apr_gpu table = {
+        .abi = APR_GPU_ABI,
+        .struct_bytes = sizeof table,
+        .name = "made up",
+        .device_count = device_count,
+        .device_open = device_open,
+        .device_close = device_close,
+        .device_name = device_name,
+        .device_is_late = device_is_late,
+        .model_plan = model_plan,
+        .model_open = model_open,
+        .model_close = model_close,
+        .seq_open = seq_open,
+        .seq_close = seq_close,
+        .seq_pos = seq_pos,
+        .seq_truncate = seq_truncate,
+        .forward = forward,
+        .greedy = greedy,
+        .step = step,
+        .logits = logits,
+        .greedy_rows = greedy_rows,
+        .profile = profile,
+        .unpack = unpack,
+        .bandwidth = bandwidth,
+        .launch_cost = launch_cost,
+        .hidden = hidden,
+        .fault = fault,
+        .device_reset = device_reset,
+    };
+    return &table;
+}
