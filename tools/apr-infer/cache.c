@@ -15,11 +15,12 @@ enum apr_code apr_cache_init(struct apr_cache *c, struct apr_blocks *blocks, siz
     return apr_arena_try(&c->arena, &c->ids, n_max, sizeof *c->ids, "tokens of the cache", e);
 }
 
-/* Lets go of blocks [begin, end) of a group, as far as they are held. */
+/* Lets go of blocks [begin, end) of a group, as far as they are held: the last first, so that the next taker
+ * finds them in order. */
 static void drop_blocks(struct apr_cache *c, unsigned g, size_t begin, size_t end)
 {
     if (begin < c->first_block[g]) begin = c->first_block[g];
-    for (size_t i = begin; c->table[g] && i < end; i++) {
+    for (size_t i = end; c->table[g] && i-- > begin;) {
         apr_blocks_drop(c->blocks, (enum apr_cache_group)g, c->table[g][i]);
         c->table[g][i] = NULL;
     }
@@ -74,7 +75,7 @@ static enum apr_code own_block(struct apr_cache *c, unsigned g, size_t i_block, 
     struct apr_cache_block **at = &c->table[g][i_block], *copy;
     if ((*at)->n_refs == 1) return APR_OK;
     TRY(apr_blocks_take(c->blocks, (enum apr_cache_group)g, &copy, e));
-    memcpy(copy->at, (*at)->at, c->blocks->groups[g].block_bytes);
+    apr_blocks_copy(c->blocks, (enum apr_cache_group)g, copy, *at);
     apr_blocks_drop(c->blocks, (enum apr_cache_group)g, *at);
     *at = copy;
     c->blocks->n_copied++;
@@ -177,7 +178,5 @@ void *apr_cache_page(const struct apr_cache *c, enum apr_cache_part part, uint32
     assert(i_block < c->n_blocks && i_layer < b->n_layers && i_head < b->n_heads_kv);
     const struct apr_layer_place *l = &b->layers[i_layer];
     assert(i_block >= c->first_block[l->group]);
-    uint8_t *pair = c->table[l->group][i_block]->at + l->off_bytes;
-    pair += (size_t)i_head * APR_PAGE_POS * (b->row_bytes[APR_CACHE_K] + b->row_bytes[APR_CACHE_V]);
-    return part == APR_CACHE_V && b->v_dim ? pair + APR_PAGE_POS * b->row_bytes[APR_CACHE_K] : pair;
+    return apr_blocks_page(b, c->table[l->group][i_block], part, l->i_in_group, i_head);
 }

@@ -2,8 +2,13 @@
 #include "cache_blocks.h"
 
 #include <assert.h>
+#include <string.h>
 
 #include "ckd.h"
+#include "room.h"
+
+#define FIRST_BANK_BLOCKS 16u         /* short sequences touch no more memory than they need */
+#define BANK_BYTES        (32u << 20) /* of later ones, if a block is not larger: on huge pages */
 
 struct apr_cache_types apr_cache_plain(bool is_f32)
 {
@@ -44,9 +49,8 @@ static enum apr_code place_layers(struct apr_blocks *b, const struct apr_config 
         enum apr_cache_group group =
             cfg->window && apr_layer_bit(cfg->local, i) ? APR_CACHE_LOCAL : APR_CACHE_GLOBAL;
         struct apr_block_group *g = &b->groups[group];
-        b->layers[i] = (struct apr_layer_place){.group = group, .off_bytes = g->block_bytes};
+        b->layers[i] = (struct apr_layer_place){.group = group, .i_in_group = g->n_layers++};
         g->block_bytes += layer_bytes;
-        g->n_layers++;
     }
     return APR_OK;
 }
@@ -76,6 +80,7 @@ enum apr_code apr_blocks_init(struct apr_blocks *b, const struct apr_config *cfg
 
 void apr_blocks_free(struct apr_blocks *b)
 {
+    for (struct apr_cache_room *r = b->rooms; r; r = r->next) apr_room_close(r->at, r->n_bytes);
     apr_arena_free(&b->arena);
     *b = (struct apr_blocks){0};
 }
@@ -86,6 +91,59 @@ void apr_blocks_allow(struct apr_blocks *b, size_t n_pos)
         size_t *n_max = &b->groups[g].n_max;
         if (ckd_add(n_max, *n_max, blocks_of(n_pos))) *n_max = SIZE_MAX;
     }
+}
+
+static enum apr_code take_room(struct apr_blocks *b, size_t n_bytes, uint8_t **at, struct apr_err *e)
+{
+    struct apr_cache_room *room;
+    TRY(apr_arena_try(&b->arena, &room, 1, sizeof *room, "cache block", e));
+    *at = apr_room_open(n_bytes);
+    if (!*at) return apr_fail(e, APR_ELOAD, "no address space for %zu bytes of cache blocks", n_bytes);
+    *room = (struct apr_cache_room){.at = *at, .n_bytes = n_bytes, .next = b->rooms};
+    b->rooms = room;
+    return APR_OK;
+}
+
+/* A bank of no more blocks than may still be made. */
+static enum apr_code add_bank(struct apr_blocks *b, struct apr_block_group *g, struct apr_err *e)
+{
+    uint8_t *at;
+    struct apr_cache_block *blocks;
+    bool is_first = !g->n_made;
+    size_t n_most = is_first ? FIRST_BANK_BLOCKS : BANK_BYTES / g->block_bytes, n = g->n_max - g->n_made;
+    if (n > n_most) n = n_most ? n_most : 1;
+    TRY(apr_arena_try(&b->arena, &blocks, n, sizeof *blocks, "cache block", e));
+    if (is_first)
+        TRY(apr_arena_try(&b->arena, &at, n, g->block_bytes, "cache block", e));
+    else
+        TRY(take_room(b, n * g->block_bytes, &at, e));
+    for (size_t i = 0; i < n; i++)
+        blocks[i] = (struct apr_cache_block){.bank = at, .i_in_bank = (uint32_t)i, .n_bank = (uint32_t)n};
+    g->bank = blocks;
+    g->n_bank = n;
+    g->n_bank_made = 0;
+    return APR_OK;
+}
+
+void *apr_blocks_page(const struct apr_blocks *b, const struct apr_cache_block *k, enum apr_cache_part part,
+                      uint32_t i_in_group, uint32_t i_head)
+{
+    const size_t k_page = APR_PAGE_POS * b->row_bytes[APR_CACHE_K],
+                 v_page = APR_PAGE_POS * b->row_bytes[APR_CACHE_V];
+    uint8_t *keys = k->bank + ((size_t)i_in_group * b->n_heads_kv + i_head) * k->n_bank * (k_page + v_page);
+    return part == APR_CACHE_V && b->v_dim ? keys + k->n_bank * k_page + k->i_in_bank * v_page
+                                           : keys + k->i_in_bank * k_page;
+}
+
+void apr_blocks_copy(const struct apr_blocks *b, enum apr_cache_group group, const struct apr_cache_block *to,
+                     const struct apr_cache_block *from)
+{
+    for (uint32_t l = 0; l < b->groups[group].n_layers; l++)
+        for (uint32_t h = 0; h < b->n_heads_kv; h++)
+            for (unsigned part = 0; part < (b->v_dim ? APR_CACHE_N_PARTS : 1u); part++)
+                memcpy(apr_blocks_page(b, to, (enum apr_cache_part)part, l, h),
+                       apr_blocks_page(b, from, (enum apr_cache_part)part, l, h),
+                       APR_PAGE_POS * b->row_bytes[part]);
 }
 
 enum apr_code apr_blocks_take(struct apr_blocks *b, enum apr_cache_group group, struct apr_cache_block **out,
@@ -101,10 +159,8 @@ enum apr_code apr_blocks_take(struct apr_blocks *b, enum apr_cache_group group, 
     if (k) {
         g->free = k->next;
     } else {
-        uint8_t *at;
-        TRY(apr_arena_try(&b->arena, &at, g->block_bytes, 1, "cache block", e));
-        TRY(apr_arena_try(&b->arena, &k, 1, sizeof *k, "cache block", e));
-        k->at = at;
+        if (g->n_bank_made == g->n_bank) TRY(add_bank(b, g, e));
+        k = &g->bank[g->n_bank_made++];
         g->n_made++;
     }
     k->next = NULL;

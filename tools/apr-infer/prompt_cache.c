@@ -209,11 +209,10 @@ static const uint8_t *rows_at(const struct apr_prompt_cache *p, const struct apr
                               uint32_t i_layer, uint32_t i_head, size_t *n)
 {
     const struct apr_layer_place *l = &b->layers[i_layer];
-    size_t i_in_group = l->off_bytes / (APR_PAGE_POS * pair_bytes(b) * b->n_heads_kv);
     size_t n_left = p->n_toks - i_block * APR_PAGE_POS, i_stored = i_block - p->first_block[l->group];
     *n = n_left < APR_PAGE_POS ? n_left : APR_PAGE_POS;
     return p->blocks[l->group] + i_stored * APR_PAGE_POS * position_bytes(b, l->group) +
-           (i_in_group * b->n_heads_kv + i_head) * *n * pair_bytes(b);
+           ((size_t)l->i_in_group * b->n_heads_kv + i_head) * *n * pair_bytes(b);
 }
 
 /* The first n positions of a block of the file into the cache's, as far as the file has it. */
