@@ -26,6 +26,25 @@ static void few_add(struct few *f, struct few_out *o, const struct mat *w)
     f->m[f->n_m++] = w;
 }
 
+/* Parts of a product that every device has a share of: added up here and over devices, as parts of one share
+ * with the bias in them. */
+static enum apr_gpu_status few_over_devices(struct apr_gpu_model *m, const float *bias, uint32_t n,
+                                            struct few_sums *sums, struct apr_gpu_err *e)
+{
+    if (!m->dev->comm) return APR_GPU_OK;
+    const uint32_t n_cols = m->n_hidden;
+    struct few_out y = {{bias}, {n_cols}, 1};
+    GPU_TRY(few_rows(m->dev, sums, &y, n, m->summed, m->dev->stream, e));
+    GPU_TRY(comm_sum(m->dev, m->summed, (uint64_t)n * n_cols, e));
+    *sums = {m->summed, sums->n_toks, n_cols, n_cols, 1, 1, 1, {0}};
+    return APR_GPU_OK;
+}
+/* A bias that is not in the sums. */
+static const float *bias_alone(const struct apr_gpu_model *m, const struct mat *w)
+{
+    return m->dev->comm ? NULL : w->bias;
+}
+
 /* *sums: what the layer before has left to be added to the residual, then what this one leaves. */
 static enum apr_gpu_status layer(struct apr_gpu_model *m, const struct batch *b, uint32_t i, uint32_t n8,
                                  struct few_sums *sums, struct apr_gpu_err *e)
@@ -37,7 +56,7 @@ static enum apr_gpu_status layer(struct apr_gpu_model *m, const struct batch *b,
                down = few_of(m, "down", n8, m->hf, 1 / MID_SCALE);
     struct few_out y_qkv = {}, y_gate_up = {}, unused = {};
     struct act att = {NULL, NULL, m->af, n8, m->heads.n_heads * m->heads.dim};
-    const float *bias = i ? m->layers[i - 1].down.bias : NULL;
+    const float *bias = i ? bias_alone(m, &m->layers[i - 1].down) : NULL;
     few_add(&qkv, &y_qkv, &l->q), few_add(&qkv, &y_qkv, &l->k), few_add(&qkv, &y_qkv, &l->v);
     few_add(&o, &unused, &l->o), few_add(&down, &unused, &l->down);
     few_add(&gate_up, &y_gate_up, &l->gate), few_add(&gate_up, &y_gate_up, &l->up);
@@ -49,11 +68,13 @@ static enum apr_gpu_status layer(struct apr_gpu_model *m, const struct batch *b,
     GPU_TRY(few_rows(d, sums, &y_qkv, b->n_rows, m->qkvs, d->stream, e));
     GPU_TRY(attend(m, b, i, &att, e));
     GPU_TRY(few_run(d, &o, sums, d->stream, e));
-    GPU_TRY(few_norm(d, sums, l->o.bias, m->xs, l->ffn_norm, m->eps, b->n_rows, m->n_hidden, n8, m->xf,
-                     d->stream, e));
+    GPU_TRY(few_over_devices(m, l->o.bias, b->n_rows, sums, e));
+    GPU_TRY(few_norm(d, sums, bias_alone(m, &l->o), m->xs, l->ffn_norm, m->eps, b->n_rows, m->n_hidden, n8,
+                     m->xf, d->stream, e));
     GPU_TRY(few_run(d, &gate_up, sums, d->stream, e));
     GPU_TRY(few_swiglu(d, sums, &y_gate_up, b->n_rows, n8, m->hf, d->stream, e));
-    return few_run(d, &down, sums, d->stream, e);
+    GPU_TRY(few_run(d, &down, sums, d->stream, e));
+    return few_over_devices(m, l->down.bias, b->n_rows, sums, e);
 }
 
 enum apr_gpu_status batch_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e)
@@ -67,8 +88,8 @@ enum apr_gpu_status batch_step(struct apr_gpu_model *m, const struct batch *b, s
     gpu_mark(m->dev, "embedding", m->dev->stream);
     for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(layer(m, b, i, n8, &sums, e));
     gpu_mark_layer(m->dev, -1);
-    GPU_TRY(few_norm(m->dev, &sums, m->layers[m->n_layers - 1].down.bias, m->xs, m->final_norm, m->eps,
-                     b->n_rows, m->n_hidden, n8, m->xf, m->dev->stream, e));
+    GPU_TRY(few_norm(m->dev, &sums, bias_alone(m, &m->layers[m->n_layers - 1].down), m->xs, m->final_norm,
+                     m->eps, b->n_rows, m->n_hidden, n8, m->xf, m->dev->stream, e));
     return model_tap(m, m->n_layers, m->xs, b->n_rows, e);
 }
 
@@ -79,7 +100,8 @@ enum apr_gpu_status batch_head(struct apr_gpu_model *m, uint32_t n, struct apr_g
     struct few_out y = {};
     few_add(&head, &y, &m->head);
     GPU_TRY(few_run(m->dev, &head, &sums, m->dev->stream, e));
-    return few_rows(m->dev, &sums, &y, n, m->row_logits, m->dev->stream, e);
+    GPU_TRY(few_rows(m->dev, &sums, &y, n, head_part(m, m->row_logits), m->dev->stream, e));
+    return head_whole(m, n, m->row_logits, e);
 }
 
 /* ---- graphs -----------------------------------------------------------------------------------------------
@@ -111,7 +133,7 @@ static enum apr_gpu_status capture(struct apr_gpu_model *m, uint32_t i_graph, st
     if (s == APR_GPU_OK)
         s = gpu_cuda(cudaGraphInstantiate(&m->graphs[i_graph], graph, 0), "graph of a step", e);
     if (graph) cudaGraphDestroy(graph);
-    return s;
+    return s == APR_GPU_OK ? comm_meet(m->dev, e) : s;
 }
 
 enum apr_gpu_status batch_begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,

@@ -39,6 +39,7 @@ static enum apr_gpu_status layer_chunk(struct apr_gpu_model *m, const struct bat
     const struct heads *h = &m->heads;
     cudaStream_t q = m->dev->stream;
     uint32_t n = b->n_rows, n_q = h->n_heads * h->dim, n_kv = h->n_heads_kv * h->dim, n_all = n_q + 2 * n_kv;
+    const bool add = comm_adds(m->dev);
     struct act att = {NULL, NULL, m->x16, 0, n_q};
     rmsnorm_rows(m->xs, l->attn_norm, m->eps, n, m->n_hidden, NULL, m->x16, q);
     gpu_mark(m->dev, "norm", q);
@@ -46,14 +47,16 @@ static enum apr_gpu_status layer_chunk(struct apr_gpu_model *m, const struct bat
     GPU_TRY(product(m, "k", &l->k, m->x16, n, to_f32(m->qkvs + n_q, n_all, false, 1), e));
     GPU_TRY(product(m, "v", &l->v, m->x16, n, to_f32(m->qkvs + n_q + n_kv, n_all, false, 1), e));
     GPU_TRY(attend(m, b, i, &att, e));
-    GPU_TRY(product(m, "o", &l->o, m->x16, n, to_f32(m->xs, m->n_hidden, true, 1), e));
+    GPU_TRY(product(m, "o", &l->o, m->x16, n, to_f32(m->xs, m->n_hidden, add, 1), e));
+    GPU_TRY(comm_sum(m->dev, m->xs, (uint64_t)n * m->n_hidden, e));
     rmsnorm_rows(m->xs, l->ffn_norm, m->eps, n, m->n_hidden, NULL, m->x16, q);
     gpu_mark(m->dev, "norm", q);
     GPU_TRY(product(m, "gate", &l->gate, m->x16, n, to_f16(m->gu16, 2 * m->n_inter, MID_SCALE), e));
     GPU_TRY(product(m, "up", &l->up, m->x16, n, to_f16(m->gu16 + m->n_inter, 2 * m->n_inter, MID_SCALE), e));
     swiglu_rows(m->gu16, n, m->n_inter, m->h16, q);
     gpu_mark(m->dev, "SwiGLU", q);
-    return product(m, "down", &l->down, m->h16, n, to_f32(m->xs, m->n_hidden, true, 1 / MID_SCALE), e);
+    GPU_TRY(product(m, "down", &l->down, m->h16, n, to_f32(m->xs, m->n_hidden, add, 1 / MID_SCALE), e));
+    return comm_sum(m->dev, m->xs, (uint64_t)n * m->n_hidden, e);
 }
 
 static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, const struct batch *b, uint32_t i,
@@ -71,13 +74,15 @@ static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, const struct bat
     gemm_exact(&l->v, m->hs, n, m->qkvs + n_q + n_kv, n_all, false, q);
     attn_rotate_store(&h, &kv, b->rows, n, m->qkvs, NULL, q);
     GPU_TRY(attn_exact(&h, &kv, b->rows, n, m->qkvs, m->hs, q, e));
-    gemm_exact(&l->o, m->hs, n, m->xs, m->n_hidden, true, q);
+    gemm_exact(&l->o, m->hs, n, m->xs, m->n_hidden, comm_adds(m->dev), q);
+    GPU_TRY(comm_sum(m->dev, m->xs, (uint64_t)n * m->n_hidden, e));
     rmsnorm_rows(m->xs, l->ffn_norm, m->eps, n, m->n_hidden, m->hs, NULL, q);
     gemm_exact(&l->up, m->hs, n, m->ups, m->n_inter, false, q);
     float *gate = m->ups + (uint64_t)m->opts.n_chunk * m->n_inter;
     gemm_exact(&l->gate, m->hs, n, gate, m->n_inter, false, q);
     swiglu_f32(gate, m->ups, (uint64_t)n * m->n_inter, m->hs, q);
-    gemm_exact(&l->down, m->hs, n, m->xs, m->n_hidden, true, q);
+    gemm_exact(&l->down, m->hs, n, m->xs, m->n_hidden, comm_adds(m->dev), q);
+    GPU_TRY(comm_sum(m->dev, m->xs, (uint64_t)n * m->n_hidden, e));
     return gpu_cuda(cudaGetLastError(), "a layer", e);
 }
 
@@ -100,10 +105,12 @@ static enum apr_gpu_status head_rows(struct apr_gpu_model *m, const float *x, ui
                                      struct apr_gpu_err *e)
 {
     cudaStream_t q = m->dev->stream;
+    float *y = head_part(m, m->row_logits);
     if (m->opts.exact) {
         rmsnorm_rows(x, m->final_norm, m->eps, n, m->n_hidden, m->hs, NULL, q);
-        gemm_exact(&m->head, m->hs, n, m->row_logits, m->n_vocab, false, q);
-        return gpu_cuda(cudaGetLastError(), "the head", e);
+        gemm_exact(&m->head, m->hs, n, y, m->head.n_rows, false, q);
+        CU(cudaGetLastError(), "the head");
+        return head_whole(m, n, m->row_logits, e);
     }
     if (m->can_few && n > 1) {
         GPU_TRY(few_norm(m->dev, NULL, NULL, (float *)x, m->final_norm, m->eps, n, m->n_hidden,
@@ -113,11 +120,11 @@ static enum apr_gpu_status head_rows(struct apr_gpu_model *m, const float *x, ui
     for (uint32_t r = 0; r < n; r++) {
         struct act in = {NULL, (float *)x + (uint64_t)r * m->n_hidden, NULL, 0, 0};
         struct gemv head = {
-            {&m->head}, 1,     m->final_norm, m->eps, in, GEMV_ROWS, m->row_logits + (uint64_t)r * m->n_vocab,
+            {&m->head}, 1,     m->final_norm, m->eps, in, GEMV_ROWS, y + (uint64_t)r * m->head.n_rows,
             {},         "head"};
         GPU_TRY(gemv_run(m->dev, &head, q, e));
     }
-    return APR_GPU_OK;
+    return head_whole(m, n, m->row_logits, e);
 }
 
 enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n, float *out,
@@ -127,9 +134,10 @@ enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_row, uint32
     for (uint32_t i = 0; i < n; i += LOGIT_ROWS) {
         uint32_t k = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
         GPU_TRY(head_rows(m, m->xs + (uint64_t)(i_row + i) * m->n_hidden, k, e));
-        CU(cudaMemcpyAsync(out + (uint64_t)i * m->n_vocab, m->row_logits, 4ull * k * m->n_vocab,
-                           cudaMemcpyDeviceToHost, q),
-           "logits");
+        if (out)
+            CU(cudaMemcpyAsync(out + (uint64_t)i * m->n_vocab, m->row_logits, 4ull * k * m->n_vocab,
+                               cudaMemcpyDeviceToHost, q),
+               "logits");
         GPU_TRY(gpu_wait(m->dev, "logits", e));
     }
     return APR_GPU_OK;

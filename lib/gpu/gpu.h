@@ -38,7 +38,8 @@ struct apr_gpu_mat {
     const void *data; /* NULL: absent */
     uint64_t row_bytes;
     uint32_t type, n_rows, n_cols;
-    const float *bias; /* [n_rows] or NULL */
+    const float *bias;     /* [n_rows] or NULL */
+    uint64_t stride_bytes; /* from row to row; 0: row_bytes (columns of a wider matrix: shard.h) */
 };
 
 struct apr_gpu_layer {
@@ -95,7 +96,15 @@ struct apr_gpu_time {
     double occupancy; /* warps resident at once, of those that a multiprocessor holds */
     uint64_t n_bytes; /* weights and cache that it must read */
 };
-#define APR_GPU_ROWS 64u /* most sequences of greedy_rows */
+#define APR_GPU_ROWS    64u /* most sequences of greedy_rows */
+#define APR_GPU_DEVICES 16u /* most devices of one model */
+
+enum apr_gpu_link {                   /* how several devices add up what each has computed */
+                    APR_GPU_LINK_ANY, /* short sums through each other's memory where they reach it, others by
+                                         NCCL */
+                    APR_GPU_LINK_NCCL,
+                    APR_GPU_LINK_SAME, /* for tests: without NCCL, and a device may be named twice */
+};
 
 /* Faults for tests, until the next call; those of launches hold for graphs that are captured afterwards. */
 enum apr_gpu_fault {
@@ -114,12 +123,17 @@ struct apr_gpu {
 
     enum apr_gpu_status (*device_count)(uint32_t *n, struct apr_gpu_err *e);
     enum apr_gpu_status (*device_open)(uint32_t i, struct apr_gpu_device **d, struct apr_gpu_err *e);
+    /* Several devices as one: what is opened on it is shared by all (tensor parallel), and every function
+     * below takes it. A call's error names the device; when devices disagree, later calls fail. */
+    enum apr_gpu_status (*devices_open)(const uint32_t *i, uint32_t n, enum apr_gpu_link link,
+                                        struct apr_gpu_device **d, struct apr_gpu_err *e);
     void (*device_close)(struct apr_gpu_device *d);
     /* "NVIDIA H100 80GB HBM3, sm_90, 132 SM, 79.2 GiB free" */
     const char *(*device_name)(const struct apr_gpu_device *d);
     /* A step has not ended in time: every call is APR_GPU_LOST until it ends, and closing frees nothing. */
     bool (*device_is_late)(const struct apr_gpu_device *d);
 
+    /* m: of several devices a description each (shard.h), and the plan is of the one that needs most. */
     enum apr_gpu_status (*model_plan)(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
                                       const struct apr_gpu_opts *o, struct apr_gpu_plan *p,
                                       struct apr_gpu_err *e);

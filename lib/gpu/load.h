@@ -1,4 +1,4 @@
-/* Finds and loads the GPU plugin (apr-cuda.so beside this executable); the one caller of dlopen.
+/* Finds and loads the GPU plugin (apr-cuda.so beside this executable); with nccl.cu the one caller of dlopen.
  *
  *     const struct apr_gpu *g; TRY(apr_gpu_load(&g, e));
  */

@@ -30,6 +30,17 @@ void stage_close(struct stage *s)
     }
 }
 
+static void copy_rows(uint8_t *to, const struct apr_gpu_mat *from, uint32_t i_row, uint32_t n)
+{
+    uint64_t stride = from->stride_bytes ? from->stride_bytes : from->row_bytes;
+    const uint8_t *rows = (const uint8_t *)from->data + i_row * stride;
+    if (stride == from->row_bytes) {
+        memcpy(to, rows, n * stride);
+        return;
+    }
+    for (uint32_t r = 0; r < n; r++) memcpy(to + r * from->row_bytes, rows + r * stride, from->row_bytes);
+}
+
 enum apr_gpu_status stage_mat(struct stage *s, const struct apr_gpu_mat *from, struct mat *to,
                               cudaStream_t stream, struct apr_gpu_err *e)
 {
@@ -40,7 +51,7 @@ enum apr_gpu_status stage_mat(struct stage *s, const struct apr_gpu_mat *from, s
         uint32_t n = from->n_rows - r < n_step ? from->n_rows - r : n_step, i = s->i++ % 2;
         uint64_t n_bytes = n * from->row_bytes;
         CU(cudaEventSynchronize(s->done[i]), "copy to the device");
-        memcpy(s->host[i], (const uint8_t *)from->data + r * from->row_bytes, n_bytes);
+        copy_rows(s->host[i], from, r, n);
         CU(cudaMemcpyAsync(s->dev[i], s->host[i], n_bytes, cudaMemcpyHostToDevice, stream),
            "copy to the device");
         repack_rows(to, from->type, s->dev[i], from->row_bytes, r, n, stream);
@@ -131,7 +142,7 @@ static enum apr_gpu_status fill(struct apr_gpu_model *m, const struct apr_gpu_de
     GPU_TRY(stage_open(s, e));
     for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(load_layer(m, s, &d->layers[i], &m->layers[i], e));
     GPU_TRY(load_mat(m, s, &d->embed, false, &m->embed, e));
-    m->tied = d->head.data == d->embed.data;
+    m->tied = desc_is_tied(d);
     if (m->tied)
         m->head = m->embed;
     else

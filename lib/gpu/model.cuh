@@ -3,6 +3,7 @@
 #ifndef APR_MODEL_CUH
 #define APR_MODEL_CUH
 
+#include "comm.cuh"
 #include "few.cuh"
 
 #define LOGIT_ROWS  APR_GPU_ROWS
@@ -12,6 +13,7 @@ enum last_rows { LAST_ONE, LAST_FEW, LAST_READY, LAST_MANY }; /* logits; xf norm
 
 struct apr_gpu_model {
     struct apr_gpu_device *dev;
+    struct apr_gpu_model **ranks; /* of several devices: each one's, and nothing else here counts */
     struct apr_gpu_opts opts;
     struct heads heads;
     uint32_t n_layers, n_hidden, n_inter, n_vocab, n_pages;
@@ -49,13 +51,32 @@ struct apr_gpu_model {
     int32_t *batch_out, *batch_out_host; /* [LOGIT_ROWS, STEPS_AHEAD] */
     cudaGraphExec_t graphs[N_GRAPHS];    /* 2, 4, ... 64 rows; NULL until the first */
 
+    /* one of several devices */
+    float *summed;      /* [LOGIT_ROWS, n_hidden] */
+    float *part_logits; /* [LOGIT_ROWS, rows of this device's head] */
+    float *all_logits;  /* [devices, LOGIT_ROWS, rows] before they are in order */
+
     uint32_t n_last;     /* rows of the last step */
     float *tap;          /* [n_layers + 1, rows, n_hidden] on the host: hidden; NULL: nobody looks */
     enum last_rows last; /* where its logits are */
 };
 
+/* Where a head's product goes that is to be the logits y: there, or where one of several devices has its
+ * part. */
+static inline float *head_part(const struct apr_gpu_model *m, float *y)
+{
+    return m->dev->comm ? m->part_logits : y;
+}
+/* What head_part took becomes [n, n_vocab] at y. */
+static inline enum apr_gpu_status head_whole(struct apr_gpu_model *m, uint32_t n, float *y,
+                                             struct apr_gpu_err *e)
+{
+    return comm_rows(m->dev, m->part_logits, n, m->n_vocab, m->all_logits, y, e);
+}
+
 struct apr_gpu_seq {
     struct apr_gpu_model *m;
+    struct apr_gpu_seq **ranks; /* of several devices */
     uint32_t n_ctx, n_pos;
     uint32_t n_pages;          /* held: enough for n_pos, more while a step is prepared */
     int32_t *pages;            /* [n_ctx / 16] on the host */
@@ -72,6 +93,7 @@ struct apr_gpu_seq {
 /* ---- plan.cu ---- */
 void mat_shape(const struct apr_gpu_mat *from, struct mat *to);
 uint64_t mat_wide_bytes(const struct apr_gpu_mat *w);
+bool desc_is_tied(const struct apr_gpu_desc *d); /* the head is the embedding, all of it */
 void model_shape(struct apr_gpu_model *m, struct apr_gpu_device *d, const struct apr_gpu_desc *desc,
                  const struct apr_gpu_opts *o);
 /* Everything but the weights. */

@@ -38,24 +38,28 @@ static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_se
     struct act x = {NULL, m->x, NULL, 0, 0}, att = {o_q ? m->att_q : NULL, o_q ? NULL : m->att_f, NULL, 0, 0},
                mid = {down_q ? m->h_q : NULL, down_q ? NULL : m->h_f, NULL, 0, 0};
     struct gemv qkv = {{&l->q, &l->k, &l->v}, 3, l->attn_norm, m->eps, x, GEMV_ROWS, m->qkv, {}, "qkv"};
-    struct gemv o = {{&l->o}, 1, NULL, 0, att, GEMV_ADD, m->x, {}, "o"};
+    const enum gemv_out add = comm_adds(m->dev) ? GEMV_ADD : GEMV_ROWS;
+    struct gemv o = {{&l->o}, 1, NULL, 0, att, add, m->x, {}, "o"};
     struct gemv gate_up = {{&l->gate, &l->up}, 2,    l->ffn_norm, m->eps,       x,
                            GEMV_SWIGLU,        NULL, mid,         "gate and up"};
-    struct gemv down = {{&l->down}, 1, NULL, 0, mid, GEMV_ADD, m->x, {}, "down"};
+    struct gemv down = {{&l->down}, 1, NULL, 0, mid, add, m->x, {}, "down"};
     gpu_mark_layer(m->dev, (int32_t)i);
     GPU_TRY(products(m, &qkv, e));
     GPU_TRY(attn_step(m->dev, &h, &kv, s->st, NULL, 1, m->qkv, &m->room, &att, m->dev->stream, e));
     gpu_mark(m->dev, "attention", m->dev->stream);
     GPU_TRY(gemv_run(m->dev, &o, m->dev->stream, e));
+    GPU_TRY(comm_sum(m->dev, m->x, m->n_hidden, e));
     GPU_TRY(gemv_run(m->dev, &gate_up, m->dev->stream, e));
-    return gemv_run(m->dev, &down, m->dev->stream, e);
+    GPU_TRY(gemv_run(m->dev, &down, m->dev->stream, e));
+    return comm_sum(m->dev, m->x, m->n_hidden, e);
 }
 
 enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
 {
     struct apr_gpu_model *m = s->m;
     struct act x = {NULL, m->x, NULL, 0, 0};
-    struct gemv head = {{&m->head}, 1, m->final_norm, m->eps, x, GEMV_ROWS, m->logits, {}, "head"};
+    struct gemv head = {{&m->head}, 1,     m->final_norm, m->eps, x, GEMV_ROWS, head_part(m, m->logits),
+                        {},         "head"};
     embed_rows(&m->embed, s->st, 1, m->embed_scale, m->x, m->dev->stream);
     gpu_mark(m->dev, "embedding", m->dev->stream);
     GPU_TRY(model_tap(m, 0, m->x, 1, e));
@@ -65,6 +69,7 @@ enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
     }
     gpu_mark_layer(m->dev, -1);
     GPU_TRY(gemv_run(m->dev, &head, m->dev->stream, e));
+    GPU_TRY(head_whole(m, 1, m->logits, e));
     argmax_rows(m->logits, m->n_vocab, 1, m->best, m->best_count, s->st, m->dev->stream);
     return gpu_cuda(cudaGetLastError(), "a step", e);
 }
@@ -79,7 +84,7 @@ static enum apr_gpu_status capture(struct apr_gpu_model *m, struct apr_gpu_seq *
     if (st == APR_GPU_OK) st = gpu_cuda(c, "capture of a step", e);
     if (st == APR_GPU_OK) st = gpu_cuda(cudaGraphInstantiate(&s->graph, graph, 0), "graph of a step", e);
     if (graph) cudaGraphDestroy(graph);
-    return st;
+    return st == APR_GPU_OK ? comm_meet(m->dev, e) : st;
 }
 
 enum apr_gpu_status one_begin(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)

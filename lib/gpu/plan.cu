@@ -14,6 +14,10 @@ void mat_shape(const struct apr_gpu_mat *from, struct mat *to)
     to->n_groups = (to->n_rows + TILE_ROWS - 1) / TILE_ROWS;
     to->n_chunks = (to->n_cols + tile_cols(to->kind) - 1) / tile_cols(to->kind);
 }
+bool desc_is_tied(const struct apr_gpu_desc *d)
+{
+    return d->head.data == d->embed.data && d->head.n_rows == d->embed.n_rows;
+}
 uint64_t mat_wide_bytes(const struct apr_gpu_mat *w)
 {
     return 2ull * w->n_rows * w->n_cols;
@@ -59,8 +63,8 @@ static enum apr_gpu_status check_layer(const struct apr_gpu_desc *m, const struc
     return APR_GPU_OK;
 }
 
-static enum apr_gpu_status check(const struct apr_gpu_desc *m, const struct apr_gpu_opts *o,
-                                 struct apr_gpu_err *e)
+static enum apr_gpu_status check(const struct apr_gpu_device *d, const struct apr_gpu_desc *m,
+                                 const struct apr_gpu_opts *o, struct apr_gpu_err *e)
 {
     if (m->struct_bytes != sizeof *m)
         return gpu_fail(e, APR_GPU_UNSUPPORTED, "the description is of another version");
@@ -73,7 +77,7 @@ static enum apr_gpu_status check(const struct apr_gpu_desc *m, const struct apr_
         return gpu_fail(e, APR_GPU_UNSUPPORTED, "a context, chunk or model of no size");
     for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(check_layer(m, &m->layers[i], e));
     GPU_TRY(check_mat(&m->embed, "the embedding", m->n_vocab, m->n_hidden, e));
-    return check_mat(&m->head, "the head", m->n_vocab, m->n_hidden, e);
+    return check_mat(&m->head, "the head", comm_share(d, m->n_vocab), m->n_hidden, e);
 }
 
 /* ---- memory -----------------------------------------------------------------------------------------------
@@ -238,11 +242,23 @@ static enum apr_gpu_status room_of_batch(struct apr_gpu_model *m, const struct a
     return APR_GPU_OK;
 }
 
+static enum apr_gpu_status room_of_links(struct apr_gpu_model *m, struct apr_gpu_err *e)
+{
+    const struct comm *c = m->dev->comm;
+    if (!c) return APR_GPU_OK;
+    const uint64_t n_each = comm_each(m->n_vocab, c->n);
+    ALLOC(m->summed, 4ull * LOGIT_ROWS * m->n_hidden, "sums over devices");
+    ZEROED(m->part_logits, 4 * (LOGIT_ROWS * n_each + 4), "logits of this device");
+    ALLOC(m->all_logits, 4ull * LOGIT_ROWS * n_each * c->n, "logits of all devices");
+    return APR_GPU_OK;
+}
+
 enum apr_gpu_status model_room(struct apr_gpu_model *m, const struct apr_gpu_desc *d, struct apr_gpu_err *e)
 {
     GPU_TRY(room_of_cache(m, e));
     GPU_TRY(room_of_one(m, e));
     GPU_TRY(room_of_chunk(m, d, e));
+    GPU_TRY(room_of_links(m, e));
     return room_of_batch(m, d, e);
 }
 
@@ -279,7 +295,7 @@ enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_de
     size_t n_free = 0, n_total = 0;
     struct apr_gpu_model count = {}, *m = &count;
     memset(p, 0, sizeof *p);
-    GPU_TRY(check(desc, o, e));
+    GPU_TRY(check(d, desc, o, e));
     model_shape(m, d, desc, o);
     m->counts_only = true;
     m->cache_k = m->cache_v = (void **)calloc(m->n_layers, sizeof *m->cache_k); /* set to NULL, never read */
@@ -300,8 +316,7 @@ enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_de
         }
         p->weights += 8ull * desc->n_hidden;
     }
-    p->weights +=
-        bytes_of(&desc->embed) + (desc->embed.data == desc->head.data ? 0 : bytes_of(&desc->head));
+    p->weights += bytes_of(&desc->embed) + (desc_is_tied(desc) ? 0 : bytes_of(&desc->head));
     p->total = p->weights + p->resident + p->cache + p->work;
     CU(cudaMemGetInfo(&n_free, &n_total), "free memory");
     p->free = n_free;

@@ -1,5 +1,5 @@
 /* The plugin's table, its devices, and what tests and profiles ask. */
-#include "model.cuh"
+#include "world.cuh"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -52,7 +52,7 @@ enum apr_gpu_status gpu_launch_at(const struct apr_gpu_device *d, const void *ke
     return APR_GPU_OK;
 }
 
-static enum apr_gpu_status device_count(uint32_t *n, struct apr_gpu_err *e)
+enum apr_gpu_status device_count(uint32_t *n, struct apr_gpu_err *e)
 {
     int k = 0;
     cudaError_t c = cudaGetDeviceCount(&k);
@@ -84,7 +84,7 @@ static enum apr_gpu_status device_fill(struct apr_gpu_device *d, struct apr_gpu_
     return gpu_cuda(cudaMalloc(&d->lt_work, LT_WORK_BYTES), "workspace", e);
 }
 
-static void device_close(struct apr_gpu_device *d)
+void device_close(struct apr_gpu_device *d)
 {
     if (!d) return;
     if (d->is_late) return free(d); /* every call would wait for what never ends */
@@ -97,7 +97,7 @@ static void device_close(struct apr_gpu_device *d)
     free(d);
 }
 
-static enum apr_gpu_status device_open(uint32_t i, struct apr_gpu_device **out, struct apr_gpu_err *e)
+enum apr_gpu_status device_open(uint32_t i, struct apr_gpu_device **out, struct apr_gpu_err *e)
 {
     uint32_t n;
     GPU_TRY(device_count(&n, e));
@@ -116,11 +116,6 @@ static const char *device_name(const struct apr_gpu_device *d)
     return d->name;
 }
 
-static bool device_is_late(const struct apr_gpu_device *d)
-{
-    return d->is_late;
-}
-
 /* The context of the process on the device goes, and with it what an error has left of it. */
 static enum apr_gpu_status device_reset(uint32_t i, struct apr_gpu_err *e)
 {
@@ -129,11 +124,6 @@ static enum apr_gpu_status device_reset(uint32_t i, struct apr_gpu_err *e)
     CU(cudaDeviceReset(), "reset of the device");
     CU(cudaSetDevice((int)i), "device");
     return gpu_cuda(cudaFree(NULL), "device", e); /* a new context is made now */
-}
-
-static uint32_t seq_pos(const struct apr_gpu_seq *s)
-{
-    return s->n_pos;
 }
 
 static enum apr_gpu_status unpack_into(struct apr_gpu_device *d, const struct apr_gpu_mat *w, struct mat *m,
@@ -153,8 +143,8 @@ static enum apr_gpu_status unpack_into(struct apr_gpu_device *d, const struct ap
     stage_close(&s);
     return st;
 }
-static enum apr_gpu_status unpack(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows,
-                                  struct apr_gpu_err *e)
+enum apr_gpu_status unpack(struct apr_gpu_device *d, const struct apr_gpu_mat *w, float *rows,
+                           struct apr_gpu_err *e)
 {
     struct mat m = {};
     float *dev = NULL;
@@ -181,7 +171,7 @@ static __global__ void read_kernel(const uint4 *p, uint64_t n, uint4 *sink)
     }
     if (v.x == 0x12345678u && v.y == 0x9abcdef0u) *sink = v;
 }
-static enum apr_gpu_status bandwidth(struct apr_gpu_device *d, double *bytes_per_s, struct apr_gpu_err *e)
+enum apr_gpu_status bandwidth(struct apr_gpu_device *d, double *bytes_per_s, struct apr_gpu_err *e)
 {
     const uint64_t n_bytes = 4ull << 30;
     uint4 *p = NULL;
@@ -208,19 +198,33 @@ static enum apr_gpu_status bandwidth(struct apr_gpu_device *d, double *bytes_per
     return APR_GPU_OK;
 }
 
-static const struct apr_gpu table = {APR_GPU_ABI,  sizeof(struct apr_gpu),
-                                     "cuda",       device_count,
-                                     device_open,  device_close,
-                                     device_name,  device_is_late,
-                                     model_plan,   model_open,
-                                     model_close,  seq_open,
-                                     seq_close,    seq_pos,
-                                     seq_truncate, forward,
-                                     greedy,       step_parts,
-                                     step_logits,  greedy_rows,
-                                     profile,      unpack,
-                                     bandwidth,    launch_cost,
-                                     hidden,       gpu_fault,
+static const struct apr_gpu table = {APR_GPU_ABI,
+                                     sizeof(struct apr_gpu),
+                                     "cuda",
+                                     device_count,
+                                     device_open,
+                                     world_open,
+                                     world_close,
+                                     device_name,
+                                     world_is_late,
+                                     world_model_plan,
+                                     world_model_open,
+                                     world_model_close,
+                                     world_seq_open,
+                                     world_seq_close,
+                                     world_seq_pos,
+                                     world_seq_truncate,
+                                     world_forward,
+                                     world_greedy,
+                                     world_step,
+                                     world_logits,
+                                     world_greedy_rows,
+                                     world_profile,
+                                     world_unpack,
+                                     world_bandwidth,
+                                     world_launch_cost,
+                                     world_hidden,
+                                     world_fault,
                                      device_reset};
 
 extern "C" __attribute__((visibility("default"))) const struct apr_gpu *apr_gpu_plugin(void)

@@ -53,12 +53,14 @@ struct apr_gpu_device {
     struct marks *marks; /* of a profile; NULL: none */
     double timeout_s;    /* of a step */
     bool is_late;        /* the last one was not done in time: nothing else is asked for until it is */
+    struct comm *comm;   /* of one of several (comm.cuh); NULL: alone */
+    struct world *world; /* this one is several (world.cuh), and only their table's functions take it */
     enum apr_gpu_fault fault;
     struct hoard *hoard; /* memory taken by APR_GPU_FAULT_MEMORY */
     char name[400];
 };
-/* Times of a step's launches (profile.cu): an event behind each; before it, what the launch reads and of which
- * layer it is (-1: none). */
+/* Times of a step's launches (profile.cu): an event behind each; before it, what the launch reads and of
+ * which layer it is (-1: none). */
 void gpu_mark_at(const struct apr_gpu_device *d, const char *what, cudaStream_t s, const char *file,
                  uint32_t line);
 #define gpu_mark(d, what, s) gpu_mark_at((d), (what), (s), __FILE__, __LINE__)

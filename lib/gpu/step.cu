@@ -118,8 +118,9 @@ enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_
     if (m->last == LAST_FEW) GPU_TRY(batch_head(m, m->n_last, e));
     if (m->last == LAST_FEW) m->last = LAST_READY;
     const float *from = m->last == LAST_ONE ? m->logits : m->row_logits + (uint64_t)i_row * m->n_vocab;
-    CU(cudaMemcpyAsync(logits, from, 4ull * n_rows * m->n_vocab, cudaMemcpyDeviceToHost, m->dev->stream),
-       "logits");
+    if (logits)
+        CU(cudaMemcpyAsync(logits, from, 4ull * n_rows * m->n_vocab, cudaMemcpyDeviceToHost, m->dev->stream),
+           "logits");
     return gpu_wait(m->dev, "logits", e);
 }
 
@@ -154,7 +155,8 @@ enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, cons
         GPU_TRY(step_parts(m, &part, 1, e));
         if (i + k <= first) continue;
         uint32_t r = first > i ? first - i : 0;
-        GPU_TRY(step_logits(m, r, k - r, logits + (uint64_t)(i + r - first) * m->n_vocab, e));
+        float *to = logits ? logits + (uint64_t)(i + r - first) * m->n_vocab : NULL;
+        GPU_TRY(step_logits(m, r, k - r, to, e));
     }
     return APR_GPU_OK;
 }

@@ -66,7 +66,7 @@ static struct apr_gpu_mat random_mat(uint32_t type, uint32_t n_rows, uint32_t n_
         if (type == APR_BF16) p[i + 1] = (uint8_t)((p[i + 1] & 0x80) | 0x3c);
     }
     if (streamed) n_weight_bytes += n_bytes;
-    return (struct apr_gpu_mat){p, row_bytes, type, n_rows, n_cols, NULL};
+    return (struct apr_gpu_mat){p, row_bytes, type, n_rows, n_cols, NULL, 0};
 }
 static float *ones(uint32_t n)
 {

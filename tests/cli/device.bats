@@ -15,7 +15,7 @@ setup() {
         run --separate-stderr apr-infer run "$M" hi --device "$device"
         echo "$device: $status: $stderr"
         [ "$status" -eq 2 ]
-        [[ "$stderr" == *"--device"*"$device"*"expected auto, cpu, cuda or cuda:N"* ]]
+        [[ "$stderr" == *"--device"*"$device"*"expected auto, cpu, cuda, cuda:N, cuda:N,M,... or cuda:all"* ]]
         [ -z "$output" ]
     done
 }

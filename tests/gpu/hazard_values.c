@@ -116,7 +116,7 @@ static bool unpack_is_same(struct rig *r, uint32_t type, bool bad, uint64_t *n_b
     uint8_t *blocks = (uint8_t *)rig_floats(n_bytes / 4 + 1);
     float *x = rig_floats((size_t)n_rows * n_cols), *y = rig_floats((size_t)n_rows * n_cols);
     fill(type, q, blocks, n_bytes);
-    const struct apr_gpu_mat w = {blocks, row_bytes, type, n_rows, n_cols, NULL};
+    const struct apr_gpu_mat w = {blocks, row_bytes, type, n_rows, n_cols, NULL, 0};
     rig_must(r, r->g->unpack(r->dev, &w, x, &r->e), "unpacking");
     if (bad) blocks[n_bytes / 2 + 21] ^= 4;
     for (uint32_t i = 0; i < n_rows; i++) q->to_f32(blocks + i * row_bytes, y + (size_t)i * n_cols, n_cols);
@@ -139,7 +139,7 @@ bool hazard_unpack(struct rig *r, bool bad)
         const struct apr_quant *q = apr_quant_at(i);
         float one[256];
         uint8_t block[2048] = {0};
-        const struct apr_gpu_mat probe = {block, q->block_bytes, q->type, 1, q->block_elems, NULL};
+        const struct apr_gpu_mat probe = {block, q->block_bytes, q->type, 1, q->block_elems, NULL, 0};
         if (q->block_elems > 256 || q->is_flat || !q->to_f32 || q->type >= 128 ||
             r->g->unpack(r->dev, &probe, one, &r->e) != APR_GPU_OK)
             continue;

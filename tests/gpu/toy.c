@@ -97,7 +97,7 @@ static struct apr_gpu_mat sealed(struct toy *t, uint32_t type, float *w, uint32_
         q->from_f32(w + (size_t)r * n_cols, blocks + r * row_bytes, n_cols, NULL);
         q->to_f32(blocks + r * row_bytes, w + (size_t)r * n_cols, n_cols);
     }
-    return (struct apr_gpu_mat){blocks, row_bytes, type, n_rows, n_cols, bias};
+    return (struct apr_gpu_mat){blocks, row_bytes, type, n_rows, n_cols, bias, 0};
 }
 
 void toy_seal(struct toy *t)

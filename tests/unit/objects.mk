@@ -1,5 +1,5 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
-forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention attention_tile linear strips weights bind cache offload guard gpu_fault
+forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention attention_tile linear strips weights bind cache devices offload guard gpu_fault
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache cache_blocks)
@@ -18,6 +18,7 @@ UNIT_OBJ_test_rope     := $(call infer_obj,rope)
 UNIT_OBJ_test_context  := $(call infer_obj,prompt_cache model_id shift $(forward_parts))
 UNIT_OBJ_test_linear   := $(call infer_obj,linear strips)
 UNIT_OBJ_test_reply    := $(call infer_obj,reply) $(sampler_obj)
+UNIT_OBJ_test_shard   := $(call infer_obj,devices)
 UNIT_OBJ_test_crew     := $(call infer_obj,crew logprobs reply) $(sampler_obj)
 UNIT_OBJ_test_logprobs := $(call infer_obj,logprobs)
 UNIT_OBJ_test_chat     := $(call infer_obj,chat chat_format)

@@ -112,7 +112,7 @@ APR_MUST_USE enum apr_code apr_forward_open(struct apr_forward *f, const struct 
                                             const struct apr_kern *kern, struct apr_pool *pool, bool exact,
                                             size_t n_batch, struct apr_err *e);
 void apr_forward_close(struct apr_forward *f);
-/* Moves the forward pass to a device: NULL or "auto", "cpu", "cuda", "cuda:N". n_ctx: positions of all
+/* Moves the forward pass to a device: as devices.h reads it. n_ctx: positions of all
  * caches. */
 APR_MUST_USE enum apr_code apr_forward_offload(struct apr_forward *f, const char *device,
                                                const struct apr_model *m, size_t n_ctx, struct apr_err *e);

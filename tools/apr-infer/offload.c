@@ -7,15 +7,16 @@
 #include <string.h>
 #include <time.h>
 
+#include "devices.h"
 #include "forward.h"
 #include "gpu/load.h"
+#include "gpu/shard.h"
 #include "gpu_fault.h"
 #include "guard.h"
 #include "log.h"
 
-#define MAX_SEQS    256u
-#define N_CHUNK     2048u /* tokens of a prompt computed at once */
-#define MAX_DEVICES 64u
+#define MAX_SEQS 256u
+#define N_CHUNK  2048u /* tokens of a prompt computed at once */
 
 struct seq {
     const struct apr_cache *cache;
@@ -26,7 +27,7 @@ struct seq {
 struct apr_offload {
     struct apr_arena arena;
     const struct apr_gpu *gpu;
-    struct apr_gpu_device *device;
+    struct apr_gpu_device *device; /* or several as one */
     struct apr_gpu_model *model;
     struct seq seqs[MAX_SEQS];
     size_t n_seqs;
@@ -34,8 +35,8 @@ struct apr_offload {
     struct apr_gpu_part *parts; /* [n_parts_most] */
     size_t n_parts_most;
 
-    uint32_t i_device; /* what it takes to open all this once more */
-    struct apr_gpu_desc desc;
+    struct apr_devices devices; /* what it takes to open all this once more */
+    struct apr_gpu_desc *descs; /* [devices.n] */
     struct apr_gpu_opts opts;
     char name[200];
     struct apr_breaker breaker;
@@ -180,7 +181,7 @@ static enum apr_gpu_status load(struct apr_offload *o, struct apr_gpu_plan *plan
     struct shown shown = {.n_bytes = 0};
     apr_progress_begin(&shown.bar, "to the GPU", plan->weights, "bytes");
     enum apr_gpu_status s =
-        o->gpu->model_open(o->device, &o->desc, &o->opts, progress, &shown, &o->model, ge);
+        o->gpu->model_open(o->device, o->descs, &o->opts, progress, &shown, &o->model, ge);
     apr_progress_end(&shown.bar);
     return s;
 }
@@ -188,6 +189,7 @@ static enum apr_gpu_status load(struct apr_offload *o, struct apr_gpu_plan *plan
 static enum apr_code open_model(struct apr_offload *o, const struct apr_forward *f, const struct apr_model *m,
                                 size_t n_ctx, struct apr_err *e)
 {
+    struct apr_gpu_desc d;
     struct apr_gpu_err ge = {{0}};
     struct apr_gpu_plan plan;
     o->opts = (struct apr_gpu_opts){.exact = f->c.exact, .n_ctx = (uint32_t)n_ctx};
@@ -195,52 +197,57 @@ static enum apr_code open_model(struct apr_offload *o, const struct apr_forward 
     if (o->opts.n_chunk < f->n_batch) o->opts.n_chunk = (uint32_t)f->n_batch;
     TRY(apr_gpu_timeout(&o->opts.timeout_s, e));
     TRY(check_supported(f, e));
-    TRY(describe(f, m, &o->arena, &o->desc, e));
-    TRY(apr_gpu_code(o->gpu->model_plan(o->device, &o->desc, &o->opts, &plan, &ge), &ge, e));
+    TRY(describe(f, m, &o->arena, &d, e));
+    TRY(apr_gpu_shard(&d, o->devices.n, &o->arena, &o->descs, e));
+    TRY(apr_gpu_code(o->gpu->model_plan(o->device, o->descs, &o->opts, &plan, &ge), &ge, e));
     apr_verbose("device memory: weights %" PRIu64 ", cache %" PRIu64 ", work %" PRIu64 ", free %" PRIu64,
                 plan.weights, plan.cache, plan.work, plan.free);
     return apr_gpu_code(load(o, &plan, &ge), &ge, e);
 }
 
-/* "cuda" or "cuda:N" */
-static enum apr_code device_number(const char *device, uint32_t *i, struct apr_err *e)
+/* "all" becomes their numbers. */
+static enum apr_code count_devices(const struct apr_gpu *gpu, struct apr_devices *d, struct apr_err *e)
 {
-    *i = 0;
-    if (!strcmp(device, "cuda")) return APR_OK;
-    if (!strncmp(device, "cuda:", 5) && device[5] >= '0' && device[5] <= '9') {
-        char *end;
-        unsigned long v = strtoul(device + 5, &end, 10);
-        if (!*end && v < MAX_DEVICES) return *i = (uint32_t)v, APR_OK;
-    }
-    return apr_fail(e, APR_EUSAGE, "--device: found \"%.40s\", expected auto, cpu, cuda or cuda:N", device);
+    struct apr_gpu_err ge = {{0}};
+    if (d->kind != APR_DEVICES_CUDA_ALL) return APR_OK;
+    TRY(apr_gpu_code(gpu->device_count(&d->n, &ge), &ge, e));
+    if (d->n > APR_GPU_DEVICES) d->n = APR_GPU_DEVICES;
+    for (uint32_t i = 0; i < d->n; i++) d->i[i] = i;
+    return APR_OK;
+}
+static enum apr_gpu_status open_devices(struct apr_offload *o, struct apr_gpu_err *ge)
+{
+    const struct apr_devices *d = &o->devices;
+    if (d->n == 1) return o->gpu->device_open(d->i[0], &o->device, ge);
+    return o->gpu->devices_open(d->i, d->n, APR_GPU_LINK_ANY, &o->device, ge);
 }
 
-static enum apr_code open_parts(struct apr_offload *o, uint32_t i_device, const struct apr_forward *f,
-                                const struct apr_model *m, size_t n_ctx, struct apr_err *e)
+static enum apr_code open_parts(struct apr_offload *o, const struct apr_forward *f, const struct apr_model *m,
+                                size_t n_ctx, struct apr_err *e)
 {
     struct apr_gpu_err ge = {{0}};
     TRY(apr_gpu_fault_parse(&o->fault, e));
     TRY(apr_gpu_load(&o->gpu, e));
-    TRY(apr_gpu_code(o->gpu->device_open(i_device, &o->device, &ge), &ge, e));
+    TRY(count_devices(o->gpu, &o->devices, e));
+    TRY(apr_gpu_code(open_devices(o, &ge), &ge, e));
     snprintf(o->name, sizeof o->name, "%s", o->gpu->device_name(o->device));
-    o->i_device = i_device;
     return open_model(o, f, m, n_ctx, e);
 }
 
 enum apr_code apr_offload_open(struct apr_offload **out, const char *device, const struct apr_forward *f,
                                const struct apr_model *m, size_t n_ctx, struct apr_err *e)
 {
-    bool is_auto = !device || !strcmp(device, "auto");
-    uint32_t i_device = 0;
+    struct apr_devices d;
     struct apr_arena arena;
     *out = NULL;
-    if (device && !strcmp(device, "cpu")) return APR_OK;
-    if (!is_auto) TRY(device_number(device, &i_device, e));
+    TRY(apr_devices_parse(device, &d, e));
+    const bool is_auto = d.kind == APR_DEVICES_AUTO;
+    if (d.kind == APR_DEVICES_CPU) return APR_OK;
     if (is_auto && !apr_gpu_driver_found()) return APR_OK;
     apr_arena_init(&arena);
     struct apr_offload *o = apr_arena_get(&arena, sizeof *o);
-    *o = (struct apr_offload){.arena = arena, .random = (uint64_t)apr_now_ns() | 1};
-    enum apr_code code = open_parts(o, i_device, f, m, n_ctx, e);
+    *o = (struct apr_offload){.arena = arena, .devices = d, .random = (uint64_t)apr_now_ns() | 1};
+    enum apr_code code = open_parts(o, f, m, n_ctx, e);
     if (code == APR_OK) {
         if (is_auto) apr_note("device: %s", o->gpu->device_name(o->device));
         return *out = o, APR_OK;
@@ -285,9 +292,11 @@ static enum apr_gpu_status reopen(struct apr_offload *o, struct apr_gpu_err *ge)
 {
     struct apr_gpu_plan plan;
     close_parts(o);
-    enum apr_gpu_status s = o->gpu->device_reset(o->i_device, ge);
-    if (s == APR_GPU_OK) s = o->gpu->device_open(o->i_device, &o->device, ge);
-    if (s == APR_GPU_OK) s = o->gpu->model_plan(o->device, &o->desc, &o->opts, &plan, ge);
+    enum apr_gpu_status s = APR_GPU_OK;
+    for (uint32_t i = 0; i < o->devices.n && s == APR_GPU_OK; i++)
+        s = o->gpu->device_reset(o->devices.i[i], ge);
+    if (s == APR_GPU_OK) s = open_devices(o, ge);
+    if (s == APR_GPU_OK) s = o->gpu->model_plan(o->device, o->descs, &o->opts, &plan, ge);
     if (s == APR_GPU_OK) s = load(o, &plan, ge);
     if (s != APR_GPU_OK) return s;
     apr_note("device: opened again after: %s", o->last_failure);

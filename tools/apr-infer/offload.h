@@ -16,7 +16,7 @@ struct apr_forward;
 struct apr_offload;
 struct apr_part;
 
-/* device: NULL or "auto", "cpu", "cuda", "cuda:N". *o stays NULL where the CPU computes. */
+/* device: as devices.h reads it. *o stays NULL where the CPU computes. */
 APR_MUST_USE enum apr_code apr_offload_open(struct apr_offload **o, const char *device,
                                             const struct apr_forward *f, const struct apr_model *m,
                                             size_t n_ctx, struct apr_err *e);

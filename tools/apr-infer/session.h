@@ -8,6 +8,7 @@
 #define APR_INFER_SESSION_H
 
 #include "cache_types.h"
+#include "devices.h"
 #include "forward.h"
 #include "tok/tok.h"
 #include "tool.h"
@@ -43,8 +44,7 @@ struct apr_engine_opts {
 #define APR_ENGINE_OPTS_BUT_NUMBERS(type_)                                                                   \
     APR_OPT(type_, engine.pin, "pin", 0, NULL, "keep each thread on a CPU of its own (or APR_PIN=1)"),       \
         APR_OPT(type_, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),          \
-        APR_CACHE_OPTS(type_),                                                                               \
-        APR_OPT(type_, engine.device, "device", 0, "NAME", "auto, cpu, cuda or cuda:N (default auto)"),      \
+        APR_CACHE_OPTS(type_), APR_OPT(type_, engine.device, "device", 0, "NAME", APR_DEVICES_HELP),         \
         APR_OPT(type_, engine.pre, "pre", 0, "NAME", "pre-tokenizer of a GGUF that names none"),             \
         APR_OPT(type_, engine.exact, "exact", 0, NULL, "reference mode: F32 activations and cache")
 void apr_engine_defaults(struct apr_engine_opts *o);
