@@ -219,12 +219,13 @@ static void times(const struct run *r, uint32_t n_seqs, uint32_t depth)
     puts("");
     for (uint32_t i = 0; i < n; i++) /* the first layer as it was launched */
         if (t[i].layer <= 0)
-            printf("  %s:%u layer %d %s: %u x %s grid %u %u %u block %u %u %u, %u B shared, %u registers, %u B "
-                   "local, occupancy %.2f, %.2f us, %.0f GB/s\n",
-                   t[i].file, t[i].line, t[i].layer, t[i].what, t[i].n_kernels, t[i].kernel, t[i].grid[0],
-                   t[i].grid[1], t[i].grid[2], t[i].block[0], t[i].block[1], t[i].block[2], t[i].smem_bytes,
-                   t[i].n_regs, t[i].local_bytes, t[i].occupancy, 1e6 * t[i].s,
-                   1e-9 * (double)t[i].n_bytes / t[i].s);
+            printf(
+                "  %s:%u layer %d %s: %u x %s grid %u %u %u block %u %u %u, %u B shared, %u registers, %u B "
+                "local, occupancy %.2f, %.2f us, %.0f GB/s\n",
+                t[i].file, t[i].line, t[i].layer, t[i].what, t[i].n_kernels, t[i].kernel, t[i].grid[0],
+                t[i].grid[1], t[i].grid[2], t[i].block[0], t[i].block[1], t[i].block[2], t[i].smem_bytes,
+                t[i].n_regs, t[i].local_bytes, t[i].occupancy, 1e6 * t[i].s,
+                1e-9 * (double)t[i].n_bytes / t[i].s);
     for (uint32_t i = 0; i < n_seqs; i++) r->g->seq_close(q[i]);
 }
 
