@@ -53,7 +53,8 @@ static enum apr_code step(void *ctx, struct apr_turn *turns, size_t n_turns, str
         struct apr_turn *t = &turns[i];
         if (!t->wants_logits) continue;
         t->logits = ce->logits + k * n_vocab;
-        t->code = apr_forward_check(f, ce->rows[k++], t->logits, &t->err);
+        t->code = apr_forward_check(f, ce->rows[k], k, t->logits, &t->err);
+        k++;
     }
     return APR_OK;
 }

@@ -243,6 +243,7 @@ static enum apr_code buffers_alloc(struct apr_forward *f, struct apr_err *e)
     TRY(apr_acts_alloc(&f->att, f->n_batch, n_att, exact, &f->arena, e));
     TRY(apr_acts_alloc(&f->ffn, f->n_batch, c->n_inter, exact, &f->arena, e));
     TRY(apr_arena_try(&f->arena, &f->rows, f->n_batch, sizeof *f->rows, "activations", e));
+    TRY(apr_arena_try(&f->arena, &f->is_bad, f->n_batch, sizeof *f->is_bad, "activations", e));
     TRY(apr_arena_try(&f->arena, &f->spans, f->n_batch, sizeof *f->spans, "activations", e));
     TRY(floats_alloc(f, &f->x, c->n_hidden, e));
     TRY(floats_alloc(f, &f->y, c->n_hidden, e));

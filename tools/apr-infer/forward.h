@@ -14,6 +14,8 @@
 #ifndef APR_INFER_FORWARD_H
 #define APR_INFER_FORWARD_H
 
+#include <stdatomic.h>
+
 #include "attention.h"
 #include "cache.h"
 #include "offload.h"
@@ -95,6 +97,8 @@ struct apr_forward {
     struct apr_mla_room mla;
     struct apr_moe_room moe;
 
+    atomic_bool *is_bad; /* [n_batch] a row of the logits computed last has NaN or Inf */
+
     struct apr_offload *offload; /* owned; NULL: computed here. Then x and the cache's pages stay empty */
     float *device_logits;        /* [n_device_rows, n_vocab] of the step last run, with offload */
     size_t n_device_rows;
@@ -137,9 +141,10 @@ APR_MUST_USE enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_to
  * sequence's NaN is not the others' error: the caller checks each row. */
 APR_MUST_USE enum apr_code apr_forward_logits_of(struct apr_forward *f, const size_t *i_toks, size_t n_rows,
                                                  float *logits, struct apr_err *e);
-/* A row of logits of token i_tok: NaN or Inf is APR_EINFER naming the position. */
-APR_MUST_USE enum apr_code apr_forward_check(const struct apr_forward *f, size_t i_tok, const float *logits,
-                                             struct apr_err *e);
+/* Row i_row of what logits_of gave last, that of token i_tok: NaN or Inf is APR_EINFER naming the position.
+ */
+APR_MUST_USE enum apr_code apr_forward_check(const struct apr_forward *f, size_t i_tok, size_t i_row,
+                                             const float *logits, struct apr_err *e);
 /* Runs n <= n_batch tokens and gives the logits after each, also on a device: [n, n_vocab]. */
 APR_MUST_USE enum apr_code apr_forward_rows(struct apr_forward *f, struct apr_cache *cache,
                                             const int32_t *ids, size_t n, float *logits, struct apr_err *e);

@@ -17,16 +17,16 @@ static bool all_finite(const float *x, size_t n)
     return !bad;
 }
 
-/* Bias, scale and cap of n_rows rows of logits. */
-static void finish_logits(const struct apr_forward *f, float *logits, size_t n_rows)
+/* Bias, scale and cap of some logits of one token, and whether they are numbers, while they are in the cache
+ * of the thread that computed them. */
+static void finish_rows(void *ctx, size_t i_tok, size_t row0, float *y, size_t n)
 {
+    const struct apr_forward *f = ctx;
     const struct apr_config *cfg = f->w.cfg;
-    size_t n = cfg->n_vocab;
-    for (size_t i = 0; i < n_rows; i++, logits += n) {
-        if (f->w.head.bias) f->c.kern->add(logits, f->w.head.bias, n);
-        if (cfg->logit_scale > 0) f->c.kern->scale(logits, (float)cfg->logit_scale, n);
-        if (cfg->logit_softcap > 0) f->c.kern->softcap(logits, (float)cfg->logit_softcap, n);
-    }
+    if (f->w.head.bias) f->c.kern->add(y, f->w.head.bias + row0, n);
+    if (cfg->logit_scale > 0) f->c.kern->scale(y, (float)cfg->logit_scale, n);
+    if (cfg->logit_softcap > 0) f->c.kern->softcap(y, (float)cfg->logit_softcap, n);
+    if (!all_finite(y, n)) atomic_store_explicit(&f->is_bad[i_tok], true, memory_order_relaxed);
 }
 
 /* Rows i_toks[0 ..], or i_tok .. where i_toks is NULL. */
@@ -47,21 +47,21 @@ static void compute_logits(struct apr_forward *f, const struct rows *r, float *l
     h.n_toks = r->n;
     unsigned wants = apr_mat_wants(&f->w.head, f->c.exact);
     for (size_t i = 0; i < r->n; i++) {
+        atomic_store_explicit(&f->is_bad[i], false, memory_order_relaxed);
         apr_norm_row(f, &f->w.final_norm, f->x + row_at(r, i) * cfg->n_hidden, h.f32 + i * cfg->n_hidden);
         apr_acts_pack(&f->c, &h, wants, i);
     }
     apr_forward_mark(f, APR_OP_FINAL_NORM, cfg->n_layers);
-    const struct apr_product head[] = {{&f->w.head, logits}};
+    struct apr_map head = {.w = &f->w.head, .x = &h, .y = logits, .then = finish_rows, .then_ctx = f};
     apr_expect_layer(f, 0);
-    apr_linear(&f->c, &h, head, 1);
-    finish_logits(f, logits, r->n);
+    apr_linear_each(&f->c, &head, 1);
     apr_forward_mark(f, APR_OP_HEAD, cfg->n_layers);
 }
 
-enum apr_code apr_forward_check(const struct apr_forward *f, size_t i_tok, const float *logits,
+enum apr_code apr_forward_check(const struct apr_forward *f, size_t i_tok, size_t i_row, const float *logits,
                                 struct apr_err *e)
 {
-    if (all_finite(logits, f->w.cfg->n_vocab)) return APR_OK;
+    if (f->offload ? all_finite(logits, f->w.cfg->n_vocab) : !f->is_bad[i_row]) return APR_OK;
     return apr_fail(e, APR_EINFER, "the logits after token %zu contain NaN or Inf", f->rows[i_tok].pos);
 }
 
@@ -104,7 +104,7 @@ enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_tok, size_t n_r
 {
     TRY(take_logits(f, &(struct rows){.i_tok = i_tok, .n = n_rows}, logits, e));
     for (size_t i = 0; i < n_rows; i++)
-        TRY(apr_forward_check(f, i_tok + i, logits + i * f->w.cfg->n_vocab, e));
+        TRY(apr_forward_check(f, i_tok + i, i, logits + i * f->w.cfg->n_vocab, e));
     return APR_OK;
 }
 

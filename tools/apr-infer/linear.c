@@ -90,6 +90,8 @@ static void plain_rows(const struct job *j, const struct apr_map *m, size_t r0, 
 {
     size_t y_stride = m->y_stride ? m->y_stride : m->w->n_rows;
     product_rows(j->c, m->x, m->w, m->w_strips, m->y, y_stride, r0, r1, i_thread);
+    for (size_t t = 0; m->then && t < m->x->n_toks; t++)
+        m->then(m->then_ctx, t, r0, m->y + t * y_stride + r0, r1 - r0);
 }
 
 void apr_activate(const struct apr_kern *kern, enum apr_activation activation, const float *x, float *y,

@@ -63,14 +63,19 @@ struct apr_product {
     float *y; /* [n_toks, w->n_rows] */
 };
 
+/* Sees rows row0 .. row0 + n of what a map gave for one token, on the thread that computed them. */
+typedef void apr_rows_fn(void *ctx, size_t i_tok, size_t row0, float *y, size_t n);
+
 /* One of many maps of a parallel region, each with an input of its own. */
 struct apr_map {
     const struct apr_mat *w;
     const struct apr_acts *x;
-    float *y;                              /* [x->n_toks, w->n_rows], rows y_stride apart */
-    size_t y_stride;                       /* 0 = w->n_rows */
-    const struct apr_mat *gate;            /* shape of w, or NULL; apr_linear_act alone */
-    float *gate_y;                         /* room like y */
+    float *y;                   /* [x->n_toks, w->n_rows], rows y_stride apart */
+    size_t y_stride;            /* 0 = w->n_rows */
+    const struct apr_mat *gate; /* shape of w, or NULL; apr_linear_act alone */
+    float *gate_y;              /* room like y */
+    apr_rows_fn *then;          /* of y, or NULL; apr_linear_each alone */
+    void *then_ctx;
     size_t i_last_unit;                    /* linear.c's own, this and what follows */
     const uint8_t *w_strips, *gate_strips; /* NULL: rows */
 };
