@@ -1,6 +1,7 @@
 /* A GPU plugin without a GPU: logits are made up from token and position, faults and their ends are those of
  * a device. For tests of what becomes of requests when a device fails; built beside a copy of apr-infer as
- * apr-cuda.so.
+ * apr-cuda.so. FAKE_GPUS=N: so many devices; each says on stderr what it has got of a model, when there are
+ * several.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,8 @@
 struct apr_gpu_device {
     enum apr_gpu_fault fault;
     bool is_lost, is_late;
+    uint32_t n, i[APR_GPU_DEVICES]; /* of several as one */
+    char name[200];
     double late_until_s, timeout_s;
 };
 struct apr_gpu_model {
@@ -53,15 +56,36 @@ static enum apr_gpu_status enter(struct apr_gpu_device *d, struct apr_gpu_err *e
 
 static enum apr_gpu_status device_count(uint32_t *n, struct apr_gpu_err *e)
 {
+    const char *text = getenv("FAKE_GPUS");
     (void)e;
-    return *n = 1, APR_GPU_OK;
+    return *n = text ? (uint32_t)strtoul(text, NULL, 10) : 1, APR_GPU_OK;
 }
 static enum apr_gpu_status device_open(uint32_t i, struct apr_gpu_device **d, struct apr_gpu_err *e)
 {
     if (lost_for_process) return fail(e, APR_GPU_LOST, "device: the device is lost");
-    if (i) return fail(e, APR_GPU_NONE, "no such device");
+    uint32_t n;
+    (void)device_count(&n, e);
+    if (i >= n) return fail(e, APR_GPU_NONE, "no such device");
     *d = calloc(1, sizeof **d);
-    return *d ? APR_GPU_OK : fail(e, APR_GPU_MEMORY, "no memory");
+    if (!*d) return fail(e, APR_GPU_MEMORY, "no memory");
+    (*d)->n = 1, (*d)->i[0] = i;
+    snprintf((*d)->name, sizeof(*d)->name, "made-up device %u", i);
+    return APR_GPU_OK;
+}
+static enum apr_gpu_status devices_open(const uint32_t *i, uint32_t n, enum apr_gpu_link link,
+                                        struct apr_gpu_device **d, struct apr_gpu_err *e)
+{
+    (void)link;
+    uint32_t n_found;
+    (void)device_count(&n_found, e);
+    for (uint32_t k = 0; k < n; k++)
+        if (i[k] >= n_found) return fail(e, APR_GPU_NONE, "no such device");
+    enum apr_gpu_status s = device_open(i[0], d, e);
+    if (s != APR_GPU_OK) return s;
+    (*d)->n = n;
+    memcpy((*d)->i, i, n * sizeof *i);
+    snprintf((*d)->name, sizeof(*d)->name, "%u made-up devices", n);
+    return APR_GPU_OK;
 }
 static void device_close(struct apr_gpu_device *d)
 {
@@ -69,8 +93,7 @@ static void device_close(struct apr_gpu_device *d)
 }
 static const char *device_name(const struct apr_gpu_device *d)
 {
-    (void)d;
-    return "a made-up device";
+    return d->name;
 }
 static bool device_is_late(const struct apr_gpu_device *d)
 {
@@ -80,7 +103,10 @@ static enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr
                                       const struct apr_gpu_opts *o, struct apr_gpu_plan *p,
                                       struct apr_gpu_err *e)
 {
-    (void)m, (void)o;
+    (void)o;
+    for (uint32_t i = 0; i < d->n && d->n > 1; i++)
+        fprintf(stderr, "made-up device %u: %u heads, %u KV heads, middle %u, rows %u\n", d->i[i],
+                m[i].n_heads, m[i].n_heads_kv, m[i].n_inter, m[i].head.n_rows);
     *p = (struct apr_gpu_plan){1 << 20, 0, 2 << 20, 3 << 20, 6 << 20, 80ull << 30};
     return enter(d, e);
 }
@@ -235,6 +261,7 @@ const struct apr_gpu *apr_gpu_plugin(void)
         .name = "made up",
         .device_count = device_count,
         .device_open = device_open,
+        .devices_open = devices_open,
         .device_close = device_close,
         .device_name = device_name,
         .device_is_late = device_is_late,
