@@ -99,6 +99,7 @@ struct apr_forward {
 
     atomic_bool *is_bad; /* [n_batch] a row of the logits computed last has NaN or Inf */
 
+    bool shows_plan;             /* offloading says what memory it takes, before it loads */
     struct apr_offload *offload; /* owned; NULL: computed here. Then x and the cache's pages stay empty */
     float *device_logits;        /* [n_device_rows, n_vocab] of the step last run, with offload */
     size_t n_device_rows;

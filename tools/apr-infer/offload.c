@@ -176,6 +176,11 @@ static void progress(void *ctx, uint64_t n_bytes)
     s->n_bytes = n_bytes;
 }
 
+static double mib(uint64_t n_bytes)
+{
+    return (double)n_bytes / 1048576;
+}
+
 static enum apr_gpu_status load(struct apr_offload *o, struct apr_gpu_plan *plan, struct apr_gpu_err *ge)
 {
     struct shown shown = {.n_bytes = 0};
@@ -200,8 +205,12 @@ static enum apr_code open_model(struct apr_offload *o, const struct apr_forward 
     TRY(describe(f, m, &o->arena, &d, e));
     TRY(apr_gpu_shard(&d, o->devices.n, &o->arena, &o->descs, e));
     TRY(apr_gpu_code(o->gpu->model_plan(o->device, o->descs, &o->opts, &plan, &ge), &ge, e));
-    apr_verbose("device memory: weights %" PRIu64 ", cache %" PRIu64 ", work %" PRIu64 ", free %" PRIu64,
-                plan.weights, plan.cache, plan.work, plan.free);
+    if (f->shows_plan)
+        apr_note(
+            "memory plan of %s: weights %.1f MiB, cache of %zu positions %.1f MiB, work %.1f MiB: %.1f MiB "
+            "of %.1f free",
+            o->name, mib(plan.weights + plan.resident), n_ctx, mib(plan.cache), mib(plan.work),
+            mib(plan.total), mib(plan.free));
     return apr_gpu_code(load(o, &plan, &ge), &ge, e);
 }
 
@@ -345,7 +354,7 @@ static enum apr_code guarded(struct apr_offload *o, try_fn *f, void *call, struc
         if (!failed) break;
         snprintf(o->last_failure, sizeof o->last_failure, "%s", ge.text);
         apr_verbose("device: %s", ge.text);
-        if (s != APR_GPU_MEMORY && o->gpu->device_is_late(o->device)) break;
+        if (s != APR_GPU_MEMORY && o->device && o->gpu->device_is_late(o->device)) break;
         if (s != APR_GPU_MEMORY) close_parts(o);
         if (i < APR_RETRIES) sleep_ns(apr_backoff_ns(i, &o->random));
     }
@@ -506,5 +515,25 @@ enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache,
     for (uint32_t i = 0; i + 1 < call.n_made; i++) cache->ids[cache->n_pos + 1 + i] = out[i];
     cache->n_pos += call.n_made;
     *n_out = call.n_made;
+    return APR_OK;
+}
+
+struct inside_call {
+    const struct apr_cache *cache;
+    struct apr_gpu_seq *seq;
+};
+static enum apr_gpu_status try_inside(struct apr_offload *o, void *call_, struct apr_gpu_err *ge)
+{
+    struct inside_call *call = call_;
+    o->i_call++;
+    return seq_of(o, call->cache, &call->seq, ge);
+}
+
+enum apr_code apr_offload_inside(struct apr_offload *o, const struct apr_cache *cache,
+                                 struct apr_offload_inside *in, struct apr_err *e)
+{
+    struct inside_call call = {.cache = cache};
+    TRY(guarded(o, try_inside, &call, e));
+    *in = (struct apr_offload_inside){o->gpu, o->device, o->model, call.seq};
     return APR_OK;
 }

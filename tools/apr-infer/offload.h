@@ -10,6 +10,7 @@
 #define APR_INFER_OFFLOAD_H
 
 #include "cache.h"
+#include "gpu/gpu.h"
 #include "model.h"
 
 struct apr_forward;
@@ -35,5 +36,15 @@ APR_MUST_USE enum apr_code apr_offload_logits(struct apr_offload *o, size_t i_ro
 APR_MUST_USE enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache, int32_t id,
                                               size_t n, const int32_t *stop, size_t n_stop, int32_t *out,
                                               size_t *n_out, struct apr_err *e);
+
+/* For reports: the plugin's own handles, until the next call; the sequence stands where the cache does. */
+struct apr_offload_inside {
+    const struct apr_gpu *gpu;
+    struct apr_gpu_device *device;
+    struct apr_gpu_model *model;
+    struct apr_gpu_seq *seq;
+};
+APR_MUST_USE enum apr_code apr_offload_inside(struct apr_offload *o, const struct apr_cache *cache,
+                                              struct apr_offload_inside *in, struct apr_err *e);
 
 #endif

@@ -87,9 +87,15 @@ static enum apr_code open_text(struct apr_session *s, const struct apr_engine_op
                  m->config.n_ctx_train, s->n_ctx);
     size_t n_batch = o->n_batch < s->n_ctx ? (size_t)o->n_batch : s->n_ctx;
     TRY(apr_forward_open(&s->fwd, &s->checked, s->kern, s->pool, o->exact, n_batch, e));
+    s->fwd.shows_plan = o->memory_plan;
     TRY(apr_forward_offload(&s->fwd, device, m, s->n_ctx, e));
     TRY(apr_blocks_init(&s->blocks, &m->config, *types, s->n_ctx, e));
-    return apr_cache_init(&s->cache, &s->blocks, s->n_ctx, e);
+    TRY(apr_cache_init(&s->cache, &s->blocks, s->n_ctx, e));
+    if (o->memory_plan && !s->fwd.offload)
+        apr_note("memory plan: weights %.1f MiB, mapped; cache of %zu positions %.1f MiB, as it fills",
+                 (double)s->fwd.w.n_bytes / 1048576, s->n_ctx,
+                 (double)apr_cache_bytes(&s->cache, s->n_ctx) / 1048576);
+    return APR_OK;
 }
 
 static bool wants_pins(const struct apr_engine_opts *o)

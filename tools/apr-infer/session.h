@@ -26,7 +26,7 @@ struct apr_engine_opts {
     uint64_t n_threads; /* 0 = the CPUs this process may use */
     uint64_t n_batch;   /* tokens of a prefill chunk */
     uint64_t n_ctx;     /* 0 = what the model was trained for */
-    bool exact, pin;
+    bool exact, pin, memory_plan;
     struct apr_cache_opts cache;
     const char *device;    /* NULL = auto: offload.h */
     const char *on_cpu;    /* what the verb reads that stays on a device ("hidden states"): it computes on the
@@ -45,6 +45,8 @@ struct apr_engine_opts {
     APR_OPT(type_, engine.pin, "pin", 0, NULL, "keep each thread on a CPU of its own (or APR_PIN=1)"),       \
         APR_OPT(type_, engine.n_ctx, "ctx-size", 'c', "N", "positions (default: the model's own)"),          \
         APR_CACHE_OPTS(type_), APR_OPT(type_, engine.device, "device", 0, "NAME", APR_DEVICES_HELP),         \
+        APR_OPT(type_, engine.memory_plan, "memory-plan", 0, NULL,                                           \
+                "say what memory weights, cache and work take, before loading"),                             \
         APR_OPT(type_, engine.pre, "pre", 0, "NAME", "pre-tokenizer of a GGUF that names none"),             \
         APR_OPT(type_, engine.exact, "exact", 0, NULL, "reference mode: F32 activations and cache")
 void apr_engine_defaults(struct apr_engine_opts *o);

@@ -1,7 +1,9 @@
 /* profile: where the time goes, and how near to this machine's limits. */
 #include <inttypes.h>
 #include <math.h>
+#include <string.h>
 
+#include "device_profile.h"
 #include "fmt/fmt.h"
 #include "profile_report.h"
 #include "verbs.h"
@@ -87,19 +89,19 @@ static void assertion(struct judge *j, const char *name, const char *unit, doubl
                            is_least ? "at least" : "at most", expected);
 }
 
-static void out_asserts(struct judge *j, const struct profile_args *a, const struct apr_profile *p)
+static void out_asserts(struct judge *j, const struct profile_args *a, double toks_per_s,
+                        const struct apr_summary *latency_ms)
 {
-    const struct apr_profile_phase *d = &p->phases[APR_PHASE_DECODE];
     apr_out_obj(j->o, "metrics");
-    apr_out_f64(j->o, "throughput_tok_s", d->toks_per_s);
-    apr_out_f64(j->o, "latency_p50_ms", d->latency_ms.p50);
-    apr_out_f64(j->o, "latency_p99_ms", d->latency_ms.p99);
+    apr_out_f64(j->o, "throughput_tok_s", toks_per_s);
+    apr_out_f64(j->o, "latency_p50_ms", latency_ms->p50);
+    apr_out_f64(j->o, "latency_p99_ms", latency_ms->p99);
     apr_out_end(j->o);
     if (!has_asserts(a)) return;
     apr_out_arr(j->o, "assertions");
-    assertion(j, "throughput", "tokens/s", a->min_throughput, d->toks_per_s, true);
-    assertion(j, "latency_p50", "ms", a->max_p50, d->latency_ms.p50, false);
-    assertion(j, "latency_p99", "ms", a->max_p99, d->latency_ms.p99, false);
+    assertion(j, "throughput", "tokens/s", a->min_throughput, toks_per_s, true);
+    assertion(j, "latency_p50", "ms", a->max_p50, latency_ms->p50, false);
+    assertion(j, "latency_p99", "ms", a->max_p99, latency_ms->p99, false);
     apr_out_end(j->o);
     apr_out_bool(j->o, "passed", j->code == APR_OK);
 }
@@ -131,9 +133,9 @@ static void out_compare(struct apr_out *o, const struct apr_profile *p, const st
                 p->phases[APR_PHASE_DECODE].toks_per_s / other->phases[APR_PHASE_DECODE].toks_per_s);
 }
 
-static void out_peer(struct apr_out *o, const struct apr_profile *p, double peer_rate)
+static void out_peer(struct apr_out *o, double toks_per_s, double peer_rate)
 {
-    double ratio = p->phases[APR_PHASE_DECODE].toks_per_s / peer_rate;
+    double ratio = toks_per_s / peer_rate;
     apr_out_obj(o, "peer");
     apr_out_f64(o, "toks_per_s", peer_rate);
     apr_out_f64(o, "ratio", ratio);
@@ -152,8 +154,9 @@ static enum apr_code report(const struct profile_args *a, const struct apr_ctx *
     apr_profile_out(o, p, &view);
     if (a->detect_naive || a->fail_on_naive) n_naive = apr_profile_naive(o, p, a->threshold);
     if (other) out_compare(o, p, other);
-    if (!isnan(a->peer_rate)) out_peer(o, p, a->peer_rate);
-    out_asserts(&j, a, p);
+    const struct apr_profile_phase *d = &p->phases[APR_PHASE_DECODE];
+    if (!isnan(a->peer_rate)) out_peer(o, d->toks_per_s, a->peer_rate);
+    out_asserts(&j, a, d->toks_per_s, &d->latency_ms);
     if (a->fail_on_naive && n_naive && j.code == APR_OK)
         j.code = apr_fail(e, APR_ENO,
                           "%zu steps are naive: below %g %% of the roofline, or not this CPU's best "
@@ -192,6 +195,57 @@ static enum apr_code with_other(const struct profile_args *a, const struct apr_c
     return code;
 }
 
+/* ---- on a device --------------------------------------------------------------------------------------- */
+
+/* Asked for by name: what "auto" means is the CPU, whose steps can be looked into. */
+static bool is_on_device(const struct profile_args *a)
+{
+    return a->engine.device && strcmp(a->engine.device, "auto") != 0 && strcmp(a->engine.device, "cpu") != 0;
+}
+
+static enum apr_code report_device(const struct profile_args *a, const struct apr_ctx *ctx,
+                                   const struct apr_device_profile *d, struct apr_err *e)
+{
+    const struct apr_device_phase *decode = &d->phases[APR_PHASE_DECODE];
+    struct apr_out *o = apr_out_open(stdout, ctx->g->json, "apr.profile/1");
+    struct judge j = {.o = o, .e = e};
+    struct apr_err write_error;
+    apr_device_profile_out(o, d, a->granular, a->grade_alone);
+    if (!isnan(a->peer_rate)) out_peer(o, decode->toks_per_s, a->peer_rate);
+    out_asserts(&j, a, decode->toks_per_s, &decode->latency_ms);
+    enum apr_code code = apr_out_close(o, &write_error);
+    if (code == APR_OK) return j.code;
+    *e = write_error;
+    return code;
+}
+
+static enum apr_code run_device(const struct profile_args *a, const struct apr_ctx *ctx, struct apr_err *e)
+{
+    const struct apr_profile_size size = {.n_prompt = (size_t)a->n_prompt,
+                                          .n_gen = (size_t)a->n_gen,
+                                          .n_warmup = (size_t)a->n_warmup,
+                                          .n_measure = (size_t)a->n_measure};
+    struct apr_device_profile d;
+    struct apr_session s;
+    TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
+    enum apr_code code = apr_session_fits(&s, size.n_prompt + size.n_gen, 1, e);
+    if (code == APR_OK) code = apr_device_profile_run(&d, &s, &size, ctx->arena, e);
+    if (code == APR_OK) code = report_device(a, ctx, &d, e);
+    apr_session_close(&s);
+    return code;
+}
+
+static enum apr_code check_device_args(const struct profile_args *a, struct apr_err *e)
+{
+    const char *what = a->compare                            ? "--compare"
+                       : a->detect_naive || a->fail_on_naive ? "--detect-naive"
+                       : a->output                           ? "--output"
+                                                             : NULL;
+    if (!what || !is_on_device(a)) return APR_OK;
+    return apr_fail(e, APR_EUNAVAIL, "%s: only the CPU's steps are looked at so; leave out --device %.40s",
+                    what, a->engine.device);
+}
+
 static enum apr_code check_args(const struct profile_args *a, struct apr_err *e)
 {
     if (a->n_measure < 1 || a->n_measure > MAX_PASSES || a->n_warmup > MAX_PASSES)
@@ -215,11 +269,13 @@ static enum apr_code check_args(const struct profile_args *a, struct apr_err *e)
 
 static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
 {
-    const struct profile_args *a = args_;
+    struct profile_args *a = args_;
     struct apr_session s;
     struct apr_roof *roof = apr_arena_get(ctx->arena, sizeof *roof);
     struct apr_profile *p = apr_arena_get(ctx->arena, sizeof *p);
     TRY(check_args(a, e));
+    TRY(check_device_args(a, e));
+    if (is_on_device(a)) return a->engine.on_cpu = NULL, run_device(a, ctx, e);
     TRY(apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e));
     enum apr_code code = measure(a, ctx, &s, roof, p, e);
     if (code == APR_OK && a->output) code = apr_profile_flame(p, a->output, a->force, e);
@@ -246,9 +302,15 @@ static const char details[] =
     "--threshold,\n"
     "and every such step where the kernels in use are not the best of this CPU. An assertion that fails is\n"
     "status 1, after the report.\n"
+    "With --device cuda the launches of the GPU are profiled: time, bytes, rate and occupancy of each part "
+    "of a\n"
+    "step (of every launch with --granular), each timed by itself; what as many empty launches take, in "
+    "percent\n"
+    "of a step; and efficiency_pct is a token's bytes over the memory's measured read bandwidth.\n"
     "\n"
     "  apr profile model.gguf --granular -o flame.svg\n"
     "  apr profile model.apr --compare model.gguf --json\n"
+    "  apr profile model.gguf --device cuda --granular\n"
     "  apr profile model.gguf --ci --assert-throughput 20 --assert-p99 80\n";
 
 const struct apr_verb verb_profile = {

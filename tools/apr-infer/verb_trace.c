@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "fmt/fmt.h"
+#include "launches.h"
 #include "prompt.h"
 #include "trace.h"
 #include "verbs.h"
@@ -16,7 +17,7 @@ struct trace_args {
     const char *prompt, *input, *reference;
     int64_t layer, inside;
     uint64_t n_values;
-    bool payload;
+    bool payload, launches;
 };
 
 static const struct apr_opt opts[] = {
@@ -30,6 +31,8 @@ static const struct apr_opt opts[] = {
             "values of --payload and --inside; 0: all (default 8)"),
     APR_OPT(struct trace_args, inside, "inside", 0, "N",
             "values of the last position in every step of layer N, 0 the first, and in its cache"),
+    APR_OPT(struct trace_args, launches, "launches", 0, NULL,
+            "with --device cuda: the kernels that the GPU launches for the prompt and the next token"),
     APR_OPT(struct trace_args, reference, "reference", 0, "OTHER",
             "compare the last position with this model's, layer by layer"),
     APR_ENGINE_OPTS(struct trace_args),
@@ -255,9 +258,51 @@ static enum apr_code run_model(struct view *v, const struct apr_ctx *ctx, const 
     return code;
 }
 
+/* ---- on a device --------------------------------------------------------------------------------------- */
+
+/* One event a launch, as the original's KernelLaunch step. */
+static void out_launches(struct apr_out *o, const char *key, const struct apr_launches *l)
+{
+    apr_out_obj(o, key);
+    apr_out_u64(o, "n_toks", l->n_toks);
+    apr_out_u64(o, "n_launches", l->n);
+    apr_out_f64(o, "us", 1e6 * l->s);
+    (void)apr_launches_out(o, "kernel_launches", l, NULL);
+    apr_out_end(o);
+}
+
+static enum apr_code trace_launches(struct view *v, const struct apr_ctx *ctx, const struct apr_buf *text,
+                                    struct apr_err *e)
+{
+    const struct apr_tok *tok;
+    struct apr_launches prompt, token;
+    TRY(apr_session_tok(v->s, &tok, e));
+    TRY(apr_prompt_encode(tok, &v->s->model->vocab, (const char *)text->data, text->n_bytes, &v->ids, e));
+    if (!v->ids.n) return apr_fail(e, APR_EUSAGE, "the prompt has no tokens");
+    TRY(apr_session_fits(v->s, v->ids.n, 1, e));
+    TRY(apr_launches_of(v->s, v->ids.at, v->ids.n, &prompt, ctx->arena, e));
+    TRY(apr_offload_run(v->s->fwd.offload, &v->s->cache, v->ids.at, v->ids.n, 0, NULL, e));
+    TRY(apr_launches_of(v->s, v->ids.at + v->ids.n - 1, 1, &token, ctx->arena, e));
+    struct apr_out *o = apr_out_open(stdout, ctx->g->json, "apr.trace/1");
+    apr_out_str(o, "model", v->s->model->name);
+    apr_out_str(o, "device", apr_offload_name(v->s->fwd.offload));
+    out_launches(o, "prompt", &prompt);
+    out_launches(o, "token", &token);
+    return apr_out_close(o, e);
+}
+
+static enum apr_code check_launches(const struct trace_args *a, struct apr_err *e)
+{
+    if (a->payload || a->reference || a->layer >= 0 || a->inside >= 0)
+        return apr_fail(e, APR_EUSAGE, "--launches shows the GPU, the other options what the CPU computes");
+    if (!a->engine.device || !strncmp(a->engine.device, "cpu", 4))
+        return apr_fail(e, APR_EUSAGE, "--launches: the CPU launches no kernels; expected --device cuda");
+    return APR_OK;
+}
+
 static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
 {
-    const struct trace_args *a = args_;
+    struct trace_args *a = args_;
     struct apr_session s;
     struct view v = {.a = a, .s = &s};
     struct apr_prompt_from from = {.model = ctx->operands->at[0], .text = a->prompt, .file = a->input};
@@ -268,12 +313,14 @@ static enum apr_code run(void *args_, struct apr_ctx *ctx, struct apr_err *e)
         return apr_fail(e, APR_EUSAGE, "--layer: found %" PRId64 ", expected 0 or more", a->layer);
     if (a->inside < -1)
         return apr_fail(e, APR_EUSAGE, "--inside: found %" PRId64 ", expected 0 or more", a->inside);
+    if (a->launches) TRY(check_launches(a, e));
+    if (a->launches) a->engine.on_cpu = NULL;
     apr_buf_init(&text, APR_MAX_PROMPT_BYTES);
     enum apr_code code = apr_prompt_read(&from, &text, e);
     if (code == APR_OK && !text.n_bytes) code = apr_fail(e, APR_EUSAGE, "the prompt is empty");
     if (code == APR_OK) code = apr_session_open(&s, ctx->operands->at[0], &a->engine, ctx, e);
     if (code == APR_OK) {
-        code = run_model(&v, ctx, &text, e);
+        code = a->launches ? trace_launches(&v, ctx, &text, e) : run_model(&v, ctx, &text, e);
         apr_session_close(&s);
     }
     apr_ids_free(&v.ids);
@@ -294,7 +341,11 @@ static const char details[] =
     "head.\n"
     "--reference runs OTHER, of the same shape, on the same tokens: cosine and relative distance\n"
     "|x - y| / |y| show where two files part.\n"
+    "--launches shows the GPU instead: every kernel that the prompt and the next token launch, with grid, "
+    "block,\n"
+    "registers, shared memory, how tokens are spread, time by itself and the source that launches it.\n"
     "\n"
+    "  apr trace model.gguf --launches --device cuda --json\n"
     "  apr trace model.gguf \"What is 2+2?\" --payload --json\n"
     "  apr trace q4.apr --reference bf16.apr\n";
 

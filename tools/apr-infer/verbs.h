@@ -16,5 +16,7 @@ extern const struct apr_verb verb_imatrix;
 extern const struct apr_verb verb_embed;
 extern const struct apr_verb verb_trace;
 extern const struct apr_verb verb_profile;
+extern const struct apr_verb verb_ptx_map;
+extern const struct apr_verb verb_parity;
 
 #endif
