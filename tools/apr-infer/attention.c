@@ -144,6 +144,18 @@ static void values_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thre
     }
 }
 
+/* Tokens of the largest tile. */
+static size_t n_toks_most(const struct apr_attn_call *call)
+{
+    size_t most = 0;
+    for (size_t i = 0; i < call->n_spans; i++) {
+        const struct apr_attn_span *s = &call->spans[i];
+        size_t n = s->n_toks < s->n_tile_toks ? s->n_toks : s->n_tile_toks;
+        if (n > most) most = n;
+    }
+    return most;
+}
+
 /* Positions that the longest span sees. */
 static size_t n_pos_seen(const struct apr_attn_call *call)
 {
@@ -160,11 +172,11 @@ static void attend_together(struct job *j)
 {
     struct apr_pool *pool = j->c->pool;
     size_t n_pages = n_pos_seen(j->call) / APR_PAGE_POS + 2; /* the first and the last may be cut */
-    size_t n_wanted = PIECES_A_THREAD * apr_pool_threads(pool) / j->n_tiles + 1;
+    size_t n_wanted = (PIECES_A_THREAD * apr_pool_threads(pool) + j->n_tiles - 1) / j->n_tiles;
     struct apr_attn_tile w;
     j->n_pages_piece = (n_pages + n_wanted - 1) / n_wanted;
     j->n_pieces = (n_pages + j->n_pages_piece - 1) / j->n_pages_piece;
-    j->n_rows = (size_t)MAX_TILE_TOKS * j->n_group;
+    j->n_rows = n_toks_most(j->call) * j->n_group;
     j->n_slices = (j->shape->v_dim + SLICE_DIMS - 1) / SLICE_DIMS;
     j->n_row_parts = (apr_pool_threads(pool) + j->n_tiles * j->n_slices - 1) / (j->n_tiles * j->n_slices);
     for (size_t i = 0; i < j->n_tiles; i++)
