@@ -109,6 +109,46 @@ static void maps_equal_products(void **state)
     }
 }
 
+/* [N_TOKS, N_ROWS]: how often a row was handed out, and what it was then. */
+struct seen {
+    uint8_t n[N_TOKS * N_ROWS];
+    float y[N_TOKS * N_ROWS];
+};
+
+static void see_rows(void *ctx, size_t i_tok, size_t row0, float *y, size_t n)
+{
+    struct seen *s = ctx;
+    for (size_t i = i_tok * N_ROWS + row0; n--; i++, y++) {
+        s->n[i]++;
+        s->y[i] = *y;
+        *y = -*y;
+    }
+}
+
+/* Every row of every token is handed out once, computed, and what is made of it stays. */
+static void rows_are_seen_once(void **state)
+{
+    (void)state;
+    static float y[N_TOKS * N_ROWS], want[N_TOKS * N_ROWS];
+    for (unsigned n_threads = 1; n_threads < 6; n_threads++) {
+        struct set s;
+        struct seen seen = {0};
+        open_set(&s, APR_Q8_0, false, n_threads);
+        struct apr_acts x = apr_acts_cols(&s.x, 0, N_COLS);
+        struct apr_map map = {.w = &s.mats[0], .x = &x, .y = want};
+        apr_linear_each(&s.c, &map, 1);
+        map = (struct apr_map){.w = &s.mats[0], .x = &x, .y = y, .then = see_rows, .then_ctx = &seen};
+        s.c.next = (struct apr_next){{&s.mats[1], &s.mats[2]}, 2};
+        apr_linear_each(&s.c, &map, 1);
+        assert_memory_equal(seen.y, want, sizeof want);
+        for (size_t i = 0; i < N_TOKS * N_ROWS; i++) {
+            assert_int_equal(seen.n[i], 1);
+            assert_true(y[i] == -want[i]);
+        }
+        close_set(&s);
+    }
+}
+
 static void gates_equal_their_steps(void **state)
 {
     (void)state;
@@ -165,6 +205,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(maps_equal_products),
+        cmocka_unit_test(rows_are_seen_once),
         cmocka_unit_test(gates_equal_their_steps),
         cmocka_unit_test(copies_keep_every_layout),
     };

@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -91,6 +92,49 @@ static void tasks_follow_each_other(void **state)
         for (size_t t = 0; t < N_TASKS; t++)
             for (size_t i = 0; i < N; i++) want[i] = want[i] * 3 + (uint32_t)i;
         assert_memory_equal(buf[N_TASKS % 2], want, sizeof want);
+        apr_pool_close(p);
+    }
+}
+
+struct far {
+    const uint32_t *from; /* the next task's */
+    size_t n_bytes;
+    atomic_bool is_alive;
+    atomic_uint n_asked, n_late;
+};
+
+static struct apr_ahead look_ahead(void *ctx, unsigned i_thread)
+{
+    struct far *f = ctx;
+    atomic_fetch_add(&f->n_asked, 1);
+    if (!atomic_load(&f->is_alive)) atomic_fetch_add(&f->n_late, 1);
+    return (struct apr_ahead){f->from + i_thread, f->n_bytes};
+}
+
+static void touch(void *ctx, size_t begin, size_t end, unsigned i_thread)
+{
+    struct far *f = ctx;
+    (void)begin;
+    (void)end;
+    (void)i_thread;
+    if (!atomic_load(&f->is_alive)) atomic_fetch_add(&f->n_late, 1);
+}
+
+/* Who looks ahead does so while the task lives, though what he is told to fetch may be anything. */
+static void ahead_is_asked_in_time(void **state)
+{
+    (void)state;
+    static const uint32_t some[64];
+    static const size_t sizes[] = {0, 1, 64, 65, sizeof some, (size_t)1 << 20};
+    for (unsigned n_threads = 1; n_threads <= 8; n_threads += n_threads == 1 ? 1 : 3) {
+        struct apr_pool *p = apr_pool_open(n_threads);
+        for (size_t t = 0; t < 3000; t++) {
+            struct far f = {.from = some, .n_bytes = sizes[t % 6], .is_alive = true};
+            apr_parallel_for_ahead(p, 2 + t % 40, 1, touch, look_ahead, &f);
+            atomic_store(&f.is_alive, false);
+            assert_int_equal(f.n_late, 0);
+            assert_true(f.n_asked <= n_threads && (n_threads == 1 || f.n_asked >= 1));
+        }
         apr_pool_close(p);
     }
 }
@@ -186,7 +230,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_index_once),        cmocka_unit_test(tasks_follow_each_other),
         cmocka_unit_test(opens_and_closes_unused), cmocka_unit_test(pinned_threads_stay_apart),
-        cmocka_unit_test(more_threads_than_cpus),
+        cmocka_unit_test(more_threads_than_cpus),  cmocka_unit_test(ahead_is_asked_in_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
