@@ -113,7 +113,11 @@ F_PROFILE_008() {
     [ "$1" = bad ] && form=--perf-grade
     expect 0 apr profile "$(q4k_gguf)" --measure 1 -n 8 "$form" --json || return 1
     jq -e '.roofline.memory_gb_per_s > 0 and ([.decode.operations[] | select(.operation | test("^(qkv|attn_out|ffn_gate_up|ffn_down|head)$")) |
-        .gb_per_s > 0 and .efficiency_pct > 0] | length == 5 and all)' <<<"$out"
+        .gb_per_s > 0 and .efficiency_pct > 0] | length == 5 and all)' <<<"$out" || return 1
+    nvidia-smi -L >/dev/null 2>&1 || return 0
+    expect 0 apr profile "$(q4k_gguf)" --measure 1 -n 8 "$form" --device cuda --json || return 1
+    jq -e '.roofline.memory_gb_per_s > 0 and ([.decode.operations[] | select(.operation | test("^(qkv|o|gate and up|down|head)$")) |
+        .gb_per_s > 0 and .bandwidth_pct > 0] | length == 5 and all) and (.decode.launches | length > 20)' <<<"$out"
 }
 
 # The letter follows the ratio to another engine's rate on the same file; llama.cpp stands for Ollama, whose engine it

@@ -1,5 +1,6 @@
 /* hazards [NUMBER|NAME...]: the GPU plugin against what is known to go wrong on GPUs, each test once as it is
  * and once with a planted fault that it must notice. One line a test; exit 1 when one fails, 9 without a GPU.
+ * hazards planted NAME...: only with the planted fault; exit 1 says that it was noticed.
  * hazards small: two layers in every way, for sanitizers. hazards hold: keeps the device busy for three
  * seconds.
  */
@@ -35,6 +36,15 @@ static bool is_wanted(const struct hazard *h, int argc, char **argv)
     return argc < 2;
 }
 
+static bool run_planted(struct rig *r, const struct hazard *h)
+{
+    toy_seed(1);
+    bool passes = h->run(r, true);
+    printf("hazard %-2s %-10s planted fault %s: %s\n", h->number, h->name, passes ? "NOT NOTICED" : "noticed",
+           r->note);
+    return passes;
+}
+
 static bool run(struct rig *r, const struct hazard *h)
 {
     double t0 = rig_now();
@@ -65,10 +75,11 @@ int main(int argc, char **argv)
     if (r.g->device_open(0, &r.dev, &r.e) != APR_GPU_OK) return fprintf(stderr, "hazards: %s\n", r.e.text), 9;
     if (argc == 2 && !strcmp(argv[1], "hold")) return rig_hold(&r);
     if (argc == 2 && !strcmp(argv[1], "small")) return rig_small(&r);
+    const bool planted = argc > 2 && !strcmp(argv[1], "planted");
     for (size_t i = 0; i < N_HAZARDS; i++) {
         if (!is_wanted(&hazards[i], argc, argv)) continue;
         n_run++;
-        if (!run(&r, &hazards[i])) status = 1;
+        if (!(planted ? run_planted : run)(&r, &hazards[i])) status = 1;
     }
     r.g->device_close(r.dev);
     if (n_run == 0) return fprintf(stderr, "hazards: no such test\n"), 2;
