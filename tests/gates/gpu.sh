@@ -25,6 +25,11 @@ big() {
     once "$GATE_WORK/big.gguf" tests/tools/random-gguf "$GATE_WORK/big.gguf" 7b q4_k_m
     echo "$GATE_WORK/big.gguf"
 }
+# A smaller one, where nothing depends on the size.
+middle() {
+    once "$GATE_WORK/middle.gguf" tests/tools/random-gguf "$GATE_WORK/middle.gguf" 1.5b q4_k_m
+    echo "$GATE_WORK/middle.gguf"
+}
 rate() { # MODEL OPTIONS...: tokens a second of the first test
     expect 0 apr bench "$1" "${@:2}" --json && jq '.tests[0].toks_per_s.mean' <<<"$out"
 }
@@ -34,20 +39,20 @@ F_PERF_003() {
     local gpu cpu spoil=1
     need_gpu || return
     [ "$1" = bad ] && spoil=0.01
-    gpu=$(rate "$(big)" -p 0 -n 64 -r 3 --device cuda) || return 1
-    cpu=$(rate "$(big)" -p 0 -n 8 -r 1 --device cpu) || return 1
+    gpu=$(rate "$(middle)" -p 0 -n 64 -r 3 --device cuda) || return 1
+    cpu=$(rate "$(middle)" -p 0 -n 8 -r 1 --device cpu) || return 1
     echo "GPU $gpu, CPU $cpu tokens a second"
     jq -en --argjson gpu "$gpu" --argjson cpu "$cpu" --argjson s "$spoil" '$gpu * $s > $cpu'
 }
 
-device_profile() { expect 0 apr profile "$(big)" --device cuda --measure 3 -n 64 "$@" --json; }
+device_profile() { expect 0 apr profile "$1" --device cuda --measure 3 -n 64 "${@:2}" --json; }
 
 # Every part of a layer has its kernel and its time. Planted fault: the report without the tables.
 F_PROFILE_007() {
     need_gpu || return
     local form=--granular
     [ "$1" = bad ] && form=--perf-grade
-    device_profile "$form" || return 1
+    device_profile "$(middle)" "$form" || return 1
     jq -e '.decode.operations as $o | (["qkv", "attention", "o", "gate and up", "down", "head"] - ($o | map(.operation))) == [] and
         ($o | map(.pass_us > 0 and (.kernel | length > 0)) | all) and ($o | map(.pass_us) | unique | length > 4)' <<<"$out"
 }
@@ -57,7 +62,7 @@ F_PROFILE_009() {
     need_gpu || return
     local spoil='.'
     [ "$1" = bad ] && spoil='.decode.launch_overhead_pct = 5'
-    device_profile || return 1
+    device_profile "$(middle)" || return 1
     jq -e "$spoil"' | .decode | .n_launches > 28 * 4 and .empty_launch_us > 0.1 and .launch_overhead_pct > 0 and .launch_overhead_pct < 100 and
         (.n_launches * .empty_launch_us / .latency_ms.p50 / 10 / .launch_overhead_pct | . > 0.99 and . < 1.01)' <<<"$out"
 }
@@ -67,7 +72,7 @@ F_PROFILE_012() {
     need_gpu || return
     local spoil=1
     [ "$1" = bad ] && spoil=0.33
-    device_profile || return 1
+    device_profile "$(big)" || return 1
     jq -e --argjson s "$spoil" '.roofline.memory_gb_per_s > 100 and .efficiency_pct * $s > 40' <<<"$out"
 }
 
@@ -90,8 +95,8 @@ F_REALIZE_011() {
     local at_once='-p 91 -n 0' batched serial
     [ "$1" = bad ] && at_once='-p 0 -n 91'
     # shellcheck disable=SC2086 # words
-    batched=$(rate "$(big)" $at_once -r 3 --device cuda) || return 1
-    serial=$(rate "$(big)" -p 0 -n 91 -r 3 --device cuda) || return 1
+    batched=$(rate "$(middle)" $at_once -r 3 --device cuda) || return 1
+    serial=$(rate "$(middle)" -p 0 -n 91 -r 3 --device cuda) || return 1
     echo "at once $batched, one by one $serial tokens a second"
     jq -en --argjson b "$batched" --argjson s "$serial" '$b / $s >= 5'
 }
