@@ -22,7 +22,8 @@ setup() {
 
 @test "cuda without a GPU or a plugin: 9, one line, no other device takes over" {
     ! $has_gpu || skip 'this machine has a GPU'
-    for verb in "run $M hi" "eval $M --file $BATS_TEST_FILENAME" "logits $M --prompt hi -o $BATS_TEST_TMPDIR/x" "bench $M"; do
+    for verb in "run $M hi" "eval $M --file $BATS_TEST_FILENAME" "logits $M --prompt hi -o $BATS_TEST_TMPDIR/x" "bench $M" \
+        "profile $M" "trace $M hi --launches" "ptx-map $M" "parity $M"; do
         # shellcheck disable=SC2086 # the words of a command
         run --separate-stderr apr-infer $verb --device cuda
         echo "$verb: $status: $stderr"
@@ -75,4 +76,43 @@ C
     run --separate-stderr "$BATS_TEST_TMPDIR/bin/apr-infer" run "$M" hi --device cuda
     [ "$status" -eq 9 ]
     [[ "$stderr" == *"apr-cuda.so"* ]]
+}
+
+@test "what only a GPU shows is not asked of the CPU, and the other way round" {
+    for verb in "trace $M --launches" "trace $M --launches --device cpu" "trace $M --launches --device cuda --payload" \
+        "ptx-map $M --kernel a --reverse b" "ptx-map $M --prefill --tokens 1"; do
+        # shellcheck disable=SC2086 # the words of a command
+        run --separate-stderr apr-infer $verb
+        echo "$verb: $status: $stderr"
+        [ "$status" -eq 2 ]
+        [ "$(wc -l <<<"$stderr")" -eq 1 ]
+        [ -z "$output" ]
+    done
+    for verb in "profile $M --device cuda --compare $M" "profile $M --device cuda --detect-naive" \
+        "profile $M --device cuda -o $BATS_TEST_TMPDIR/f.svg" "ptx-map $M --device cpu" "parity $M --device cpu"; do
+        # shellcheck disable=SC2086
+        run --separate-stderr apr-infer $verb
+        echo "$verb: $status: $stderr"
+        [ "$status" -eq 9 ]
+        [ -z "$output" ]
+    done
+    [ ! -e "$BATS_TEST_TMPDIR/f.svg" ]
+}
+
+@test "--memory-plan says what will be taken, on standard error" {
+    run --separate-stderr apr-infer run "$M" hi -n 1 --memory-plan --device cpu
+    [ "$status" -eq 0 ]
+    [[ "$stderr" == *"memory plan: weights "*" MiB, mapped; cache of "*" positions "*" MiB"* ]]
+}
+
+@test "the plugin, where it is built, shows one symbol and needs the CUDA runtime's libraries alone" {
+    plugin=$(dirname -- "$(command -v apr-infer)")/apr-cuda.so
+    [ -e "$plugin" ] || skip 'no plugin here (make cuda)'
+    run nm -D --defined-only "$plugin"
+    echo "$output"
+    [ "$(awk '$2 == "T" { print $3 }' <<<"$output")" = apr_gpu_plugin ]
+    run objdump -p "$plugin"
+    needed=$(sed -n 's/.*NEEDED *//p' <<<"$output" | grep -vE '^(libcublasLt|libcudart|libc|libm|libstdc\+\+|libgcc_s|librt|libpthread|libdl|ld-linux-x86-64)\.so' || true)
+    echo "needed: $needed"
+    [ -z "$needed" ]
 }

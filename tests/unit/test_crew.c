@@ -335,6 +335,40 @@ static void positions_are_bounded_but_one_always_runs(void **state)
     assert_int_equal(f.n_open, 0);
 }
 
+static void a_failed_step_ends_those_who_were_in_it(void **state)
+{
+    (void)state;
+    struct wish w[3] = {
+        {.n_prompt = 20, .n_max = 6}, {.n_prompt = 30, .n_max = 6}, {.n_prompt = 20, .n_max = 6}};
+    struct fake f;
+    struct apr_crew c;
+    struct apr_err e;
+    struct apr_seat *s;
+    size_t n_failed = 0;
+    fake_init(&f, 64);
+    f.engine.recovers = true;
+    assert_int_equal(apr_crew_open(&c, &f.engine, 2, &e), APR_OK);
+    seat_wish(&c, &w[0], 0);
+    seat_wish(&c, &w[1], 1);
+    assert_int_equal(apr_crew_step(&c, &e), APR_OK);
+    f.is_broken = true;
+    assert_int_equal(apr_crew_step(&c, &e), APR_OK);
+    for (; (s = apr_crew_finished(&c)); n_failed++) {
+        assert_int_equal(s->code, APR_EINFER);
+        assert_string_equal(s->err.text, "broken");
+        apr_crew_leave(&c, s);
+    }
+    assert_int_equal(n_failed, 2);
+    f.is_broken = false;
+    seat_wish(&c, &w[2], 2);
+    while (!apr_crew_finished(&c)) assert_int_equal(apr_crew_step(&c, &e), APR_OK);
+    take_finished(&c);
+    check_answer(&w[2], 2);
+    apr_ids_free(&w[2].answer);
+    apr_crew_close(&c);
+    assert_int_equal(f.n_open, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -343,6 +377,7 @@ int main(void)
         cmocka_unit_test(what_is_wrong_with_one_concerns_no_other),
         cmocka_unit_test(what_begins_the_same_is_computed_once),
         cmocka_unit_test(positions_are_bounded_but_one_always_runs),
+        cmocka_unit_test(a_failed_step_ends_those_who_were_in_it),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
