@@ -4,8 +4,10 @@
  * of N_BLOCKS blocks: a block writes its slice into its slot on every device, raises its flag there to the
  * number of the exchange, waits for the flags of the others, and adds the slices in the order of the devices:
  * the same bits everywhere. Bytes moved: n - 1 times the slice out and in; the bound is the latency of a
- * write and a flag over NVLink. A slot is written again only two exchanges later, when its reader has raised
- * the flag of the exchange between, so it is never overwritten before it was read.
+ * write and a flag over NVLink. Sums of one or a few tokens (LINE_FLOATS) go in lines of 16 bytes, two values
+ * each with the number of the exchange, so that a value and its flag arrive at once: one way instead of two.
+ * A slot is written again only two exchanges later: then the exchange between has brought something from its
+ * reader, which had read the slot before that.
  */
 #include "async.cuh"
 #include "comm.cuh"
@@ -13,14 +15,16 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define N_BLOCKS   32u
-#define N_THREADS  256u
-#define SLOT       (1u << 19)   /* floats */
-#define MANY_BYTES (512u << 10) /* that a device sends: NCCL's rings are faster from here on */
+#define N_BLOCKS    32u
+#define N_THREADS   256u
+#define SLOT        (1u << 19)   /* floats */
+#define LINE_FLOATS 32768u       /* most of a sum in lines */
+#define MANY_BYTES  (512u << 10) /* that a device sends: NCCL's rings are faster from here on */
 
 struct peers {                        /* what an exchange needs; lives in constant kernel arguments */
     float *slots[APR_GPU_DEVICES];    /* [2][n][SLOT] of each device */
     unsigned *flags[APR_GPU_DEVICES]; /* [n][N_BLOCKS] of each device */
+    uint4 *lines[APR_GPU_DEVICES];    /* [2][n][LINE_FLOATS / 2] of each device */
     unsigned *epoch;                  /* [N_BLOCKS] of this device: exchanges so far */
     const volatile int *stop;         /* on the host */
     uint32_t i, n;
@@ -122,6 +126,53 @@ static __global__ void __launch_bounds__(N_THREADS)
     }
 }
 
+/* A value, its flag, twice. Neither compiler nor cache may keep one: other devices write them. */
+static __device__ __forceinline__ void put_line(uint4 *to, float2 v, unsigned epoch)
+{
+    asm volatile("st.volatile.global.v4.u32 [%0], {%1, %2, %3, %2};" ::"l"(to), "r"(__float_as_uint(v.x)),
+                 "r"(epoch), "r"(__float_as_uint(v.y))
+                 : "memory");
+}
+static __device__ __forceinline__ float2 await_line(const uint4 *from, unsigned epoch,
+                                                    const volatile int *stop)
+{
+    uint4 v;
+    for (uint32_t k = 1;; k++) {
+        asm volatile("ld.volatile.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "l"(from)
+                     : "memory");
+        if ((v.y == epoch && v.w == epoch) || (k % 4096 == 0 && *stop)) break;
+    }
+    return make_float2(__uint_as_float(v.x), __uint_as_float(v.z));
+}
+
+/* x: n floats, an even number, 8-byte aligned. */
+static __global__ void __launch_bounds__(N_THREADS)
+    line_kernel(const __grid_constant__ peers p, float *x, uint32_t n)
+{
+    const uint32_t n2 = n / 2, k0 = n2 * blockIdx.x / N_BLOCKS, k1 = n2 * (blockIdx.x + 1) / N_BLOCKS;
+    float2 *xs = (float2 *)x;
+    if (p.early) let_next_start();
+    wait_for_input();
+    const unsigned epoch = p.epoch[blockIdx.x] + 1;
+    const uint32_t half = (epoch & 1) * p.n * (LINE_FLOATS / 2);
+    for (uint32_t k = k0 + threadIdx.x; k < k1; k += N_THREADS)
+        for (uint32_t r = 1; r < p.n; r++)
+            put_line(p.lines[(p.i + r) % p.n] + half + p.i * (LINE_FLOATS / 2) + k, xs[k], epoch);
+    for (uint32_t k = k0 + threadIdx.x; k < k1; k += N_THREADS) {
+        float2 sum = make_float2(0, 0);
+        for (uint32_t r = 0; r < p.n; r++) {
+            const uint4 *from = p.lines[p.i] + half + r * (LINE_FLOATS / 2) + k;
+            const float2 v = r == p.i ? xs[k] : await_line(from, epoch, p.stop);
+            sum.x += v.x, sum.y += v.y;
+        }
+        xs[k] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) p.epoch[blockIdx.x] = epoch;
+}
+
 /* all: [n][n_toks rows of n_each] -> out: [n_toks, n_all] */
 static __global__ void spread_kernel(const float *all, uint32_t n_toks, uint32_t n_each, uint32_t n,
                                      uint32_t n_all, float *out)
@@ -133,21 +184,27 @@ static __global__ void spread_kernel(const float *all, uint32_t n_toks, uint32_t
         all[(uint64_t)r * n_toks * n_each + (uint64_t)t * n_rows + (i - r * n_each)];
 }
 
+/* Ranks of one device: loading a kernel may wait for those that run, which wait for each other. */
+static enum apr_gpu_status be_alone(struct apr_gpu_device *d, struct apr_gpu_err *e)
+{
+    cudaStreamCaptureStatus capturing;
+    if (d->comm->net->link != APR_GPU_LINK_SAME) return APR_GPU_OK;
+    CU(cudaStreamIsCapturing(d->stream, &capturing), "stream");
+    if (capturing != cudaStreamCaptureStatusNone) return APR_GPU_OK;
+    GPU_TRY(gpu_wait(d, "an exchange", e));
+    return comm_meet(d, e);
+}
+
 static enum apr_gpu_status exchange(struct apr_gpu_device *d, const struct exchange *x, bool sum,
                                     struct apr_gpu_err *e)
 {
-    struct comm_net *net = d->comm->net;
-    cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-    if (net->link == APR_GPU_LINK_SAME) { /* on one device, loading a kernel may wait for those that run */
-        CU(cudaStreamIsCapturing(d->stream, &capturing), "stream");
-        if (capturing == cudaStreamCaptureStatusNone) {
-            GPU_TRY(gpu_wait(d, "an exchange", e));
-            GPU_TRY(comm_meet(d, e));
-        }
-    }
-    void *args[] = {&net->ends[d->comm->i].peers, (void *)x};
-    return gpu_launch(d, sum ? (const void *)exchange_kernel<true> : (const void *)exchange_kernel<false>,
-                      dim3(N_BLOCKS), N_THREADS, 0, args, d->stream, "exchange", e);
+    struct peers *p = &d->comm->net->ends[d->comm->i].peers;
+    const void *kernel = sum ? (const void *)exchange_kernel<true> : (const void *)exchange_kernel<false>;
+    void *args[] = {p, (void *)x, NULL};
+    if (sum && x->n <= LINE_FLOATS && x->n % 2 == 0)
+        kernel = (const void *)line_kernel, args[1] = (void *)&x->to, args[2] = (void *)&x->n;
+    GPU_TRY(be_alone(d, e));
+    return gpu_launch(d, kernel, dim3(N_BLOCKS), N_THREADS, 0, args, d->stream, "exchange", e);
 }
 
 static enum apr_gpu_status check_alive(const struct comm_net *net, struct apr_gpu_err *e)
@@ -277,7 +334,8 @@ static enum apr_gpu_status reach(struct apr_gpu_device *const *d, uint32_t n, st
 
 static enum apr_gpu_status open_slots(struct comm_net *net, struct apr_gpu_err *e)
 {
-    const uint64_t n_slots = 2ull * net->n * SLOT * sizeof(float), n_flags = 4ull * net->n * N_BLOCKS;
+    const uint64_t n_slots = 2ull * net->n * SLOT * sizeof(float), n_flags = 4ull * net->n * N_BLOCKS,
+                   n_lines = 2ull * net->n * (LINE_FLOATS / 2) * sizeof(uint4);
     struct peers p = {};
     GPU_TRY(reach(net->dev, net->n, e));
     p.stop = net->stop, p.n = net->n;
@@ -289,6 +347,9 @@ static enum apr_gpu_status open_slots(struct comm_net *net, struct apr_gpu_err *
         CU(cudaMalloc((void **)&p.flags[i], n_flags), "flags of sums");
         net->ends[i].peers.flags[i] = p.flags[i];
         CU(cudaMemset(p.flags[i], 0, n_flags), "flags of sums");
+        CU(cudaMalloc((void **)&p.lines[i], n_lines), "lines of sums");
+        net->ends[i].peers.lines[i] = p.lines[i];
+        CU(cudaMemset(p.lines[i], 0, n_lines), "lines of sums");
         CU(cudaMalloc((void **)&net->ends[i].peers.epoch, 4 * N_BLOCKS), "flags of sums");
         CU(cudaMemset(net->ends[i].peers.epoch, 0, 4 * N_BLOCKS), "flags of sums");
         CU(cudaDeviceSynchronize(), "flags of sums");
@@ -339,6 +400,7 @@ void comm_close(struct comm_net *net)
         (void)cudaSetDevice(net->dev[i]->i);
         cudaFree(p->slots[i]);
         cudaFree(p->flags[i]);
+        cudaFree(p->lines[i]);
         cudaFree(p->epoch);
         net->dev[i]->comm = NULL;
     }

@@ -1,4 +1,5 @@
 #!/usr/bin/env bats
+# shellcheck disable=SC2154 # run --separate-stderr sets stderr
 # One model on several GPUs: which devices, and what each gets. The devices are made up (tests/tools/fake-gpu.c).
 
 bats_require_minimum_version 1.5.0
@@ -18,7 +19,8 @@ setup() {
     export FAKE_GPUS=4
 }
 
-go() { run --separate-stderr timeout 60 "$infer" run "$M" hi -n 4 --device "$@"; }
+go_with() { run --separate-stderr timeout 60 "$infer" run "$1" hi -n 4 --device "$2"; }
+go() { go_with "$M" "$1"; }
 
 @test "two devices share heads, middle and vocabulary; the answer is the one of one device" {
     go cuda
@@ -57,8 +59,7 @@ go() { run --separate-stderr timeout 60 "$infer" run "$M" hi -n 4 --device "$@";
 
 @test "a matrix that is not cut between its blocks is refused with the numbers" {
     apr-import st "$M" --quantize q4k --pure -o "$BATS_TEST_TMPDIR/q4k.apr" -q
-    M=$BATS_TEST_TMPDIR/q4k.apr
-    go cuda:0,1
+    go_with "$BATS_TEST_TMPDIR/q4k.apr" cuda:0,1
     echo "$status: $stderr"
     [ "$status" -eq 9 ]
     [[ "$stderr" == *"layer 0: o is Q4_K in blocks of 256, and 2 heads of 64 are 128 columns: 2 devices cannot share it"* ]]
