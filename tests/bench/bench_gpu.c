@@ -506,44 +506,73 @@ static bool answered(const char *what, double t0, bool is_right, const char *tex
     return is_right;
 }
 
+/* A model on all devices, a sequence, and 64 tokens of it. */
+struct opened {
+    struct apr_gpu_device *dev;
+    struct apr_gpu_model *m;
+    struct apr_gpu_seq *q;
+    int32_t out[64];
+};
+static void open_all(const struct apr_gpu *g, const struct apr_gpu_desc *d, struct opened *o)
+{
+    const struct apr_gpu_opts opts = {false, false, 4096, 512, 0};
+    struct apr_gpu_err e;
+    uint32_t n_out;
+    o->dev = open_devices(g);
+    check(g->model_open(o->dev, d, &opts, NULL, NULL, &o->m, &e), &e, "model");
+    check(g->seq_open(o->m, 512, &o->q, &e), &e, "sequence");
+    check(g->greedy(o->m, o->q, 3, 64, NULL, 0, o->out, &n_out, &e), &e, "greedy");
+}
+static void close_all(const struct apr_gpu *g, struct opened *o)
+{
+    g->seq_close(o->q);
+    g->model_close(o->m);
+    g->device_close(o->dev);
+}
+
 /* The last device has no memory: the call fails by its name, and goes well afterwards. Then it is lost in the
- * middle of steps: the call fails in seconds, so does the next, and everything can be closed. */
-static int fault_world(const struct apr_gpu *g, struct apr_gpu_device *dev)
+ * middle of steps: the call fails in seconds, so does the next, everything can be closed, and after a reset
+ * the devices give the same tokens. */
+static int fault_world(const struct apr_gpu *g)
 {
     struct apr_gpu_desc d;
+    const struct apr_gpu_desc *all;
     struct apr_gpu_err e;
-    struct apr_gpu_model *m;
-    struct apr_gpu_seq *q[2];
-    const struct apr_gpu_opts o = {false, false, 4096, 512, 0};
+    struct apr_gpu_seq *q;
+    struct opened a = {.dev = NULL}, b = {.dev = NULL};
     int32_t out[64];
     uint32_t n_out;
     bool ok = true;
     char name[16];
     snprintf(name, sizeof name, "GPU %u: ", on.i[on.n - 1]);
     random_model(&shapes[5], "q8_0", &d);
-    check(g->model_open(dev, shares(&d), &o, NULL, NULL, &m, &e), &e, "model");
-    check(g->seq_open(m, 512, &q[0], &e), &e, "sequence");
-    check(g->greedy(m, q[0], 3, 64, NULL, 0, out, &n_out, &e), &e, "greedy");
-    check(g->fault(dev, APR_GPU_FAULT_MEMORY, &e), &e, "fault");
+    all = shares(&d);
+    open_all(g, all, &a);
+    check(g->fault(a.dev, APR_GPU_FAULT_MEMORY, &e), &e, "fault");
     double t = now();
-    enum apr_gpu_status s = g->seq_open(m, 512, &q[1], &e);
+    enum apr_gpu_status s = g->seq_open(a.m, 512, &q, &e);
     ok &= answered("no memory", t, s == APR_GPU_MEMORY && strstr(e.text, name), s ? e.text : "opened");
-    check(g->fault(dev, APR_GPU_FAULT_NONE, &e), &e, "fault");
-    check(g->seq_open(m, 512, &q[1], &e), &e, "sequence");
-    check(g->greedy(m, q[1], 3, 64, NULL, 0, out, &n_out, &e), &e, "greedy after no memory");
-    (void)g->fault(dev, APR_GPU_FAULT_TRAP, &e); /* its own answer is not looked at */
+    check(g->fault(a.dev, APR_GPU_FAULT_NONE, &e), &e, "fault");
+    check(g->seq_open(a.m, 512, &q, &e), &e, "sequence");
+    check(g->greedy(a.m, q, 3, 64, NULL, 0, out, &n_out, &e), &e, "greedy after no memory");
+    ok &= answered("and then", t, !memcmp(out, a.out, sizeof out), "the same tokens");
+    g->seq_close(q);
+    (void)g->fault(a.dev, APR_GPU_FAULT_TRAP, &e); /* its own answer is not looked at */
     t = now();
-    s = g->greedy(m, q[0], 3, 64, NULL, 0, out, &n_out, &e);
+    s = g->greedy(a.m, a.q, 3, 64, NULL, 0, out, &n_out, &e);
     ok &= answered("a lost device", t, s == APR_GPU_LOST && strstr(e.text, name) && now() - t < 10,
                    s ? e.text : "went well");
     t = now();
-    s = g->greedy(m, q[0], 3, 64, NULL, 0, out, &n_out, &e);
+    s = g->greedy(a.m, a.q, 3, 64, NULL, 0, out, &n_out, &e);
     ok &= answered("and then", t, s == APR_GPU_LOST && now() - t < 1, s ? e.text : "went well");
     t = now();
-    for (int i = 0; i < 2; i++) g->seq_close(q[i]);
-    g->model_close(m);
-    g->device_close(dev);
+    close_all(g, &a);
     ok &= answered("closing", t, now() - t < 10, "done");
+    for (uint32_t i = 0; i < on.n; i++) check(g->device_reset(on.i[i], &e), &e, "reset");
+    open_all(g, all, &b);
+    ok &= answered("opened again", t, !memcmp(a.out, b.out, sizeof a.out), "the same tokens");
+    close_all(g, &b);
+    puts(ok ? "fault: ok" : "fault: MISSED");
     return !ok;
 }
 
@@ -560,8 +589,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; argc > 1 && i < sizeof shapes / sizeof *shapes; i++)
         if (!strcmp(argv[1], shapes[i].name)) s = &shapes[i];
     if (apr_gpu_load(&r.g, &err) != APR_OK) return fprintf(stderr, "bench_gpu: %s\n", err.text), 9;
+    if (argc > 1 && !strcmp(argv[1], "fault")) return fault_world(r.g);
     dev = open_devices(r.g);
-    if (argc > 1 && !strcmp(argv[1], "fault")) return fault_world(r.g, dev);
     if (argc > 1 && !strcmp(argv[1], "check")) {
         int status = on.is_world ? check_world(r.g, dev) : check_all(r.g, dev, r.only);
         r.g->device_close(dev);

@@ -207,10 +207,10 @@ static enum apr_code open_model(struct apr_offload *o, const struct apr_forward 
     TRY(apr_gpu_code(o->gpu->model_plan(o->device, o->descs, &o->opts, &plan, &ge), &ge, e));
     if (f->shows_plan)
         apr_note(
-            "memory plan of %s: weights %.1f MiB, cache of %zu positions %.1f MiB, work %.1f MiB: %.1f MiB "
+            "memory plan of %s%s: weights %.1f MiB, cache of %zu positions %.1f MiB, work %.1f MiB: %.1f MiB "
             "of %.1f free",
-            o->name, mib(plan.weights + plan.resident), n_ctx, mib(plan.cache), mib(plan.work),
-            mib(plan.total), mib(plan.free));
+            o->name, o->devices.n > 1 ? ", the one that needs most" : "", mib(plan.weights + plan.resident),
+            n_ctx, mib(plan.cache), mib(plan.work), mib(plan.total), mib(plan.free));
     return apr_gpu_code(load(o, &plan, &ge), &ge, e);
 }
 
