@@ -39,6 +39,7 @@ struct apr_offload {
     struct apr_gpu_desc *descs; /* [devices.n] */
     struct apr_gpu_opts opts;
     char name[200];
+    struct apr_bulkhead places; /* of seqs */
     struct apr_breaker breaker;
     char last_failure[200];
     uint64_t random;
@@ -255,7 +256,8 @@ enum apr_code apr_offload_open(struct apr_offload **out, const char *device, con
     if (is_auto && !apr_gpu_driver_found()) return APR_OK;
     apr_arena_init(&arena);
     struct apr_offload *o = apr_arena_get(&arena, sizeof *o);
-    *o = (struct apr_offload){.arena = arena, .devices = d, .random = (uint64_t)apr_now_ns() | 1};
+    *o = (struct apr_offload){
+        .arena = arena, .devices = d, .places = {.n_places = MAX_SEQS}, .random = (uint64_t)apr_now_ns() | 1};
     enum apr_code code = open_parts(o, f, m, n_ctx, e);
     if (code == APR_OK) {
         if (is_auto) apr_note("device: %s", o->gpu->device_name(o->device));
@@ -269,7 +271,10 @@ enum apr_code apr_offload_open(struct apr_offload **out, const char *device, con
 
 static void close_parts(struct apr_offload *o)
 {
-    for (size_t i = 0; i < o->n_seqs; i++) o->gpu->seq_close(o->seqs[i].seq);
+    for (size_t i = 0; i < o->n_seqs; i++) {
+        o->gpu->seq_close(o->seqs[i].seq);
+        apr_bulkhead_give(&o->places);
+    }
     if (o->model) o->gpu->model_close(o->model);
     if (o->device) o->gpu->device_close(o->device);
     o->n_seqs = 0;
@@ -399,13 +404,13 @@ static enum apr_gpu_status seq_of(struct apr_offload *o, const struct apr_cache 
 {
     size_t i = 0;
     while (i < o->n_seqs && o->seqs[i].cache != cache) i++;
-    if (i == MAX_SEQS) {
-        snprintf(ge->text, sizeof ge->text, "more than %u sequences", MAX_SEQS);
-        return APR_GPU_UNSUPPORTED;
-    }
     if (i == o->n_seqs) {
+        if (!apr_bulkhead_take(&o->places)) {
+            snprintf(ge->text, sizeof ge->text, "more than %zu sequences", o->places.n_places);
+            return APR_GPU_UNSUPPORTED;
+        }
         enum apr_gpu_status status = o->gpu->seq_open(o->model, (uint32_t)cache->n_max, &o->seqs[i].seq, ge);
-        if (status != APR_GPU_OK) return status;
+        if (status != APR_GPU_OK) return apr_bulkhead_give(&o->places), status;
         o->seqs[i].cache = cache;
         o->n_seqs++;
     }
