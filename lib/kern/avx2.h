@@ -27,6 +27,9 @@ apr_to_f32_fn apr_avx2_q6_k_to_f32;
 
 /* avx2_panel256.c, avx2_panel32.c: the same products for three and more tokens; their scratch */
 #define APR_AVX2_PANEL_BYTES 57344
+/* avx2_wide8.c: a block of activations as int16; up to so many tokens have all of their blocks in scratch */
+#define APR_AVX2_WIDE32_BYTES 96
+#define APR_AVX2_WIDE_TOKS    8
 typedef void apr_avx2_panel_fn(const struct apr_avx2_tiles *a, size_t n_toks);
 apr_avx2_panel_fn apr_avx2_panel_q2_k, apr_avx2_panel_q3_k, apr_avx2_panel_q4_k, apr_avx2_panel_q5_k;
 apr_avx2_panel_fn apr_avx2_panel_q6_k;
@@ -34,7 +37,7 @@ apr_avx2_panel_fn apr_avx2_panel_q4_0, apr_avx2_panel_q4_1, apr_avx2_panel_q5_0,
 apr_avx2_panel_fn apr_avx2_panel_q8_0;
 /* w is strips */
 apr_avx2_panel_fn apr_avx2_strip_panel_q2_k, apr_avx2_strip_panel_q3_k, apr_avx2_strip_panel_q4_k;
-apr_avx2_panel_fn apr_avx2_strip_panel_q5_k, apr_avx2_strip_panel_q6_k;
+apr_avx2_panel_fn apr_avx2_strip_panel_q5_k, apr_avx2_strip_panel_q6_k, apr_avx2_strip_panel_q8_0;
 
 /* avx2_block32.c */
 apr_matmul_fn apr_avx2_fast_q4_0, apr_avx2_fast_q4_1, apr_avx2_fast_q5_0, apr_avx2_fast_q5_1;

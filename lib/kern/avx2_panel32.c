@@ -1,6 +1,6 @@
-/* Q4_0 .. Q8_0 times the int8 activations of three and more tokens.
+/* Q4_0 .. Q5_1 times the int8 activations of three and more tokens.
  *
- * As avx2_panel.c with blocks of 32: 16 rows are unpacked once, 1024 columns at a time, so that a vector
+ * As avx2_panel256.c with blocks of 32: 16 rows are unpacked once, 1024 columns at a time, so that a vector
  * holds 4 consecutive k of 8 rows; a tile is 16 rows x 4 tokens, float chains have one lane per row and
  * rest in scratch between panels. The bits are those of avx2_block32.c. */
 #include "avx2.h"
@@ -45,31 +45,8 @@ APR_INLINE void pack(const struct type32 k, const uint8_t *const *block, struct 
 /* The barriers below keep sums in registers: without them the compiler reorders the steps and spills. */
 #define IN_REGISTERS(a, b) __asm__("" : "+x"(a), "+x"(b))
 
-/* Integer dot products of 16 rows with one block of N_TOKS tokens; signed quants, where two products fill
- * int16. */
-APR_INLINE void dots_signed(const struct half *h, const struct apr_act32 *const *act,
-                            __m256i sum[N_TOKS][N_HALVES])
-{
-    const __m256i ones = _mm256_set1_epi16(1);
-#pragma GCC unroll 4
-    for (int t = 0; t < N_TOKS; t++) sum[t][0] = sum[t][1] = _mm256_setzero_si256();
-#pragma GCC unroll 8
-    for (int c = 0; c < 8; c++) {
-        __m256i q0 = apr_load(h[0].q[c]), q1 = apr_load(h[1].q[c]);
-        __m256i u0 = _mm256_abs_epi8(q0), u1 = _mm256_abs_epi8(q1);
-#pragma GCC unroll 4
-        for (int t = 0; t < N_TOKS; t++) {
-            __m256i a = apr_avx2_four(act[t]->q + 4 * c);
-            __m256i p0 = _mm256_maddubs_epi16(u0, _mm256_sign_epi8(a, q0));
-            __m256i p1 = _mm256_maddubs_epi16(u1, _mm256_sign_epi8(a, q1));
-            sum[t][0] = _mm256_add_epi32(sum[t][0], _mm256_madd_epi16(p0, ones));
-            sum[t][1] = _mm256_add_epi32(sum[t][1], _mm256_madd_epi16(p1, ones));
-            IN_REGISTERS(sum[t][0], sum[t][1]);
-        }
-    }
-}
-
-/* The same; unsigned quants, summed in int16 for n_steps steps of 2 * q_max * 127. */
+/* Integer dot products of 16 rows with one block of N_TOKS tokens, summed in int16 for n_steps steps of
+ * 2 * q_max * 127. */
 APR_INLINE void dots(const struct half *h, const struct apr_act32 *const *act, int n_steps,
                      __m256i sum[N_TOKS][N_HALVES])
 {
@@ -103,10 +80,7 @@ APR_INLINE void tile(const struct type32 k, const struct half *h, const struct a
                      struct sums *const *acc)
 {
     __m256i sum[N_TOKS][N_HALVES];
-    if (k.is_signed)
-        dots_signed(h, act, sum);
-    else
-        dots(h, act, k.q_max <= 15 ? 8 : 4, sum);
+    dots(h, act, k.q_max <= 15 ? 8 : 4, sum);
 #pragma GCC unroll 8
     for (int i = 0; i < N_TOKS * N_HALVES; i++) {
         int t = i / N_HALVES, j = i % N_HALVES;
@@ -181,4 +155,3 @@ PANEL(q4_0)
 PANEL(q4_1)
 PANEL(q5_0)
 PANEL(q5_1)
-PANEL(q8_0)

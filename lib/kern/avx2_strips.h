@@ -28,9 +28,11 @@ APR_INLINE void apr_strip_fetch_next(const uint8_t *strip, size_t n_blocks, size
 #define APR_STRIP_TILES(lower)                                                                               \
     APR_STRIP_TILE(lower, 1, 2)                                                                              \
     APR_STRIP_TILE(lower, 2, 2)                                                                              \
+    APR_STRIP_TILE(lower, 3, 1)                                                                              \
     APR_STRIP_TILE(lower, 4, 1)                                                                              \
+    APR_STRIP_TILE(lower, 5, 1)                                                                              \
     APR_STRIP_TILE(lower, 6, 1)                                                                              \
-    static const struct apr_strip_tile lower##_tiles[] = {                                                   \
-        {6, lower##_6}, {4, lower##_4}, {2, lower##_2}, {1, lower##_1}};
+    static const struct apr_strip_tile lower##_tiles[] = {{6, lower##_6}, {5, lower##_5}, {4, lower##_4},    \
+                                                          {3, lower##_3}, {2, lower##_2}, {1, lower##_1}};
 
 #endif

@@ -106,6 +106,7 @@ APR_INLINE void block_step(const struct strip32 k, const uint8_t *b, size_t r0,
         for (int t = 0; t < n_toks; t++) {
             __m256i v = _mm256_madd_epi16(part[t], ones);
             sum[t] = c ? _mm256_add_epi32(sum[t], v) : v;
+            __asm__("" : "+x"(sum[t]));
         }
     }
     __m256 d = _mm256_cvtph_ps(apr_load128(d_m));
@@ -165,4 +166,15 @@ STRIP32(q4_0)
 STRIP32(q4_1)
 STRIP32(q5_0)
 STRIP32(q5_1)
-STRIP32(q8_0)
+
+APR_STRIP_TILE(q8_0, 1, 2)
+
+/* For several tokens products of int16 are faster. */
+void apr_avx2_strips_q8_0(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,
+                          size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch)
+{
+    struct apr_avx2_tiles a = {w, w_row_bytes, n_rows, n_cols / APR_QK, x, x_row_bytes, y, y_stride, scratch};
+    if (n_toks > 1) apr_avx2_strip_panel_q8_0(&a, n_toks);
+    for (size_t r = 0; r < n_rows && n_toks == 1; r += APR_STRIP_ROWS)
+        q8_0_1(a.w + r * w_row_bytes, a.n_blocks, x, x_row_bytes, y + r, y_stride);
+}

@@ -42,14 +42,19 @@ APR_INLINE __m512i apr_shift512(__m512i v, int n)
 #define APR_AVX512_STRIPS(lower, block_elems)                                                                \
     APR_AVX512_TILE(lower, 1)                                                                                \
     APR_AVX512_TILE(lower, 2)                                                                                \
+    APR_AVX512_TILE(lower, 3)                                                                                \
     APR_AVX512_TILE(lower, 4)                                                                                \
+    APR_AVX512_TILE(lower, 5)                                                                                \
+    APR_AVX512_TILE(lower, 6)                                                                                \
+    APR_AVX512_TILE(lower, 7)                                                                                \
     APR_AVX512_TILE(lower, 8)                                                                                \
     void apr_avx512_strips_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols,          \
                                    const void *x, size_t x_row_bytes, size_t n_toks, float *y,               \
                                    size_t y_stride, void *scratch)                                           \
     {                                                                                                        \
-        static const struct apr_strip_tile tiles[] = {                                                       \
-            {8, lower##_8}, {4, lower##_4}, {2, lower##_2}, {1, lower##_1}};                                 \
+        static const struct apr_strip_tile tiles[] = {{8, lower##_8}, {7, lower##_7}, {6, lower##_6},        \
+                                                      {5, lower##_5}, {4, lower##_4}, {3, lower##_3},        \
+                                                      {2, lower##_2}, {1, lower##_1}};                       \
         (void)scratch;                                                                                       \
         apr_strip_walk(tiles, w, w_row_bytes, n_rows, n_cols / (block_elems), x, x_row_bytes, n_toks, y,     \
                        y_stride);                                                                            \

@@ -35,10 +35,11 @@ static const struct {
 #define N_TABLES (sizeof tables / sizeof tables[0])
 _Static_assert(N_TABLES <= MAX_TABLES, "names must fit");
 
-/* A row of floats (scalar_plain.c; avx2_block*.c need less), or what panels and slices need at any width. */
+/* Rows of activations in int16 (avx2_wide8.c), which are more than a row of floats (scalar_plain.c), or what
+ * panels and slices need at any width. */
 size_t apr_kern_scratch_bytes(size_t n_cols)
 {
-    size_t row_bytes = (n_cols + 15) / 16 * 16 * sizeof(float);
+    size_t row_bytes = APR_AVX2_WIDE_TOKS * ((n_cols + 31) / 32 * APR_AVX2_WIDE32_BYTES + 63) / 64 * 64;
     size_t fixed_bytes =
         sizeof(struct apr_slices) > APR_AVX2_PANEL_BYTES ? sizeof(struct apr_slices) : APR_AVX2_PANEL_BYTES;
     return row_bytes > fixed_bytes ? row_bytes : fixed_bytes;

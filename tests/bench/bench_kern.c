@@ -2,6 +2,7 @@
  * slots. Times are of the CPU, since the machine may be shared; prints a line per kernel and never judges.
  *
  *     bench_kern [TABLE [TYPE | vectors | pages]]     best of several short runs, one thread
+ *     bench_kern TABLE TYPE widths                    what a step of 1, 2 .. 16 tokens costs, from cache
  */
 #include <math.h>
 #include <stdio.h>
@@ -16,6 +17,7 @@
 #define TILE_ROWS    64                  /* weights for several tokens: a thread's chunk, in cache */
 #define N_COLS       1536
 #define MAX_TOKS     128
+#define MAX_STEP     16
 
 static double now_s(void)
 {
@@ -111,6 +113,27 @@ static void bench_matmul(const struct setup *s, const struct apr_quant *q, const
     (void)fflush(stdout);
 }
 
+/* Picoseconds a weight of a step of 1 .. MAX_STEP tokens: what rises in jumps is left over by the tiles. */
+static void bench_widths(const struct setup *s, const struct apr_quant *q, const char *form,
+                         apr_matmul_fn *fn, enum apr_act act)
+{
+    const size_t row_bytes = N_COLS / q->block_elems * q->block_bytes;
+    double best[MAX_STEP];
+    make_act(s, act);
+    for (size_t t = 0; t < MAX_STEP; t++) best[t] = INFINITY;
+    for (int round = 0; round < 4; round++) {
+        for (size_t t = 0; t < MAX_STEP; t++) {
+            double sec = best_s(s, fn, act, row_bytes, TILE_ROWS, t + 1);
+            best[t] = sec < best[t] ? sec : best[t];
+        }
+    }
+    (void)printf("%-6s %-6s %-6s ps a weight by tokens:", s->kern->name, q->name, form);
+    for (size_t t = 0; t < MAX_STEP; t++)
+        (void)printf(" %zu: %.1f", t + 1, best[t] / (double)(TILE_ROWS * N_COLS) * 1e12);
+    (void)printf("\n");
+    (void)fflush(stdout);
+}
+
 /* GB/s of making strips from rows. */
 static void bench_to_strips(const struct setup *s, const struct apr_quant *q)
 {
@@ -135,6 +158,13 @@ static void bench_type(const struct setup *s, const struct apr_quant *q)
     if (m->strips) bench_matmul(s, q, "strips", m->strips, m->act);
     if (m->fast != m->exact) bench_matmul(s, q, "exact", m->exact, APR_ACT_F32);
     if (m->to_strips) bench_to_strips(s, q);
+}
+
+static void bench_steps(const struct setup *s, const struct apr_quant *q)
+{
+    const struct apr_matmul *m = &s->kern->matmul[q->type];
+    bench_widths(s, q, "fast", m->fast, m->act);
+    if (m->strips) bench_widths(s, q, "strips", m->strips, m->act);
 }
 
 static void report(const struct setup *s, const char *what, double n, double sec, const char *unit)
@@ -259,7 +289,10 @@ int main(int argc, char **argv)
         for (size_t j = 0; (q = apr_quant_at(j)) != NULL; j++) {
             if (argc > 2 && strcmp(argv[2], q->name) != 0) continue;
             if (!s.kern->matmul[q->type].fast || q->type == APR_NATIVE_Q8) continue;
-            bench_type(&s, q);
+            if (argc > 3)
+                bench_steps(&s, q);
+            else
+                bench_type(&s, q);
         }
         if (argc <= 2 || strcmp(argv[2], "vectors") == 0) bench_vectors(&s);
         if (argc <= 2 || strcmp(argv[2], "pages") == 0) bench_pages(&s);

@@ -2,7 +2,8 @@
 #include "kern_data.h"
 
 #define MAX_COLS 1280
-#define MAX_ROWS 17
+#define MAX_ROWS 145
+#define FEW_ROWS 17
 #define MAX_TOKS 53
 
 static uint8_t random_byte(void)
@@ -112,13 +113,13 @@ static void test_shapes(void **state)
         size_t n = elems == 1 ? sizeof plain_cols / sizeof *cols : sizeof block_cols / sizeof *cols;
         for (size_t c = 0; c < n; c++) {
             for (size_t n_toks = 1; n_toks <= 17; n_toks++) {
-                size_t n_rows = 1 + (n_toks * 7 + c * 5 + i) % MAX_ROWS;
+                size_t n_rows = 1 + (n_toks * 7 + c * 5 + i) % FEW_ROWS;
                 struct problem p = problem(t, i % 2, cols[c] * elems, n_rows, n_toks, w_end, x_end);
                 fill(&p);
                 expect_same(&p);
             }
         }
-        for (size_t n_rows = 1; n_rows <= MAX_ROWS; n_rows++) {
+        for (size_t n_rows = 1; n_rows <= FEW_ROWS; n_rows++) {
             size_t n_toks = 1 + n_rows * 5 % 8;
             struct problem p = problem(t, i % 2, cols[n - 1] * elems, n_rows, n_toks, w_end, x_end);
             fill(&p);
@@ -127,6 +128,21 @@ static void test_shapes(void **state)
         struct problem p = problem(t, i % 2, cols[n - 1] * elems, 5, MAX_TOKS, w_end, x_end);
         fill(&p);
         expect_same(&p);
+    }
+}
+
+/* More rows and columns than a kernel takes at a time, and rows that are left over. */
+static void test_several_pieces(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < KERN_DATA_N_TYPES; i++) {
+        const struct kern_data_type *t = &kern_data_types[i];
+        size_t elems = t->type == APR_NATIVE_Q4 ? APR_QK : apr_quant_of(t->type)->block_elems;
+        for (size_t n_toks = 2; n_toks <= 11; n_toks += 3) {
+            struct problem p = problem(t, false, MAX_COLS - elems, MAX_ROWS, n_toks, w_end, x_end);
+            fill(&p);
+            expect_same(&p);
+        }
     }
 }
 
@@ -345,10 +361,11 @@ static void test_tables_complete(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_tables_complete),  cmocka_unit_test(test_shapes),
-        cmocka_unit_test(test_batch_invariance), cmocka_unit_test(test_extremes),
-        cmocka_unit_test(test_not_finite),       cmocka_unit_test(test_negative_zero),
-        cmocka_unit_test(test_against_double),   cmocka_unit_test(test_to_f32),
+        cmocka_unit_test(test_tables_complete), cmocka_unit_test(test_shapes),
+        cmocka_unit_test(test_several_pieces),  cmocka_unit_test(test_batch_invariance),
+        cmocka_unit_test(test_extremes),        cmocka_unit_test(test_not_finite),
+        cmocka_unit_test(test_negative_zero),   cmocka_unit_test(test_against_double),
+        cmocka_unit_test(test_to_f32),
     };
     return cmocka_run_group_tests(tests, make_buffers, NULL);
 }

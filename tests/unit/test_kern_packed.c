@@ -5,7 +5,7 @@
 #include "kern/strips.h"
 
 #define MAX_COLS 1280
-#define MAX_ROWS 48
+#define MAX_ROWS 160
 #define MAX_TOKS 17
 
 static uint8_t random_byte(void)
@@ -127,7 +127,7 @@ static void every_shape(void **state)
         const size_t cols[] = {n_block, 3 * n_block, 5 * n_block};
         n_types++;
         for (size_t c = 0; c < sizeof cols / sizeof *cols; c++) {
-            for (size_t n_rows = 16; n_rows <= MAX_ROWS; n_rows += 16) {
+            for (size_t n_rows = 16; n_rows <= 48; n_rows += 16) {
                 for (size_t n_toks = 1; n_toks <= MAX_TOKS; n_toks++) {
                     struct problem p = problem(t, cols[c], n_rows, n_toks, random_byte, random_d);
                     if (n_toks == 1) expect_same_bytes(&p);
@@ -137,6 +137,23 @@ static void every_shape(void **state)
         }
     }
     assert_int_equal(n_types, 10);
+}
+
+/* More rows and columns than a kernel takes at a time. */
+static void several_pieces(void **state)
+{
+    (void)state;
+    static const size_t toks[] = {2, 3, 8, 9, MAX_TOKS};
+    random_x();
+    for (size_t i = 0; i < KERN_DATA_N_TYPES; i++) {
+        const struct kern_data_type *t = &kern_data_types[i];
+        if (!apr_kern_scalar.matmul[t->type].to_strips) continue;
+        size_t n_cols = MAX_COLS - apr_quant_of(t->type)->block_elems;
+        for (size_t j = 0; j < sizeof toks / sizeof *toks; j++) {
+            struct problem p = problem(t, n_cols, MAX_ROWS, toks[j], random_byte, random_d);
+            expect_same_products(&p);
+        }
+    }
 }
 
 /* All quants at their largest and smallest against activations of +-127: every partial sum that a kernel
@@ -211,7 +228,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(fifth_bits),     cmocka_unit_test(round_trip), cmocka_unit_test(every_shape),
-        cmocka_unit_test(extreme_scales), cmocka_unit_test(extremes),
+        cmocka_unit_test(extreme_scales), cmocka_unit_test(extremes),   cmocka_unit_test(several_pieces),
     };
     return cmocka_run_group_tests(tests, make_buffers, NULL);
 }
