@@ -21,7 +21,7 @@ V_INLINE f32x4 v_exp(f32x4 x)
     p = v_fma(r, p, v_all(APR_EXP_P1));
     p = v_fma(r, p, v_all(APR_EXP_P0));
     p = 1.0f + v_fma(r * r, p, r);
-    f32x4 y = (f32x4)((i32x4)p + ((i32x4)t << 23));
+    f32x4 y = (f32x4)((u32x4)p + ((u32x4)t << 23));
     y = (f32x4)((i32x4)y & ~(x < APR_EXP_MIN));
     y = v_select(x > APR_EXP_MAX, v_all(INFINITY), y);
     return v_select(x != x, x, y);
