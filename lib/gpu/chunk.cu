@@ -7,7 +7,9 @@
 static const __half *widened(struct apr_gpu_model *m, const struct mat *w)
 {
     if (w->wide) return w->wide;
+    gpu_mark_bytes(m->dev, mat_bytes(w));
     unpack_f16(w, m->wide, m->dev->stream);
+    gpu_mark(m->dev, "unpack", m->dev->stream);
     return m->wide;
 }
 
@@ -15,9 +17,9 @@ static const __half *widened(struct apr_gpu_model *m, const struct mat *w)
 static enum apr_gpu_status product(struct apr_gpu_model *m, const char *what, const struct mat *w,
                                    const __half *x, uint32_t n, struct gemm y, struct apr_gpu_err *e)
 {
-    gpu_mark_bytes(m->dev, w->wide ? 2ull * w->n_rows * w->n_cols : mat_bytes(w));
     y.w = widened(m, w), y.x = x, y.n_rows = w->n_rows, y.n_cols = w->n_cols, y.n = n;
     y.alpha /= mat_scale(w->kind);
+    gpu_mark_bytes(m->dev, 2ull * w->n_rows * w->n_cols);
     GPU_TRY(gemm_f16(m->dev, &y, m->dev->stream, e));
     if (w->bias && y.y_f32) bias_rows((float *)y.y, w->bias, n, w->n_rows, y.y_stride, m->dev->stream);
     gpu_mark(m->dev, what, m->dev->stream);

@@ -13,12 +13,24 @@ enum apr_gpu_status gpu_fail(struct apr_gpu_err *e, enum apr_gpu_status s, const
     va_end(ap);
     return s;
 }
+/* Errors behind which every call of the process fails, as the runtime's manual says of each. */
+static bool is_for_good(cudaError_t c)
+{
+    static const cudaError_t errors[] = {
+        cudaErrorIllegalAddress,      cudaErrorLaunchTimeout,       cudaErrorLaunchFailure,
+        cudaErrorHardwareStackError,  cudaErrorIllegalInstruction,  cudaErrorMisalignedAddress,
+        cudaErrorInvalidAddressSpace, cudaErrorInvalidPc,           cudaErrorAssert,
+        cudaErrorECCUncorrectable,    cudaErrorNvlinkUncorrectable, cudaErrorContextIsDestroyed,
+        cudaErrorDevicesUnavailable,  cudaErrorUnknown};
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        if (errors[i] == c) return true;
+    return false;
+}
 enum apr_gpu_status gpu_cuda(cudaError_t c, const char *what, struct apr_gpu_err *e)
 {
     if (c == cudaSuccess) return APR_GPU_OK;
     (void)cudaGetLastError();
-    /* an error that is still there is there for good */
-    bool lost = c != cudaErrorMemoryAllocation && cudaGetLastError() != cudaSuccess;
+    const bool lost = is_for_good(c);
     return gpu_fail(e,
                     c == cudaErrorMemoryAllocation ? APR_GPU_MEMORY
                     : lost                         ? APR_GPU_LOST

@@ -181,44 +181,49 @@ bool hazard_same(struct rig *r, bool bad)
 /* ---- for sanitizers ---------------------------------------------------------------------------------------
  */
 
-int rig_small(struct rig *r)
+static void small_of(struct rig *r, uint32_t type, bool exact)
+{
+    enum { N = 66 };
+    struct toy t = {.n_layers = 2,
+                    .n_hidden = 256,
+                    .n_heads = 8,
+                    .n_heads_kv = 1,
+                    .head_dim = 32,
+                    .n_inter = 256,
+                    .n_vocab = 67,
+                    .type = type,
+                    .type_down = type == APR_Q4_K ? APR_Q6_K : 0};
+    toy_draw(&t);
+    toy_seal(&t);
+    int32_t *ids = rig_ids(N, t.n_vocab), out[16];
+    float *x = rig_floats((size_t)N * t.n_vocab);
+    uint32_t n_out;
+    struct apr_gpu_model *m = rig_model(r, &t, exact, 256);
+    struct apr_gpu_seq *q[3] = {rig_seq(r, m, 80), rig_seq(r, m, 80), rig_seq(r, m, 80)};
+    const struct apr_gpu_part mixed[3] = {{q[0], ids, 1}, {q[1], ids, 9}, {q[2], ids, 1}};
+    rig_feed(r, m, q[0], ids, N, N, x); /* a prompt */
+    rig_feed(r, m, q[1], ids, 9, 9, x); /* a batch's kernels */
+    rig_feed(r, m, q[2], ids, 2, 1, x); /* one token's */
+    rig_must(r, r->g->step(m, mixed, 3, &r->e), "mixed");
+    rig_must(r, r->g->logits(m, 0, 11, x, &r->e), "mixed");
+    if (!exact) {
+        rig_must(r, r->g->greedy(m, q[0], 5, 3, NULL, 0, out, &n_out, &r->e), "greedy");
+        rig_must(r, r->g->greedy_rows(m, q, ids, 3, 3, out, &r->e), "rows");
+    }
+    for (int i = 0; i < 3; i++) r->g->seq_close(q[i]);
+    r->g->model_close(m);
+    toy_free(&t);
+    free(ids), free(x);
+}
+
+int rig_small(struct rig *r, const char *type)
 {
     static const uint32_t types[] = {APR_Q4_K, APR_Q8_0, APR_BF16};
     for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
-        struct toy t = {.n_layers = 2,
-                        .n_hidden = 256,
-                        .n_heads = 7,
-                        .n_heads_kv = 1,
-                        .head_dim = 64,
-                        .n_inter = 256,
-                        .n_vocab = 301,
-                        .type = types[k],
-                        .type_down = types[k] == APR_Q4_K ? APR_Q6_K : 0};
-        while (t.n_heads * t.head_dim % 256) t.n_heads++;
-        toy_draw(&t);
-        toy_seal(&t);
-        int32_t *ids = rig_ids(80, t.n_vocab), out[96];
-        float *x = rig_floats((size_t)80 * t.n_vocab);
-        uint32_t n_out;
-        for (int exact = 0; exact < 2; exact++) {
-            struct apr_gpu_model *m = rig_model(r, &t, exact, 512);
-            struct apr_gpu_seq *q[3] = {rig_seq(r, m, 128), rig_seq(r, m, 128), rig_seq(r, m, 128)};
-            const struct apr_gpu_part mixed[3] = {{q[0], ids, 1}, {q[1], ids, 9}, {q[2], ids, 1}};
-            rig_feed(r, m, q[0], ids, 80, 80, x); /* a prompt */
-            rig_feed(r, m, q[1], ids, 20, 10, x); /* a batch's kernels */
-            rig_feed(r, m, q[2], ids, 18, 1, x);  /* one token's */
-            rig_must(r, r->g->step(m, mixed, 3, &r->e), "mixed");
-            rig_must(r, r->g->logits(m, 0, 11, x, &r->e), "mixed");
-            if (!exact) {
-                rig_must(r, r->g->greedy(m, q[0], 5, 10, NULL, 0, out, &n_out, &r->e), "greedy");
-                rig_must(r, r->g->greedy_rows(m, q, ids, 3, 10, out, &r->e), "rows");
-            }
-            for (int i = 0; i < 3; i++) r->g->seq_close(q[i]);
-            r->g->model_close(m);
-        }
-        toy_free(&t);
-        free(ids), free(x);
+        if (type && strcmp(type, apr_type_name(types[k])) != 0) continue;
+        small_of(r, types[k], false);
+        if (!type) small_of(r, types[k], true);
+        printf("small: %s done\n", apr_type_name(types[k]));
     }
-    puts("small: done");
     return 0;
 }

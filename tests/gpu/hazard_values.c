@@ -25,7 +25,7 @@ bool hazard_nan(struct rig *r, bool bad)
 {
     struct toy t = two_layers(APR_Q4_K, 1000);
     const int32_t ids[2] = {bad ? 8 : 7, 9};
-    int32_t out[2];
+    int32_t out[8];
     uint32_t n_out = 0, n_found = 0;
     float *x = rig_floats(t.n_vocab);
     t.type_embed = APR_F32;

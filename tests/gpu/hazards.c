@@ -1,8 +1,8 @@
 /* hazards [NUMBER|NAME...]: the GPU plugin against what is known to go wrong on GPUs, each test once as it is
  * and once with a planted fault that it must notice. One line a test; exit 1 when one fails, 9 without a GPU.
  * hazards planted NAME...: only with the planted fault; exit 1 says that it was noticed.
- * hazards small: two layers in every way, for sanitizers. hazards hold: keeps the device busy for three
- * seconds.
+ * hazards small [TYPE]: two layers in every way, for sanitizers. hazards hold: keeps the device busy for
+ * three seconds.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -74,7 +74,7 @@ int main(int argc, char **argv)
     if (apr_gpu_load(&r.g, &err) != APR_OK) return fprintf(stderr, "hazards: %s\n", err.text), 9;
     if (r.g->device_open(0, &r.dev, &r.e) != APR_GPU_OK) return fprintf(stderr, "hazards: %s\n", r.e.text), 9;
     if (argc == 2 && !strcmp(argv[1], "hold")) return rig_hold(&r);
-    if (argc == 2 && !strcmp(argv[1], "small")) return rig_small(&r);
+    if (argc > 1 && !strcmp(argv[1], "small")) return rig_small(&r, argc > 2 ? argv[2] : NULL);
     const bool planted = argc > 2 && !strcmp(argv[1], "planted");
     for (size_t i = 0; i < N_HAZARDS; i++) {
         if (!is_wanted(&hazards[i], argc, argv)) continue;

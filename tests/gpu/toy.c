@@ -30,8 +30,9 @@ float toy_normal(void)
 
 static void *own(struct toy *t, size_t n_bytes)
 {
-    void *p = calloc(1, n_bytes + 16);
-    if (!p || t->n_owned == sizeof t->owned / sizeof *t->owned) {
+    const bool full = t->n_owned == sizeof t->owned / sizeof *t->owned;
+    void *p = full ? NULL : calloc(1, n_bytes + 16);
+    if (!p) {
         fprintf(stderr, "hazards: no memory for a test's model\n");
         exit(6);
     }
