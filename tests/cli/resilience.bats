@@ -1,6 +1,8 @@
 #!/usr/bin/env bats
 # A device that fails: what becomes of the requests. The device is made up (tests/tools/fake-gpu.c), its failures are not.
 
+# shellcheck disable=SC2154 # stderr is set by run
+
 bats_require_minimum_version 1.5.0
 
 setup_file() {
@@ -20,7 +22,7 @@ setup() {
     answers=$BATS_FILE_TMPDIR/answers
 }
 
-batch() { timeout 60 "$infer" batch "$M" -i "$requests" --device cuda "$@"; }
+batch() { timeout 60 env "APR_GPU_FAULT=$fault" "$infer" batch "$M" -i "$requests" --device cuda "$@"; }
 n_failed() { jq -s 'map(select(.error != null)) | length' <<<"$output"; }
 
 @test "the made-up device answers, and six requests have six answers" {
@@ -29,7 +31,7 @@ n_failed() { jq -s 'map(select(.error != null)) | length' <<<"$output"; }
 }
 
 @test "a device that is lost once is opened again, and no request notices" {
-    export APR_GPU_FAULT=trap@5
+    fault=trap@5
     run --separate-stderr batch -P 1
     echo "$status: $stderr"
     [ "$status" -eq 0 ]
@@ -41,7 +43,7 @@ n_failed() { jq -s 'map(select(.error != null)) | length' <<<"$output"; }
 }
 
 @test "memory that comes back in time costs waiting, not requests" {
-    export APR_GPU_FAULT=memory@1-2
+    fault=memory@1-2
     run --separate-stderr batch -P 1
     echo "$status: $stderr"
     [ "$status" -eq 0 ]
@@ -49,7 +51,7 @@ n_failed() { jq -s 'map(select(.error != null)) | length' <<<"$output"; }
 }
 
 @test "memory that does not come back: each request has its error, then the circuit opens; the process ends in order" {
-    export APR_GPU_FAULT=memory@1-
+    fault=memory@1-
     local begin=$SECONDS
     run --separate-stderr batch -P 1
     echo "$status: $stderr: $output"
@@ -62,7 +64,7 @@ n_failed() { jq -s 'map(select(.error != null)) | length' <<<"$output"; }
 }
 
 @test "a device that is lost again and again: errors of the requests, the answers before it are whole" {
-    export APR_GPU_FAULT=trap@10-
+    fault=trap@10-
     run --separate-stderr batch -P 1
     echo "$status: $stderr: $output"
     [ "$status" -eq 1 ]
@@ -74,9 +76,9 @@ n_failed() { jq -s 'map(select(.error != null)) | length' <<<"$output"; }
 }
 
 @test "a step that does not end: an error in time, and no waiting for the device" {
-    export APR_GPU_FAULT=spin@4 APR_GPU_TIMEOUT=0.2
+    fault=spin@4
     local begin=$SECONDS
-    run --separate-stderr batch -P 1
+    APR_GPU_TIMEOUT=0.2 run --separate-stderr batch -P 1
     echo "$status: $stderr: $output"
     [ "$status" -eq 1 ]
     [[ "$output" == *"no answer in time"* ]]
@@ -85,14 +87,14 @@ n_failed() { jq -s 'map(select(.error != null)) | length' <<<"$output"; }
 }
 
 @test "run: a failed device is status 8 and one line" {
-    export APR_GPU_FAULT=trap@1-
-    run --separate-stderr timeout 60 "$infer" run "$M" hi --device cuda -q
+    fault=trap@1-
+    run --separate-stderr timeout 60 env "APR_GPU_FAULT=$fault" "$infer" run "$M" hi --device cuda -q
     echo "$status: $stderr"
     [ "$status" -eq 8 ]
     [ "$(wc -l <<<"$stderr")" -eq 1 ]
     [[ "$stderr" == *"cuda: "*"lost"* ]]
-    export APR_GPU_FAULT=memory@1-
-    run --separate-stderr timeout 60 "$infer" run "$M" hi --device cuda -q
+    fault=memory@1-
+    run --separate-stderr timeout 60 env "APR_GPU_FAULT=$fault" "$infer" run "$M" hi --device cuda -q
     [ "$status" -eq 6 ]
     [[ "$stderr" == *"out of memory"* ]]
 }

@@ -53,24 +53,33 @@ static double as_bf16(double x)
     return (double)f;
 }
 
-static void attend(const struct toy *t, const double *q, const double *k, const double *v, uint32_t n_seen,
-                   double *out)
+/* c tanh(x / c) (Gemma 2, 2.3); 0: none */
+static double softcap(double x, double c)
 {
+    return c > 0 ? c * tanh(x / c) : x;
+}
+
+/* Positions before n_seen, the window's last ones of them. */
+static void attend(const struct toy *t, const double *q, const double *k, const double *v, uint32_t n_seen,
+                   const struct toy_quirks *quirks, double *out)
+{
+    uint32_t window = t->window ? t->window + (quirks->window_more ? 1 : 0) : n_seen,
+             n_out = n_seen > window ? n_seen - window : 0;
     uint32_t d = t->head_dim, n_kv = t->n_heads_kv * d, group = t->n_heads / t->n_heads_kv;
     double *p = doubles(n_seen);
     for (uint32_t h = 0; h < t->n_heads; h++) {
         double top = -INFINITY, sum = 0;
         uint32_t at = h / group * d;
-        for (uint32_t j = 0; j < n_seen; j++) {
+        for (uint32_t j = n_out; j < n_seen; j++) {
             p[j] = 0;
             for (uint32_t i = 0; i < d; i++) p[j] += q[h * d + i] * k[(size_t)j * n_kv + at + i];
-            p[j] /= sqrt(d);
+            p[j] = softcap(p[j] / sqrt(d), quirks->no_softcap ? 0 : t->attn_softcap);
             top = p[j] > top ? p[j] : top;
         }
-        for (uint32_t j = 0; j < n_seen; j++) sum += p[j] = exp(p[j] - top);
+        for (uint32_t j = n_out; j < n_seen; j++) sum += p[j] = exp(p[j] - top);
         for (uint32_t i = 0; i < d; i++) {
             double y = 0;
-            for (uint32_t j = 0; j < n_seen; j++) y += p[j] / sum * v[(size_t)j * n_kv + at + i];
+            for (uint32_t j = n_out; j < n_seen; j++) y += p[j] / sum * v[(size_t)j * n_kv + at + i];
             out[h * d + i] = y;
         }
     }
@@ -90,7 +99,7 @@ static void token(const struct toy *t, const struct toy_layer *l, uint32_t pos,
     norm(x, l->attn_norm, t->n_hidden, r->h);
     product(l->w[TOY_Q], l->q_bias, r->h, n_q, t->n_hidden, t->n_hidden, r->q);
     rotate(t, r->q, t->n_heads, pos);
-    attend(t, r->q, r->k, r->v, pos + (quirks->last_unseen && pos ? 0 : 1), r->att);
+    attend(t, r->q, r->k, r->v, pos + (quirks->last_unseen && pos ? 0 : 1), quirks, r->att);
     product(l->w[TOY_O], NULL, r->att, t->n_hidden, n_q, n_q, r->y);
     for (uint32_t i = 0; i < t->n_hidden; i++) x[i] += r->y[i];
     norm(x, l->ffn_norm, t->n_hidden, r->h);
@@ -140,6 +149,7 @@ void toy_reference(const struct toy *t, const int32_t *ids, uint32_t n, uint32_t
         product(t->head, NULL, r.h, t->n_vocab, t->n_hidden, t->n_hidden,
                 logits + (size_t)(p + n_rows - n) * t->n_vocab);
     }
+    for (size_t i = 0; i < (size_t)n_rows * t->n_vocab; i++) logits[i] = softcap(logits[i], t->logit_softcap);
     double *all[] = {r.x, r.k, r.v, r.h, r.q, r.att, r.gate, r.up, r.y};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
 }

@@ -23,6 +23,8 @@ struct toy_layer {
 struct toy {
     uint32_t n_layers, n_hidden, n_heads, n_heads_kv, head_dim, n_inter, n_vocab;
     uint32_t type, type_down, type_embed, type_head; /* 0 for the latter three: type */
+    uint32_t window;                                 /* positions that all layers see; 0: all */
+    double attn_softcap, logit_softcap;              /* 0: none */
     struct toy_layer *layers;
     float *embed, *head, *final_norm;
     double *inv_freq;
@@ -37,6 +39,8 @@ struct toy_quirks {
     bool k_bf16;        /* keys are cached as BF16 */
     bool no_k_bias;     /* the bias of keys is forgotten */
     bool last_unseen;   /* attention does not see the token itself, from the second on */
+    bool window_more;   /* a position more than the window is seen */
+    bool no_softcap;    /* of attention */
     uint32_t n_dropped; /* columns of down that are left out of the sums */
 };
 

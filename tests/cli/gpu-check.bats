@@ -1,0 +1,65 @@
+#!/usr/bin/env bats
+# scripts/gpu-check and what it is made of, as far as that can be seen without a GPU.
+
+# shellcheck disable=SC2154 # stderr is set by run
+
+bats_require_minimum_version 1.5.0
+
+setup() {
+    PATH=${BINDIR:-$PWD/bin}:$PATH
+    W=$BATS_TEST_TMPDIR
+}
+
+@test "without a GPU it is status 9 and one line" {
+    ! nvidia-smi -L >/dev/null 2>&1 || skip 'this machine has a GPU'
+    run --separate-stderr scripts/gpu-check -o "$W/out"
+    [ "$status" -eq 9 ]
+    [ "$stderr" = 'gpu-check: no GPU here' ]
+    [ ! -e "$W/out" ]
+}
+
+@test "gates of a GPU say that there is none, and are not counted as passed" {
+    ! nvidia-smi -L >/dev/null 2>&1 || skip 'this machine has a GPU'
+    gates=$(awk -F'\t' '$2 == "gpu" { print $1 }' tests/gates.tsv)
+    [ "$(wc -l <<<"$gates")" -eq 17 ]
+    # shellcheck disable=SC2086 # words
+    run scripts/run-gates $gates
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ "$(grep -c '^not run .*: no GPU here$' <<<"$output")" -eq 17 ]
+    [ "${lines[-1]}" = '0 passed, 0 failed, 17 not run' ]
+}
+
+@test "a model made for measuring is sound: both types of its shape" {
+    for type in q4_k_m bf16; do
+        tests/tools/random-gguf "$W/$type.gguf" tiny $type
+        run apr-qa validate "$W/$type.gguf"
+        echo "$output"
+        [ "$status" -eq 0 ]
+        run --separate-stderr apr-infer run "$W/$type.gguf" hello -n 4 --raw --device cpu
+        echo "$status: $stderr"
+        [ "$status" -eq 0 ]
+    done
+    [ "$(apr-infer tokenize "$W/bf16.gguf" 'ab' --json | jq '.ids | length')" -le 2 ]
+}
+
+@test "the report takes the best of the peer's numbers, and less is better for a time" {
+    mkdir "$W/m"
+    cat >"$W/m/q4" <<'T'
+NVIDIA X, sm_90, 132 SM
+shape 7b, q4_k_m
+vram_4k 5438 MiB at 4096 positions
+decode_d0 600.0 tok/s (590.0 at worst), 80.0 % of the read bandwidth
+batch8 2000.0 tok/s, 4.000 ms a step, 40.0 % of the read bandwidth
+pp512 20000 tok/s, 25.60 ms
+T
+    printf '%s\n' '{"n_prompt":512,"n_gen":0,"n_depth":0,"avg_ts":8000}' '{"n_prompt":512,"n_gen":0,"n_depth":0,"avg_ts":10000}' \
+        '{"n_prompt":512,"n_gen":0,"n_depth":0,"avg_ts":9000}' '{"n_prompt":0,"n_gen":128,"n_depth":0,"avg_ts":300}' >"$W/m/peer"
+    printf '%s\n' 'noise' '{"pl":8,"speed_tg":1000}' '{"pl":32,"speed_tg":3000}' >"$W/m/peer-batch"
+    run tests/tools/gpu-report "$W/m" "$W/latest.json" abc1234 'scripts/gpu-check'
+    echo "$output"
+    [ "$status" -eq 0 ]
+    jq -e '.commit == "abc1234" and .device == "NVIDIA X, sm_90, 132 SM" and (.rows | map({key: .name, value: .}) | from_entries |
+        .decode_d0.ratio == 2 and .decode_d0.pct_bandwidth == 80 and .pp512.peer == 10000 and .pp512.ratio == 2 and
+        .ttft512_ms.peer == 51.2 and .ttft512_ms.ratio == 2 and .batch8.ratio == 2 and .vram_mib.peer == null and (has("batch32") | not))' "$W/latest.json"
+}
