@@ -7,7 +7,8 @@
 #include "../quant/types.h"
 
 #define HALF_NAN 0x7e00u
-#define N_FIT    8u /* blocks that lib/quant fits side by side */
+#define ANY_POS  SIZE_MAX /* read in place */
+#define N_FIT    8u       /* blocks that lib/quant fits side by side */
 
 static void store_f32(const struct apr_kern *k, const float *x, void *row, size_t n_dim)
 {
@@ -153,10 +154,10 @@ BLOCKS(q8_0, APR_Q8_0)
 BLOCKS(q4_0, APR_Q4_0)
 
 static const struct apr_page_type types[] = {
-    {APR_F16, "f16", false, store_f16, scores_f16, values_f16},
-    {APR_Q8_0, "q8_0", true, store_q8_0, scores_q8_0, values_q8_0},
-    {APR_Q4_0, "q4_0", true, store_q4_0, scores_q4_0, values_q4_0},
-    {APR_F32, "f32", false, store_f32, scores_f32, values_f32},
+    {APR_F16, "f16", false, ANY_POS, store_f16, scores_f16, values_f16},
+    {APR_Q8_0, "q8_0", true, APR_PAGE_POS, store_q8_0, scores_q8_0, values_q8_0},
+    {APR_Q4_0, "q4_0", true, APR_PAGE_POS, store_q4_0, scores_q4_0, values_q4_0},
+    {APR_F32, "f32", false, ANY_POS, store_f32, scores_f32, values_f32},
 };
 #define N_TYPES (sizeof types / sizeof types[0])
 

@@ -20,7 +20,7 @@
 
 #include "kern.h"
 
-#define APR_PAGE_POS 16u /* positions of a page at most */
+#define APR_PAGE_POS 16u /* positions of a page of the cache */
 
 struct apr_page {
     const void *rows;
@@ -30,8 +30,9 @@ struct apr_page {
 
 struct apr_page_type {
     enum apr_type type;
-    const char *name; /* as --cache-type takes it: "q8_0" */
-    bool is_turned;   /* apr_page_turn is due on the queries of scores, and on what values added up */
+    const char *name;  /* as --cache-type takes it: "q8_0" */
+    bool is_turned;    /* apr_page_turn is due on the queries of scores, and on what values added up */
+    size_t n_pos_most; /* positions of one call: room for no more is needed */
     /* x: [n_dim] to one row. A block with a NaN or an infinity is stored so that its values read as NaN. */
     void (*store)(const struct apr_kern *k, const float *x, void *row, size_t n_dim);
     /* As attn_scores_* and attn_values_* of kern.h. room: apr_page_room_floats(n_dim), private to the thread;

@@ -4,6 +4,8 @@
 #include <string.h>
 
 #define CACHE_LINE_BYTES 64u
+#define RUN_PAGES        4u  /* that are read by one call, where they follow each other */
+#define FETCH_LINES      64u /* of the next run; the hardware goes on where whole rows are read */
 
 /* One step over pages [begin, end). */
 struct pass {
@@ -16,7 +18,8 @@ struct pass {
     float *room;
 };
 
-/* Positions [begin, end) of page i_block for rows [row0, row0 + n_rows) of the tile. */
+/* Positions [begin, end) of page i_block, and of those that follow it, for rows [row0, row0 + n_rows) of the
+ * tile. */
 struct piece {
     size_t row0, n_rows, i_block, begin, end;
 };
@@ -58,16 +61,28 @@ static void page_values(const struct pass *s, const struct piece *p)
                                                 s->out + (own.row0 - s->row_begin) * s->n_d, s->room);
 }
 
-/* Fetches what is read of a page into the second cache: pages of a head lie apart, which the hardware does
- * not follow. */
-static void fetch_page(const struct pass *s, size_t i_block)
+/* Fetches what is read first of pages into the second cache: the hardware does not follow from run to run,
+ * nor parts of rows. */
+static void fetch_pages(const struct pass *s, size_t i_block, size_t n_pages)
 {
-    const struct apr_page page = page_of(s, &(struct piece){.i_block = i_block, .end = APR_PAGE_POS});
+    const struct apr_page page =
+        page_of(s, &(struct piece){.i_block = i_block, .end = n_pages * APR_PAGE_POS});
     const struct apr_blocks *b = s->w->cache->blocks;
     size_t n_dim = s->part == APR_CACHE_K ? b->k_dim : b->v_dim, n = page.n_dim * page.row_bytes / n_dim;
-    for (size_t i = 0; i < APR_PAGE_POS; i++)
-        for (size_t off = 0; off < n; off += CACHE_LINE_BYTES)
+    size_t n_lines = 0;
+    for (size_t i = 0; i < page.n_pos && n_lines < FETCH_LINES; i++)
+        for (size_t off = 0; off < n; off += CACHE_LINE_BYTES, n_lines++)
             __builtin_prefetch((const uint8_t *)page.rows + i * page.row_bytes + off, 0, 2);
+}
+
+/* Pages from b on that one call may read. */
+static size_t run_from(const struct pass *s, size_t b, size_t end)
+{
+    const struct apr_attn_tile *w = s->w;
+    size_t n_most = w->cache->blocks->types.at[s->part]->n_pos_most / APR_PAGE_POS;
+    if (n_most > RUN_PAGES) n_most = RUN_PAGES;
+    if (n_most > end - b) n_most = end - b;
+    return apr_cache_run(w->cache, w->call->i_layer, b, n_most);
 }
 
 typedef void page_fn(const struct pass *s, const struct piece *p);
@@ -104,9 +119,11 @@ static void for_pages(const struct pass *s, page_fn *fn)
     if (begin_common > end_common) begin_common = end_common;
     for (size_t t = 0; t < w->n_toks; t++) token_pages(s, t, w->block0, begin_common, fn);
     size_t end = clamp(end_common, s);
-    for (size_t b = clamp(begin_common, s); b < end; b++) {
-        struct piece p = {.n_rows = w->n_toks * w->n_heads, .i_block = b, .end = APR_PAGE_POS};
-        if (b + 1 < end) fetch_page(s, b + 1);
+    size_t b = clamp(begin_common, s), n = b < end ? run_from(s, b, end) : 0, n_next;
+    for (; b < end; b += n, n = n_next) {
+        struct piece p = {.n_rows = w->n_toks * w->n_heads, .i_block = b, .end = n * APR_PAGE_POS};
+        n_next = b + n < end ? run_from(s, b + n, end) : 0;
+        if (n_next) fetch_pages(s, b + n, n_next);
         fn(s, &p);
     }
     for (size_t t = 0; t < w->n_toks; t++)

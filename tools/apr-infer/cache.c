@@ -180,3 +180,11 @@ void *apr_cache_page(const struct apr_cache *c, enum apr_cache_part part, uint32
     assert(i_block >= c->first_block[l->group]);
     return apr_blocks_page(b, c->table[l->group][i_block], part, l->i_in_group, i_head);
 }
+
+size_t apr_cache_run(const struct apr_cache *c, uint32_t i_layer, size_t i_block, size_t n_most)
+{
+    struct apr_cache_block *const *k = c->table[c->blocks->layers[i_layer].group] + i_block;
+    size_t n = 1;
+    while (n < n_most && k[n]->bank == k[0]->bank && k[n]->i_in_bank == k[0]->i_in_bank + n) n++;
+    return n;
+}

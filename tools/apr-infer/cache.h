@@ -54,5 +54,7 @@ size_t apr_cache_first_seen(const struct apr_blocks *b, enum apr_cache_group gro
 /* Page i_block of one head: 16 rows of row_bytes[part]; latent attention: of keys, whatever the part. */
 void *apr_cache_page(const struct apr_cache *c, enum apr_cache_part part, uint32_t i_layer, uint32_t i_head,
                      size_t i_block);
+/* Blocks from i_block on, n_most at most, whose pages of a head follow each other in memory. */
+size_t apr_cache_run(const struct apr_cache *c, uint32_t i_layer, size_t i_block, size_t n_most);
 
 #endif
