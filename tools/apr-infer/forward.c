@@ -2,8 +2,8 @@
  * a residual stream, then norm and head.
  *
  * Parallel regions per layer: QKV | attention | O | gate+up | down. What happens between them (norms,
- * rotation, quantization of activations) costs about a microsecond a token: for a few tokens the caller does
- * it alone while the workers spin, for more the tokens are split. */
+ * rotation, quantization of activations) costs about a microsecond a token: the caller does it alone for one
+ * token, while the workers spin; more tokens are split. */
 #include "forward.h"
 
 #include <inttypes.h>
@@ -13,8 +13,7 @@
 #include "blocks.h"
 #include "ckd.h"
 
-#define TOKS_ALONE 4u /* up to so many tokens are not worth a parallel region */
-#define TOKS_CHUNK 4u /* of a parallel region over tokens */
+#define TOKS_CHUNK 4u /* of a parallel region over many tokens */
 
 static void token_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
@@ -25,11 +24,9 @@ static void token_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_threa
 
 void apr_for_tokens(struct apr_token_job *j)
 {
-    size_t n_toks = j->f->n_toks;
-    if (n_toks <= TOKS_ALONE)
-        token_task(j, 0, n_toks, 0);
-    else
-        apr_parallel_for(j->f->c.pool, n_toks, TOKS_CHUNK, token_task, j);
+    size_t n_toks = j->f->n_toks, n_threads = apr_pool_threads(j->f->c.pool);
+    size_t n_share = (n_toks + n_threads - 1) / n_threads;
+    apr_parallel_for(j->f->c.pool, n_toks, n_share < TOKS_CHUNK ? n_share : TOKS_CHUNK, token_task, j);
 }
 
 static void pack_token(const struct apr_token_job *j, size_t i_tok)
