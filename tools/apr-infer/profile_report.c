@@ -97,6 +97,7 @@ static void out_roof(struct apr_out *o, const struct apr_roof *r)
 {
     apr_out_obj(o, "roofline");
     apr_out_f64(o, "memory_gb_per_s", r->memory_bytes_per_s * 1e-9);
+    apr_out_bytes(o, "memory_set_bytes", r->n_memory_bytes);
     apr_out_f64(o, "read_gb_per_s", r->read_bytes_per_s * 1e-9);
     apr_out_bytes(o, "read_set_bytes", r->n_set_bytes);
     apr_out_str(o, "kernels", r->kernels);

@@ -1,7 +1,14 @@
 /* Measuring the two roofs. */
 #include "roofline.h"
 
-#define MEMORY_BYTES ((size_t)256 << 20)
+#include <unistd.h>
+
+#include "room.h"
+
+#define LEAST_MEMORY ((size_t)256 << 20)
+#define MOST_MEMORY  ((size_t)2 << 30)
+#define CACHE_TIMES  4u /* memory is what no cache holds */
+#define FREE_DIVIDE  4u /* of the memory that is available at most */
 #define LEAST_BYTES  ((size_t)1 << 20)
 #define CHUNK_WORDS  ((size_t)8 << 10) /* 64 KiB */
 #define N_READS      4u
@@ -58,23 +65,40 @@ static void fill_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread
     for (size_t i = i_begin; i < i_end; i++) words[i] = i;
 }
 
+/* So much that the last cache is no help: servers have some of 300 MiB and more. */
+static size_t memory_to_read(void)
+{
+    size_t n = LEAST_MEMORY;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    long n_cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
+    if (n_cache > 0 && (size_t)n_cache < MOST_MEMORY && CACHE_TIMES * (size_t)n_cache > n)
+        n = CACHE_TIMES * (size_t)n_cache;
+#endif
+    uint64_t n_free = apr_memory_available() / FREE_DIVIDE;
+    if (n > n_free && n_free > LEAST_MEMORY) n = (size_t)n_free;
+    if (n > MOST_MEMORY) n = MOST_MEMORY;
+    return n - n % 64;
+}
+
 static enum apr_code measure_reading(struct apr_roof *r, const struct apr_session *s, struct apr_arena *arena,
                                      struct apr_err *e)
 {
-    uint64_t *words;
     struct reading job;
-    size_t n_set = s->fwd.w.n_bytes;
-    TRY(apr_arena_try(arena, &words, MEMORY_BYTES, 1, "the bandwidth measurement", e));
+    size_t n_set = s->fwd.w.n_bytes, n_memory = memory_to_read();
     TRY(apr_arena_try(arena, &job.sums, apr_pool_threads(s->pool), 64, "the bandwidth measurement", e));
-    apr_parallel_for(s->pool, MEMORY_BYTES / sizeof *words, CHUNK_WORDS, fill_task, words);
+    uint64_t *words = apr_room_open(n_memory);
+    if (!words) return apr_fail(e, APR_ELOAD, "no memory to measure its rate (%zu bytes)", n_memory);
+    apr_parallel_for(s->pool, n_memory / sizeof *words, CHUNK_WORDS, fill_task, words);
     job.words = words;
     if (n_set < LEAST_BYTES) n_set = LEAST_BYTES;
-    if (n_set > MEMORY_BYTES) n_set = MEMORY_BYTES;
+    if (n_set > n_memory) n_set = n_memory;
     n_set -= n_set % 64;
-    r->memory_bytes_per_s = read_rate(&job, s->pool, MEMORY_BYTES);
-    r->read_bytes_per_s = n_set < MEMORY_BYTES ? read_rate(&job, s->pool, n_set) : r->memory_bytes_per_s;
+    r->memory_bytes_per_s = read_rate(&job, s->pool, n_memory);
+    r->read_bytes_per_s = n_set < n_memory ? read_rate(&job, s->pool, n_set) : r->memory_bytes_per_s;
     if (r->read_bytes_per_s < r->memory_bytes_per_s) r->read_bytes_per_s = r->memory_bytes_per_s;
+    r->n_memory_bytes = n_memory;
     r->n_set_bytes = n_set;
+    apr_room_close(words, n_memory);
     return APR_OK;
 }
 

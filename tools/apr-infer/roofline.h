@@ -1,8 +1,9 @@
 /* What this machine can do at most: bytes read and operations a second, measured here and now with the
  * session's threads (roofline model: Williams, Waterman, Patterson 2009).
  *
- * Reading: every thread sums 64-bit words of a buffer, the best of several passes; once over 256 MiB and,
- * when a token reads less, once over as many bytes as it reads, which caches may hold. Computing: products of
+ * Reading: every thread sums 64-bit words of a buffer, the best of several passes; once over 256 MiB, or four
+ * times the last cache where that is more, and, when a token reads less, once over as many bytes as it reads,
+ * of which caches may hold some. Computing: products of
  * the best kernels of this CPU on 64 rows, 1024 columns and 64 tokens, which stay in the cache, for each type
  * of the model's matrices; a multiplication and an addition are two operations.
  *
@@ -14,7 +15,8 @@
 #include "session.h"
 
 struct apr_roof {
-    double memory_bytes_per_s;       /* of 256 MiB */
+    double memory_bytes_per_s;       /* of n_memory_bytes */
+    uint64_t n_memory_bytes;         /* more than caches hold */
     double read_bytes_per_s;         /* of what a token reads */
     uint64_t n_set_bytes;            /* what was read for it */
     const char *kernels;             /* table of the products */
