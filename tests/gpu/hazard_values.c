@@ -122,7 +122,7 @@ static bool unpack_is_same(struct rig *r, uint32_t type, bool bad, uint64_t *n_b
     for (uint32_t i = 0; i < n_rows; i++) q->to_f32(blocks + i * row_bytes, y + (size_t)i * n_cols, n_cols);
     bool same = true;
     for (size_t i = 0; i < (size_t)n_rows * n_cols; i++) /* -0 is 0 */
-        same &= !memcmp(&x[i], &y[i], 4) || (x[i] <= 0 && x[i] >= 0 && y[i] <= 0 && y[i] >= 0);
+        same &= x[i] <= y[i] && x[i] >= y[i];
     *n_blocks += (uint64_t)n_rows * n_cols / q->block_elems;
     free(blocks), free(x), free(y);
     return same;

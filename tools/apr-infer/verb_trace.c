@@ -295,7 +295,7 @@ static enum apr_code check_launches(const struct trace_args *a, struct apr_err *
 {
     if (a->payload || a->reference || a->layer >= 0 || a->inside >= 0)
         return apr_fail(e, APR_EUSAGE, "--launches shows the GPU, the other options what the CPU computes");
-    if (!a->engine.device || !strncmp(a->engine.device, "cpu", 4))
+    if (!a->engine.device || !strcmp(a->engine.device, "cpu"))
         return apr_fail(e, APR_EUSAGE, "--launches: the CPU launches no kernels; expected --device cuda");
     return APR_OK;
 }
