@@ -21,7 +21,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static _Atomic uint32_t sink; /* keeps the work from being left out */
+static _Thread_local volatile uint32_t sink; /* keeps the work from being left out */
 
 static void work(uint64_t n_steps)
 {
