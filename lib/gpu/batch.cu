@@ -117,8 +117,8 @@ static uint32_t graph_of(uint32_t n_rows)
 enum apr_gpu_status batch_issue(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
 {
     const struct batch b = {NULL, n, n, n, NULL, m->batch};
-    GPU_TRY(batch_step(m, &b, e));
-    GPU_TRY(batch_head(m, n, e));
+    GPU_TRY(m->is_general ? general_step(m, &b, e) : batch_step(m, &b, e));
+    GPU_TRY(m->is_general ? general_head(m, m->xs, n, m->row_logits, e) : batch_head(m, n, e));
     argmax_rows(m->row_logits, m->n_vocab, n, m->best, m->best_count, m->batch, m->dev->stream);
     return gpu_cuda(cudaGetLastError(), "a step", e);
 }

@@ -14,8 +14,8 @@ static const __half *widened(struct apr_gpu_model *m, const struct mat *w)
 }
 
 /* y (+)= scale (w x + bias) */
-static enum apr_gpu_status product(struct apr_gpu_model *m, const char *what, const struct mat *w,
-                                   const __half *x, uint32_t n, struct gemm y, struct apr_gpu_err *e)
+static enum apr_gpu_status wide_product(struct apr_gpu_model *m, const char *what, const struct mat *w,
+                                        const __half *x, uint32_t n, struct gemm y, struct apr_gpu_err *e)
 {
     y.w = widened(m, w), y.x = x, y.n_rows = w->n_rows, y.n_cols = w->n_cols, y.n = n;
     y.alpha /= mat_scale(w->kind);
@@ -45,19 +45,20 @@ static enum apr_gpu_status layer_chunk(struct apr_gpu_model *m, const struct bat
     struct act att = {NULL, NULL, m->x16, 0, n_q};
     rmsnorm_rows(m->xs, l->attn_norm, m->eps, n, m->n_hidden, NULL, m->x16, q);
     gpu_mark(m->dev, "norm", q);
-    GPU_TRY(product(m, "q", &l->q, m->x16, n, to_f32(m->qkvs, n_all, false, 1), e));
-    GPU_TRY(product(m, "k", &l->k, m->x16, n, to_f32(m->qkvs + n_q, n_all, false, 1), e));
-    GPU_TRY(product(m, "v", &l->v, m->x16, n, to_f32(m->qkvs + n_q + n_kv, n_all, false, 1), e));
+    GPU_TRY(wide_product(m, "q", &l->q, m->x16, n, to_f32(m->qkvs, n_all, false, 1), e));
+    GPU_TRY(wide_product(m, "k", &l->k, m->x16, n, to_f32(m->qkvs + n_q, n_all, false, 1), e));
+    GPU_TRY(wide_product(m, "v", &l->v, m->x16, n, to_f32(m->qkvs + n_q + n_kv, n_all, false, 1), e));
     GPU_TRY(attend(m, b, i, &att, e));
-    GPU_TRY(product(m, "o", &l->o, m->x16, n, to_f32(m->xs, m->n_hidden, add, 1), e));
+    GPU_TRY(wide_product(m, "o", &l->o, m->x16, n, to_f32(m->xs, m->n_hidden, add, 1), e));
     GPU_TRY(comm_sum(m->dev, m->xs, (uint64_t)n * m->n_hidden, e));
     rmsnorm_rows(m->xs, l->ffn_norm, m->eps, n, m->n_hidden, NULL, m->x16, q);
     gpu_mark(m->dev, "norm", q);
-    GPU_TRY(product(m, "gate", &l->gate, m->x16, n, to_f16(m->gu16, 2 * m->n_inter, MID_SCALE), e));
-    GPU_TRY(product(m, "up", &l->up, m->x16, n, to_f16(m->gu16 + m->n_inter, 2 * m->n_inter, MID_SCALE), e));
+    GPU_TRY(wide_product(m, "gate", &l->gate, m->x16, n, to_f16(m->gu16, 2 * m->n_inter, MID_SCALE), e));
+    GPU_TRY(
+        wide_product(m, "up", &l->up, m->x16, n, to_f16(m->gu16 + m->n_inter, 2 * m->n_inter, MID_SCALE), e));
     swiglu_rows(m->gu16, n, m->n_inter, m->h16, q);
     gpu_mark(m->dev, "SwiGLU", q);
-    GPU_TRY(product(m, "down", &l->down, m->h16, n, to_f32(m->xs, m->n_hidden, add, 1 / MID_SCALE), e));
+    GPU_TRY(wide_product(m, "down", &l->down, m->h16, n, to_f32(m->xs, m->n_hidden, add, 1 / MID_SCALE), e));
     return comm_sum(m->dev, m->xs, (uint64_t)n * m->n_hidden, e);
 }
 
@@ -90,6 +91,7 @@ static enum apr_gpu_status layer_exact(struct apr_gpu_model *m, const struct bat
 
 enum apr_gpu_status chunk_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e)
 {
+    if (m->is_general) return general_step(m, b, e);
     embed_rows(&m->embed, b->rows, b->n_rows, m->embed_scale, m->xs, m->dev->stream);
     gpu_mark(m->dev, "embedding", m->dev->stream);
     GPU_TRY(model_tap(m, 0, m->xs, b->n_rows, e));
@@ -107,6 +109,7 @@ static enum apr_gpu_status head_rows(struct apr_gpu_model *m, const float *x, ui
                                      struct apr_gpu_err *e)
 {
     cudaStream_t q = m->dev->stream;
+    if (m->is_general) return general_head(m, x, n, m->row_logits, e);
     float *y = head_part(m, m->row_logits);
     if (m->opts.exact) {
         rmsnorm_rows(x, m->final_norm, m->eps, n, m->n_hidden, m->hs, NULL, q);

@@ -100,6 +100,8 @@ static __device__ __forceinline__ void item_of(int kind, const uint8_t *w0, cons
         item<TILE_Q4_K, N8>(w0, w1, x, lane, acc);
     else if (kind == TILE_Q6_K)
         item<TILE_Q6_K, N8>(w0, w1, x, lane, acc);
+    else if (kind == TILE_Q5_K)
+        item<TILE_Q5_K, N8>(w0, w1, x, lane, acc);
     else if (kind == TILE_Q8_0)
         item<TILE_Q8_0, N8>(w0, w1, x, lane, acc);
     else if (kind == TILE_BF16)
@@ -183,7 +185,7 @@ static uint32_t chunk_bytes(int kind)
 bool few_can(const struct mat *const *m, int n_m)
 {
     for (int i = 0; i < n_m; i++)
-        if (m[i]->kind == TILE_F32 || m[i]->n_cols != m[0]->n_cols) return false;
+        if (m[i]->kind == TILE_F32 || tile_is_raw(m[i]->kind) || m[i]->n_cols != m[0]->n_cols) return false;
     return n_m <= FEW_SEGS;
 }
 

@@ -68,6 +68,29 @@ template <> struct frag<TILE_Q4_K> {
     }
 };
 
+template <> struct frag<TILE_Q5_K> {
+    frag<TILE_Q4_K> low;
+    uint32_t fifth[2];
+    __device__ __forceinline__ void open(const uint8_t *p, int g, int i, int h)
+    {
+        const tile_q5_k *t = (const tile_q5_k *)p;
+        low.open(p, g, i, h);
+#pragma unroll
+        for (int r = 0; r < 2; r++) fifth[r] = t->fifth[g / 4 + 2 * r][g % 4 * 8 + 4 * h + i];
+    }
+    __device__ __forceinline__ void get(int w, int e, uint32_t a[4]) const
+    {
+#pragma unroll
+        for (int r = 0; r < 2; r++) {
+            uint32_t x = word_of(low.q[r], w) >> 4 * e, u = fifth[r] >> (16 * e + 4 * w);
+            uint32_t v0 = (x & 0x000f000fu) | (u & 1u) << 4 | (u & 4u) << 18 | 0x64006400u,
+                     v1 = (x >> 8 & 0x000f000fu) | (u & 2u) << 3 | (u & 8u) << 17 | 0x64006400u;
+            a[r] = h2_fma(h2_add(v0, -1024.0f), low.d[r], low.m[r]);
+            a[2 + r] = h2_fma(h2_add(v1, -1024.0f), low.d[r], low.m[r]);
+        }
+    }
+};
+
 template <> struct frag<TILE_Q6_K> {
     uint4 q[2];
     uint2 up[2];

@@ -304,6 +304,8 @@ static __device__ __forceinline__ void mac(int kind, const uint8_t *tile, const 
             tile_mac_q4_k((const tile_q4_k *)tile, a + i_chunk, lane, acc);
         else if (kind == TILE_Q6_K)
             tile_mac_q6_k((const tile_q6_k *)tile, a + i_chunk, lane, acc);
+        else if (kind == TILE_Q5_K)
+            tile_mac_q5_k((const tile_q5_k *)tile, a + i_chunk, lane, acc);
         else
             tile_mac_q8_0((const tile_q8_0 *)tile, a + i_chunk / 2, (int)(i_chunk % 2), lane, acc);
     } else {

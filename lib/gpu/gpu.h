@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define APR_GPU_ABI 3u
+#define APR_GPU_ABI 4u
 
 enum apr_gpu_status {
     APR_GPU_OK = 0,
@@ -42,25 +42,71 @@ struct apr_gpu_mat {
     uint64_t stride_bytes; /* from row to row; 0: row_bytes (columns of a wider matrix: shard.h) */
 };
 
+struct apr_gpu_norm { /* RMSNorm, or with b LayerNorm */
+    const float *w, *b;
+};
+
+/* The first 2 n_half values of a head turn; n_half 0: nothing does. */
+struct apr_gpu_rope {
+    const double *inv_freq; /* [n_half] */
+    uint32_t n_half;
+    float scale; /* multiplies cos and sin */
+};
+
+/* Latent attention, keys and values absorbed (DeepSeek-V2, 2.1). Without q_a the layer's q takes the hidden
+ * state; the layer's k and v are absent. */
+struct apr_gpu_latent {
+    struct apr_gpu_mat q_a;              /* [q_rank, n_hidden]; absent: none */
+    struct apr_gpu_mat kv_a;             /* [kv_rank + n_rope, n_hidden]; absent: ordinary attention */
+    const float *q_a_norm, *kv_a_norm;   /* [q_rank], [kv_rank] */
+    const struct apr_gpu_mat *k_b, *v_b; /* [n_heads] of [kv_rank, n_nope] and [n_value, kv_rank] */
+};
+
+/* Mixture of experts; without a router the layer is dense. */
+struct apr_gpu_experts {
+    struct apr_gpu_mat router;                              /* [n_experts, n_hidden], computed in F32 */
+    const float *router_bias;                               /* [n_experts] for the choice alone, or NULL */
+    const struct apr_gpu_mat *gate, *up, *down;             /* [n_experts]; gate NULL: none */
+    struct apr_gpu_mat shared_up, shared_gate, shared_down; /* the shared expert; up absent: none */
+    struct apr_gpu_mat shared_weight; /* [1, n_hidden]: its weight is sigmoid of this; absent: 1 */
+};
+
 struct apr_gpu_layer {
     struct apr_gpu_mat q, k, v, o;
-    struct apr_gpu_mat gate, up, down;
-    const float *attn_norm, *ffn_norm; /* [n_hidden] */
-    const float *q_norm, *k_norm;      /* [head_dim] or NULL */
+    struct apr_gpu_mat gate, up, down;           /* gate absent: down(act(up x)) */
+    struct apr_gpu_norm attn_norm, ffn_norm;     /* [n_hidden]; ffn_norm absent in parallel blocks */
+    const float *post_attn_norm, *post_ffn_norm; /* [n_hidden] of what a block adds, or NULL */
+    const float *q_norm, *k_norm;                /* [head_dim] or NULL */
+    uint32_t window;                             /* positions seen, its own among them; 0: all */
+    uint32_t i_rope;                             /* of the description's rotations */
+    struct apr_gpu_latent latent;
+    struct apr_gpu_experts experts;
 };
 
 struct apr_gpu_desc {
     uint32_t struct_bytes;
     uint32_t n_layers, n_hidden, n_heads, n_heads_kv, head_dim, n_inter, n_vocab;
     double norm_eps;
-    float embed_scale;              /* 1: none */
-    float attn_scale;               /* of q k */
-    bool rope_pairs;                /* rotate (2i, 2i + 1) and not (i, i + head_dim / 2) */
-    const double *inv_freq;         /* [head_dim / 2] */
-    float rope_scale;               /* multiplies cos and sin */
+    uint32_t activation;               /* an enum apr_activation */
+    bool is_parallel;                  /* attention and feed-forward read the same norm */
+    float embed_scale;                 /* 1: none */
+    float residual_scale;              /* of what a block adds; 1: none */
+    float attn_scale;                  /* of q k */
+    float attn_softcap, logit_softcap; /* c tanh(x / c); 0: none */
+    float logit_scale;                 /* 1: none */
+    bool rope_pairs;                   /* rotate (2i, 2i + 1) and not (i, i + n_half) */
+    struct apr_gpu_rope ropes[2];
     struct apr_gpu_mat embed, head; /* the same data when tied */
-    const float *final_norm;
+    struct apr_gpu_mat positions;   /* [., n_hidden] learned, added to the embedding; or absent */
+    struct apr_gpu_norm final_norm;
     const struct apr_gpu_layer *layers;
+
+    uint32_t kv_rank, n_nope, n_rope, n_value; /* latent attention: head_dim = n_nope + n_rope */
+    uint32_t n_experts, n_used;                /* most of any layer; 0: none */
+    uint32_t n_inter_expert, n_inter_shared;
+    uint32_t n_groups, n_groups_used; /* group-limited choice; 0 or 1: none */
+    bool router_sigmoid, norm_topk;   /* scores by sigmoid, not softmax; weights made to sum to 1 */
+    float expert_scale;               /* of the weights */
 };
 
 struct apr_gpu_opts {

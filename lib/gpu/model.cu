@@ -75,6 +75,8 @@ static enum apr_gpu_status load_vector(struct apr_gpu_model *m, const float *fro
 static enum apr_gpu_status load_mat(struct apr_gpu_model *m, struct stage *s, const struct apr_gpu_mat *from,
                                     bool wide, struct mat *to, struct apr_gpu_err *e)
 {
+    memset(to, 0, sizeof *to);
+    if (!from->data) return APR_GPU_OK;
     mat_shape(from, to);
     ALLOC(to->tiles, repack_bytes(to->kind, to->n_rows, to->n_cols), "a matrix");
     GPU_TRY(stage_mat(s, from, to, m->dev->stream, e));
@@ -85,37 +87,89 @@ static enum apr_gpu_status load_mat(struct apr_gpu_model *m, struct stage *s, co
     return gpu_cuda(cudaGetLastError(), "unpacking", e);
 }
 
-static enum apr_gpu_status load_layer(struct apr_gpu_model *m, struct stage *s,
-                                      const struct apr_gpu_layer *from, struct layer *to,
+static enum apr_gpu_status load_stack(struct apr_gpu_model *m, struct stage *s,
+                                      const struct apr_gpu_mat *from, uint32_t n, struct stack *to,
                                       struct apr_gpu_err *e)
 {
-    bool wide = m->opts.resident && !m->opts.exact;
-    const struct apr_gpu_mat *in[] = {&from->q,    &from->k,  &from->v,   &from->o,
-                                      &from->gate, &from->up, &from->down};
-    struct mat *out[] = {&to->q, &to->k, &to->v, &to->o, &to->gate, &to->up, &to->down};
-    for (size_t i = 0; i < 7; i++) GPU_TRY(load_mat(m, s, in[i], wide, out[i], e));
-    GPU_TRY(load_vector(m, from->attn_norm, m->n_hidden, &to->attn_norm, e));
-    GPU_TRY(load_vector(m, from->ffn_norm, m->n_hidden, &to->ffn_norm, e));
-    GPU_TRY(load_vector(m, from->q_norm, m->heads.dim, &to->q_norm, e));
-    return load_vector(m, from->k_norm, m->heads.dim, &to->k_norm, e);
+    memset(to, 0, sizeof *to);
+    if (!from || !n) return APR_GPU_OK;
+    mat_shape(from, &to->m);
+    to->n = n, to->n_bytes = repack_bytes(to->m.kind, to->m.n_rows, to->m.n_cols);
+    ALLOC(to->m.tiles, n * to->n_bytes, "a stack of matrices");
+    for (uint32_t i = 0; i < n; i++) {
+        struct mat one = to->m;
+        one.tiles += i * to->n_bytes;
+        GPU_TRY(stage_mat(s, &from[i], &one, m->dev->stream, e));
+    }
+    return APR_GPU_OK;
 }
 
-/* Angles in double, as the CPU's tables. */
-static enum apr_gpu_status load_rope(struct apr_gpu_model *m, const struct apr_gpu_desc *d,
-                                     struct apr_gpu_err *e)
+static enum apr_gpu_status load_norms(struct apr_gpu_model *m, const struct apr_gpu_layer *from,
+                                      struct layer *to, struct apr_gpu_err *e)
 {
-    uint32_t n_half = d->head_dim / 2;
-    uint64_t n = (uint64_t)m->opts.n_ctx * n_half;
-    float2 *host = (float2 *)malloc(n * sizeof *host), *dev = NULL;
+    const struct apr_gpu_latent *a = &from->latent;
+    const struct {
+        const float *from;
+        uint32_t n;
+        float **to;
+    } all[] = {{from->attn_norm.w, m->n_hidden, &to->attn_norm},
+               {from->attn_norm.b, m->n_hidden, &to->attn_norm_b},
+               {from->ffn_norm.w, m->n_hidden, &to->ffn_norm},
+               {from->ffn_norm.b, m->n_hidden, &to->ffn_norm_b},
+               {from->post_attn_norm, m->n_hidden, &to->post_attn_norm},
+               {from->post_ffn_norm, m->n_hidden, &to->post_ffn_norm},
+               {from->q_norm, m->heads.dim, &to->q_norm},
+               {from->k_norm, m->heads.dim, &to->k_norm},
+               {a->q_a_norm, a->q_a.n_rows, &to->latent.q_a_norm},
+               {a->kv_a_norm, m->gen.kv_rank, &to->latent.kv_a_norm},
+               {from->experts.router_bias, m->gen.n_experts, &to->experts.router_bias}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++)
+        GPU_TRY(load_vector(m, all[i].from, all[i].n, all[i].to, e));
+    return APR_GPU_OK;
+}
+
+static enum apr_gpu_status load_layer(struct apr_gpu_model *m, struct stage *s, const struct apr_gpu_desc *d,
+                                      const struct apr_gpu_layer *from, const struct rope ropes[2],
+                                      struct layer *to, struct apr_gpu_err *e)
+{
+    const bool wide = m->opts.resident && !m->opts.exact && !m->is_general;
+    const struct apr_gpu_mat *in[LAYER_MATS];
+    struct desc_stack stacks_in[LAYER_STACKS];
+    struct experts *x = &to->experts;
+    struct mat *out[LAYER_MATS] = {&to->q,           &to->k,           &to->v,        &to->o,
+                                   &to->gate,        &to->up,          &to->down,     &to->latent.q_a,
+                                   &to->latent.kv_a, &x->router,       &x->shared_up, &x->shared_gate,
+                                   &x->shared_down,  &x->shared_weight};
+    struct stack *stacks_out[LAYER_STACKS] = {&to->latent.k_b, &to->latent.v_b, &x->gate, &x->up, &x->down};
+    layer_mats(d, from, in, stacks_in);
+    for (uint32_t i = 0; i < LAYER_MATS; i++) GPU_TRY(load_mat(m, s, in[i], wide, out[i], e));
+    for (uint32_t i = 0; i < LAYER_STACKS; i++)
+        GPU_TRY(load_stack(m, s, stacks_in[i].mats, stacks_in[i].n, stacks_out[i], e));
+    to->window = from->window;
+    to->rope = ropes[from->i_rope];
+    to->is_plain = layer_is_plain(d, from);
+    return load_norms(m, from, to, e);
+}
+
+/* Angles in double, as the CPU's tables; pairs behind the last that turns stay as they are. */
+static enum apr_gpu_status load_rope(struct apr_gpu_model *m, const struct apr_gpu_desc *d, uint32_t i_rope,
+                                     struct rope *to, struct apr_gpu_err *e)
+{
+    const struct apr_gpu_rope *r = &d->ropes[i_rope];
+    const uint32_t n_half = rope_pairs_of(d, i_rope);
+    const uint64_t n = (uint64_t)m->opts.n_ctx * n_half;
+    float2 *host = (float2 *)malloc(n * sizeof *host + 1), *dev = NULL;
     if (!host) return gpu_fail(e, APR_GPU_MEMORY, "no memory for the rotary table");
     for (uint64_t i = 0; i < n; i++) {
-        double angle = (double)(i / n_half) * d->inv_freq[i % n_half];
-        host[i] = make_float2((float)(cos(angle) * d->rope_scale), (float)(sin(angle) * d->rope_scale));
+        const bool turns = i % n_half < r->n_half;
+        const double angle = turns ? (double)(i / n_half) * r->inv_freq[i % n_half] : 0,
+                     scale = turns ? r->scale : 1;
+        host[i] = make_float2((float)(cos(angle) * scale), (float)(sin(angle) * scale));
     }
     enum apr_gpu_status s = model_alloc(m, (void **)&dev, n * sizeof *host, "the rotary table", e);
     if (s == APR_GPU_OK)
         s = gpu_cuda(cudaMemcpy(dev, host, n * sizeof *host, cudaMemcpyHostToDevice), "rotary table", e);
-    m->heads.rope = dev;
+    to->at = dev, to->n_half = n_half;
     free(host);
     return s;
 }
@@ -136,18 +190,24 @@ static enum apr_gpu_status open_lists(struct apr_gpu_model *m, struct apr_gpu_er
 static enum apr_gpu_status fill(struct apr_gpu_model *m, const struct apr_gpu_desc *d, struct stage *s,
                                 struct apr_gpu_err *e)
 {
+    struct rope ropes[2];
     GPU_TRY(open_lists(m, e));
     GPU_TRY(model_room(m, d, e));
-    GPU_TRY(load_rope(m, d, e));
+    for (uint32_t i = 0; i < 2; i++) GPU_TRY(load_rope(m, d, i, &ropes[i], e));
     GPU_TRY(stage_open(s, e));
-    for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(load_layer(m, s, &d->layers[i], &m->layers[i], e));
+    for (uint32_t i = 0; i < m->n_layers; i++)
+        GPU_TRY(load_layer(m, s, d, &d->layers[i], ropes, &m->layers[i], e));
     GPU_TRY(load_mat(m, s, &d->embed, false, &m->embed, e));
+    GPU_TRY(load_mat(m, s, &d->positions, false, &m->positions, e));
     m->tied = desc_is_tied(d);
-    if (m->tied)
+    if (m->tied) {
         m->head = m->embed;
-    else
+        GPU_TRY(load_vector(m, d->head.bias, m->n_vocab, &m->head.bias, e));
+    } else {
         GPU_TRY(load_mat(m, s, &d->head, false, &m->head, e));
-    GPU_TRY(load_vector(m, d->final_norm, m->n_hidden, &m->final_norm, e));
+    }
+    GPU_TRY(load_vector(m, d->final_norm.w, m->n_hidden, &m->final_norm, e));
+    GPU_TRY(load_vector(m, d->final_norm.b, m->n_hidden, &m->final_norm_b, e));
     return gpu_wait(m->dev, "loading", e);
 }
 

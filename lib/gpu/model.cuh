@@ -5,6 +5,7 @@
 
 #include "comm.cuh"
 #include "few.cuh"
+#include "general.cuh"
 
 #define LOGIT_ROWS  APR_GPU_ROWS
 #define STEPS_AHEAD 32u /* of greedy decoding, between two looks at the tokens */
@@ -20,7 +21,10 @@ struct apr_gpu_model {
     float eps, embed_scale;
     struct layer *layers; /* [n_layers] */
     struct mat embed, head;
-    float *final_norm;
+    float *final_norm, *final_norm_b;
+    struct mat positions; /* learned; no tiles: none */
+    bool is_general;      /* computed by general.cu */
+    struct general gen;
     bool tied;
     bool counts_only; /* a plan: nothing is asked for */
     uint64_t n_bytes; /* asked for so far */
@@ -86,6 +90,7 @@ struct apr_gpu_seq {
     cudaGraphExec_t graph;     /* one step; NULL until the first */
 };
 
+struct batch;
 #define MODEL_PAGE      16u /* positions */
 #define STAGE_BYTES     (64u << 20)
 #define STAGE_ALL_BYTES (2ull * STAGE_BYTES) /* on the device */
@@ -96,12 +101,40 @@ uint64_t mat_wide_bytes(const struct apr_gpu_mat *w);
 bool desc_is_tied(const struct apr_gpu_desc *d); /* the head is the embedding, all of it */
 void model_shape(struct apr_gpu_model *m, struct apr_gpu_device *d, const struct apr_gpu_desc *desc,
                  const struct apr_gpu_opts *o);
+/* The rotary table of rotation i: pairs of a row of it. */
+uint32_t rope_pairs_of(const struct apr_gpu_desc *d, uint32_t i);
 /* Everything but the weights. */
 enum apr_gpu_status model_room(struct apr_gpu_model *m, const struct apr_gpu_desc *d, struct apr_gpu_err *e);
 enum apr_gpu_status model_alloc(struct apr_gpu_model *m, void **p, uint64_t n_bytes, const char *what,
                                 struct apr_gpu_err *e);
 enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
                                const struct apr_gpu_opts *o, struct apr_gpu_plan *p, struct apr_gpu_err *e);
+/* ---- check.cu ---- */
+/* Refuses by name what the plugin cannot compute. */
+enum apr_gpu_status model_check(const struct apr_gpu_device *d, const struct apr_gpu_desc *m,
+                                const struct apr_gpu_opts *o, struct apr_gpu_err *e);
+bool model_is_general(const struct apr_gpu_desc *m);
+bool layer_is_plain(const struct apr_gpu_desc *m, const struct apr_gpu_layer *l);
+/* A layer's matrices one by one, absent ones among them, and its stacks. */
+#define LAYER_MATS   14u
+#define LAYER_STACKS 5u
+struct desc_stack {
+    const struct apr_gpu_mat *mats; /* NULL: absent */
+    uint32_t n;
+};
+void layer_mats(const struct apr_gpu_desc *m, const struct apr_gpu_layer *l,
+                const struct apr_gpu_mat *mats[LAYER_MATS], struct desc_stack stacks[LAYER_STACKS]);
+
+/* ---- general_room.cu ---- */
+/* Everything but the weights and the cache. */
+enum apr_gpu_status general_room(struct apr_gpu_model *m, const struct apr_gpu_desc *d,
+                                 struct apr_gpu_err *e);
+/* ---- general.cu ---- */
+/* All layers; xs remains. No host in between: a graph may be made of it for up to LOGIT_ROWS rows. */
+enum apr_gpu_status general_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e);
+enum apr_gpu_status general_head(struct apr_gpu_model *m, const float *x, uint32_t n, float *logits,
+                                 struct apr_gpu_err *e);
+
 /* ---- model.cu ---- */
 enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_desc *m,
                                const struct apr_gpu_opts *o, void (*progress)(void *ctx, uint64_t n),

@@ -60,6 +60,13 @@ enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
     struct act x = {NULL, m->x, NULL, 0, 0};
     struct gemv head = {{&m->head}, 1,     m->final_norm, m->eps, x, GEMV_ROWS, head_part(m, m->logits),
                         {},         "head"};
+    if (m->is_general) {
+        const struct batch b = {NULL, 1, 1, 1, NULL, s->st};
+        GPU_TRY(general_step(m, &b, e));
+        GPU_TRY(general_head(m, m->xs, 1, m->logits, e));
+        argmax_rows(m->logits, m->n_vocab, 1, m->best, m->best_count, s->st, m->dev->stream);
+        return gpu_cuda(cudaGetLastError(), "a step", e);
+    }
     embed_rows(&m->embed, s->st, 1, m->embed_scale, m->x, m->dev->stream);
     gpu_mark(m->dev, "embedding", m->dev->stream);
     GPU_TRY(model_tap(m, 0, m->x, 1, e));

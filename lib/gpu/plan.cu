@@ -23,70 +23,13 @@ uint64_t mat_wide_bytes(const struct apr_gpu_mat *w)
     return 2ull * w->n_rows * w->n_cols;
 }
 
-/* ---- what can be computed ---------------------------------------------------------------------------------
- */
-
-static enum apr_gpu_status check_mat(const struct apr_gpu_mat *w, const char *what, uint32_t n_rows,
-                                     uint32_t n_cols, struct apr_gpu_err *e)
-{
-    int kind;
-    if (!w->data) return gpu_fail(e, APR_GPU_UNSUPPORTED, "the model has no matrix %s", what);
-    if (w->n_rows != n_rows || w->n_cols != n_cols)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%s is [%u, %u], expected [%u, %u]", what, w->n_rows,
-                        w->n_cols, n_rows, n_cols);
-    if (!repack_kind(w->type, &kind))
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%s has type %u, which the GPU cannot compute with", what,
-                        w->type);
-    if (w->row_bytes != repack_row_bytes(w->type, n_cols))
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%s of type %u has rows of %llu bytes, expected %llu", what,
-                        w->type, (unsigned long long)w->row_bytes,
-                        (unsigned long long)repack_row_bytes(w->type, n_cols));
-    if (n_cols % 4)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%s has %u columns, expected a multiple of 4", what, n_cols);
-    return APR_GPU_OK;
-}
-
-static enum apr_gpu_status check_layer(const struct apr_gpu_desc *m, const struct apr_gpu_layer *l,
-                                       struct apr_gpu_err *e)
-{
-    uint32_t n_q = m->n_heads * m->head_dim, n_kv = m->n_heads_kv * m->head_dim;
-    GPU_TRY(check_mat(&l->q, "q", n_q, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->k, "k", n_kv, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->v, "v", n_kv, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->o, "o", m->n_hidden, n_q, e));
-    GPU_TRY(check_mat(&l->gate, "gate", m->n_inter, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->up, "up", m->n_inter, m->n_hidden, e));
-    GPU_TRY(check_mat(&l->down, "down", m->n_hidden, m->n_inter, e));
-    if (l->gate.type != l->up.type)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "gate has type %u and up %u, expected one type", l->gate.type,
-                        l->up.type);
-    return APR_GPU_OK;
-}
-
-static enum apr_gpu_status check(const struct apr_gpu_device *d, const struct apr_gpu_desc *m,
-                                 const struct apr_gpu_opts *o, struct apr_gpu_err *e)
-{
-    if (m->struct_bytes != sizeof *m)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "the description is of another version");
-    if (m->head_dim < 16 || m->head_dim > 256 || m->head_dim % 16)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "heads of %u values, expected a multiple of 16 up to 256",
-                        m->head_dim);
-    if (!m->n_heads_kv || m->n_heads % m->n_heads_kv)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%u heads over %u KV heads", m->n_heads, m->n_heads_kv);
-    if (!o->n_ctx || !o->n_chunk || !m->n_layers || m->n_inter % 2)
-        return gpu_fail(e, APR_GPU_UNSUPPORTED, "a context, chunk or model of no size");
-    for (uint32_t i = 0; i < m->n_layers; i++) GPU_TRY(check_layer(m, &m->layers[i], e));
-    GPU_TRY(check_mat(&m->embed, "the embedding", m->n_vocab, m->n_hidden, e));
-    return check_mat(&m->head, "the head", comm_share(d, m->n_vocab), m->n_hidden, e);
-}
-
 /* ---- memory -----------------------------------------------------------------------------------------------
  */
 
 static uint64_t bytes_of(const struct apr_gpu_mat *w)
 {
     int kind = 0;
-    return repack_kind(w->type, &kind)
+    return w->data && repack_kind(w->type, &kind)
                ? repack_bytes(kind, w->n_rows, w->n_cols) + (w->bias ? w->n_rows * 4ull : 0)
                : 0;
 }
@@ -143,6 +86,7 @@ static enum apr_gpu_status room_of_cache(struct apr_gpu_model *m, struct apr_gpu
     uint64_t n_bytes = (uint64_t)m->n_pages * h->n_heads_kv * MODEL_PAGE * h->dim_pad * (h->f32 ? 4 : 2);
     for (uint32_t i = 0; i < m->n_layers; i++) {
         ALLOC(m->cache_k[i], n_bytes, "the cache of keys");
+        if (m->gen.kv_rank) continue; /* the keys are the values */
         ALLOC(m->cache_v[i], n_bytes, "the cache of values");
     }
     return APR_GPU_OK;
@@ -256,6 +200,7 @@ static enum apr_gpu_status room_of_links(struct apr_gpu_model *m, struct apr_gpu
 enum apr_gpu_status model_room(struct apr_gpu_model *m, const struct apr_gpu_desc *d, struct apr_gpu_err *e)
 {
     GPU_TRY(room_of_cache(m, e));
+    if (m->is_general) return general_room(m, d, e);
     GPU_TRY(room_of_one(m, e));
     GPU_TRY(room_of_chunk(m, d, e));
     GPU_TRY(room_of_links(m, e));
@@ -264,8 +209,29 @@ enum apr_gpu_status model_room(struct apr_gpu_model *m, const struct apr_gpu_des
 
 static uint32_t pad_dim(uint32_t n)
 {
-    return n <= 32 ? 32 : n <= 64 ? 64 : n <= 128 ? 128 : 256;
+    return n <= 32 ? 32 : n <= 64 ? 64 : n <= 128 ? 128 : n <= 256 ? 256 : (n + 31) / 32 * 32;
 }
+uint32_t rope_pairs_of(const struct apr_gpu_desc *d, uint32_t i)
+{
+    const uint32_t n_half = d->ropes[i].n_half;
+    return d->kv_rank || (n_half && !d->rope_pairs) ? n_half : d->head_dim / 2;
+}
+
+static void general_shape(struct apr_gpu_model *m, const struct apr_gpu_desc *d)
+{
+    struct general *g = &m->gen;
+    g->activation = d->activation, g->is_parallel = d->is_parallel;
+    g->residual_scale = d->residual_scale, g->attn_softcap = d->attn_softcap;
+    g->logit_scale = d->logit_scale, g->logit_softcap = d->logit_softcap;
+    g->k_dim = d->kv_rank ? d->kv_rank + d->n_rope : d->head_dim;
+    g->v_dim = d->kv_rank ? d->kv_rank : d->head_dim;
+    g->kv_rank = d->kv_rank, g->n_nope = d->n_nope, g->n_rope = d->n_rope, g->n_value = d->n_value;
+    g->n_experts = d->n_experts, g->n_used = d->n_used, g->n_inter_expert = d->n_inter_expert;
+    g->n_inter_shared = d->n_inter_shared;
+    g->n_groups = d->n_groups, g->n_groups_used = d->n_groups_used;
+    g->router_sigmoid = d->router_sigmoid, g->norm_topk = d->norm_topk, g->expert_scale = d->expert_scale;
+}
+
 void model_shape(struct apr_gpu_model *m, struct apr_gpu_device *d, const struct apr_gpu_desc *desc,
                  const struct apr_gpu_opts *o)
 {
@@ -275,10 +241,12 @@ void model_shape(struct apr_gpu_model *m, struct apr_gpu_device *d, const struct
     m->eps = (float)desc->norm_eps, m->embed_scale = desc->embed_scale;
     m->n_pages = (o->n_ctx + MODEL_PAGE - 1) / MODEL_PAGE;
     m->opts.n_ctx = m->n_pages * MODEL_PAGE;
+    m->is_general = model_is_general(desc);
+    general_shape(m, desc);
     m->heads = {desc->n_heads,
                 desc->n_heads_kv,
                 desc->head_dim,
-                pad_dim(desc->head_dim),
+                pad_dim(m->gen.k_dim),
                 desc->attn_scale,
                 m->eps,
                 1.0f,
@@ -295,7 +263,7 @@ enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_de
     size_t n_free = 0, n_total = 0;
     struct apr_gpu_model count = {}, *m = &count;
     memset(p, 0, sizeof *p);
-    GPU_TRY(check(d, desc, o, e));
+    GPU_TRY(model_check(d, desc, o, e));
     model_shape(m, d, desc, o);
     m->counts_only = true;
     m->cache_k = m->cache_v = (void **)calloc(m->n_layers, sizeof *m->cache_k); /* set to NULL, never read */
@@ -305,17 +273,21 @@ enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_de
     if (s == APR_GPU_OK) s = model_room(m, desc, e);
     free(m->cache_k);
     GPU_TRY(s);
-    p->work = m->n_bytes - 2 * p->cache + 8ull * m->opts.n_ctx * (desc->head_dim / 2) + LT_WORK_BYTES +
-              STAGE_ALL_BYTES;
+    p->work = m->n_bytes - 2 * p->cache + LT_WORK_BYTES + STAGE_ALL_BYTES;
+    for (uint32_t i = 0; i < 2; i++) p->work += 8ull * m->opts.n_ctx * rope_pairs_of(desc, i);
     for (uint32_t i = 0; i < desc->n_layers; i++) {
-        const struct apr_gpu_layer *l = &desc->layers[i];
-        const struct apr_gpu_mat *all[] = {&l->q, &l->k, &l->v, &l->o, &l->gate, &l->up, &l->down};
-        for (size_t k = 0; k < 7; k++) {
-            p->weights += bytes_of(all[k]);
-            if (o->resident && !o->exact) p->resident += mat_wide_bytes(all[k]);
+        const struct apr_gpu_mat *mats[LAYER_MATS];
+        struct desc_stack stacks[LAYER_STACKS];
+        layer_mats(desc, &desc->layers[i], mats, stacks);
+        for (uint32_t k = 0; k < LAYER_MATS; k++) {
+            p->weights += bytes_of(mats[k]);
+            if (o->resident && !o->exact && !m->is_general) p->resident += mat_wide_bytes(mats[k]);
         }
+        for (uint32_t k = 0; k < LAYER_STACKS; k++)
+            if (stacks[k].mats) p->weights += stacks[k].n * bytes_of(&stacks[k].mats[0]);
         p->weights += 8ull * desc->n_hidden;
     }
+    p->weights += bytes_of(&desc->positions);
     p->weights += bytes_of(&desc->embed) + (desc_is_tied(desc) ? 0 : bytes_of(&desc->head));
     p->total = p->weights + p->resident + p->cache + p->work;
     CU(cudaMemGetInfo(&n_free, &n_total), "free memory");

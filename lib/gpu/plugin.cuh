@@ -39,9 +39,37 @@ static inline float mat_scale(int kind)
 {
     return kind == TILE_F16 ? 1.0f : W16_SCALE;
 }
+/* Matrices of one shape and type, one behind the other. */
+struct stack {
+    struct mat m; /* the first */
+    uint32_t n;
+    uint64_t n_bytes; /* of the tiles of one */
+};
+struct rope { /* [n_ctx, n_half] cos, sin */
+    const float2 *at;
+    uint32_t n_half;
+};
+struct latent { /* see gpu.h */
+    struct mat q_a, kv_a;
+    float *q_a_norm, *kv_a_norm;
+    struct stack k_b, v_b;
+};
+struct experts {
+    struct mat router;
+    float *router_bias;
+    struct stack gate, up, down;
+    struct mat shared_up, shared_gate, shared_down, shared_weight;
+};
+/* What a model does not have has no tiles and no vectors. */
 struct layer {
     struct mat q, k, v, o, gate, up, down;
     float *attn_norm, *ffn_norm, *q_norm, *k_norm;
+    float *attn_norm_b, *ffn_norm_b, *post_attn_norm, *post_ffn_norm;
+    uint32_t window;
+    struct rope rope;
+    bool is_plain; /* attention over all positions, no cap, turned as attn.cuh does */
+    struct latent latent;
+    struct experts experts;
 };
 
 struct apr_gpu_device {

@@ -43,17 +43,19 @@ static __device__ __forceinline__ void q4_k_scale(const uint8_t *s, int j, uint3
     }
 }
 
+/* Q4_K, or with n_bytes 176 Q5_K: the nibbles stand behind the fifth bits there. */
 static __device__ void pack_q4_k(const struct src *s, const struct mat *m, uint32_t g, uint32_t c, int lane,
-                                 tile_q4_k *t)
+                                 uint32_t n_bytes, tile_q4_k *t)
 {
+    const uint32_t off_q = n_bytes - 128;
     uint32_t lo = 0, hi = 0;
     int j = lane % 8;
     for (int p = 0; p < 4; p++) {
-        const uint8_t *row = row_at(s, m, g, p, lane), *b = row ? row + (uint64_t)c * 144 : NULL;
+        const uint8_t *row = row_at(s, m, g, p, lane), *b = row ? row + (uint64_t)c * n_bytes : NULL;
         uint8_t q[16];
         uint32_t scale = 0, min = 0;
         for (int i = 0; i < 16; i++) {
-            const uint8_t *v = b ? b + 16 + 32 * (j / 2) + i : NULL;
+            const uint8_t *v = b ? b + off_q + 32 * (j / 2) + i : NULL;
             uint32_t low = v ? (j % 2 ? v[0] >> 4 : v[0] & 15) : 0,
                      high = v ? (j % 2 ? v[16] >> 4 : v[16] & 15) : 0;
             q[i] = (uint8_t)(low | high << 4);
@@ -67,6 +69,18 @@ static __device__ void pack_q4_k(const struct src *s, const struct mat *m, uint3
     }
     t->lo[lane] = lo;
     t->hi[lane] = (uint16_t)hi;
+}
+
+static __device__ void pack_q5_k(const struct src *s, const struct mat *m, uint32_t g, uint32_t c, int lane,
+                                 tile_q5_k *t)
+{
+    pack_q4_k(s, m, g, c, lane, 176, &t->low);
+    for (int p = 0; p < 4; p++) {
+        const uint8_t *row = row_at(s, m, g, p, lane), *high = row ? row + (uint64_t)c * 176 + 16 : NULL;
+        uint32_t bits = 0;
+        for (int i = 0; high && i < 32; i++) bits |= (uint32_t)(high[i] >> lane % 8 & 1) << i;
+        t->fifth[p][lane] = bits;
+    }
 }
 
 static __device__ void pack_q6_k(const struct src *s, const struct mat *m, uint32_t g, uint32_t c, int lane,
@@ -142,16 +156,37 @@ static __device__ void pack_plain(const struct src *s, const struct mat *m, uint
     }
 }
 
-static __global__ void pack_kernel(struct mat m, struct src s, uint32_t type, uint32_t n_groups)
+/* A row's bytes of 256 columns behind what stands before the row; zeros behind its last column. */
+static __device__ void pack_raw(const struct src *s, const struct mat *m, uint32_t g, uint32_t c, int lane,
+                                uint32_t n_head, uint8_t *t)
+{
+    const uint32_t n = tile_row_bytes(m->kind), n_body = n - n_head;
+    for (uint32_t i = (uint32_t)lane; i < TILE_ROWS * n; i += 32) {
+        uint32_t r = g * TILE_ROWS + i / n, k = i % n;
+        uint64_t at = k < n_head ? k : n_head + (uint64_t)c * n_body + (k - n_head);
+        bool there = r < m->n_rows && at < s->row_bytes;
+        t[i] = there ? s->rows[(uint64_t)(r - s->i_row) * s->row_bytes + at] : 0;
+    }
+}
+
+static __global__ void pack_kernel(struct mat m, struct src s, uint32_t type, uint32_t n_head,
+                                   uint32_t n_groups)
 {
     uint32_t i = blockIdx.x * blockDim.y + threadIdx.y, i_group = s.i_row / TILE_ROWS + i / m.n_chunks;
     uint32_t c = i % m.n_chunks;
     int lane = (int)threadIdx.x;
     if (i >= n_groups * m.n_chunks) return;
     uint8_t *t = m.tiles + ((uint64_t)i_group * m.n_chunks + c) * tile_bytes(m.kind);
+    if (tile_is_raw(m.kind)) {
+        pack_raw(&s, &m, i_group, c, lane, n_head, t);
+        return;
+    }
     switch (m.kind) {
     case TILE_Q4_K:
-        pack_q4_k(&s, &m, i_group, c, lane, (tile_q4_k *)t);
+        pack_q4_k(&s, &m, i_group, c, lane, 144, (tile_q4_k *)t);
+        break;
+    case TILE_Q5_K:
+        pack_q5_k(&s, &m, i_group, c, lane, (tile_q5_k *)t);
         break;
     case TILE_Q6_K:
         pack_q6_k(&s, &m, i_group, c, lane, (tile_q6_k *)t);
@@ -173,13 +208,22 @@ struct known {
     uint32_t type;
     int kind;
     uint32_t n_block, n_bytes; /* values and bytes of a block */
+    uint32_t n_head;           /* bytes before a row */
 };
+#define KNOWN_RAW(name, type, n_block, n_bytes, n_head) {type, TILE_raw_##name, n_block, n_bytes, n_head},
 static const struct known *known_of(uint32_t type)
 {
-    static const struct known all[] = {
-        {APR_Q4_K, TILE_Q4_K, 256, 144}, {APR_Q6_K, TILE_Q6_K, 256, 210}, {APR_Q8_0, TILE_Q8_0, 32, 34},
-        {APR_Q4_0, TILE_Q8_0, 32, 18},   {APR_Q5_0, TILE_Q8_0, 32, 22},   {APR_IQ4_NL, TILE_Q8_0, 32, 18},
-        {APR_F16, TILE_F16, 1, 2},       {APR_BF16, TILE_BF16, 1, 2},     {APR_F32, TILE_F32, 1, 4}};
+    static const struct known all[] = {{APR_Q4_K, TILE_Q4_K, 256, 144, 0},
+                                       {APR_Q5_K, TILE_Q5_K, 256, 176, 0},
+                                       {APR_Q6_K, TILE_Q6_K, 256, 210, 0},
+                                       {APR_Q8_0, TILE_Q8_0, 32, 34, 0},
+                                       {APR_Q4_0, TILE_Q8_0, 32, 18, 0},
+                                       {APR_Q5_0, TILE_Q8_0, 32, 22, 0},
+                                       {APR_IQ4_NL, TILE_Q8_0, 32, 18, 0},
+                                       {APR_F16, TILE_F16, 1, 2, 0},
+                                       {APR_BF16, TILE_BF16, 1, 2, 0},
+                                       {APR_F32, TILE_F32, 1, 4, 0},
+                                       RAW_TYPES(KNOWN_RAW)};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i].type == type) return &all[i];
     return NULL;
@@ -194,7 +238,7 @@ bool repack_kind(uint32_t type, int *kind)
 uint64_t repack_row_bytes(uint32_t type, uint32_t n_cols)
 {
     const struct known *k = known_of(type);
-    return k && n_cols % k->n_block == 0 ? (uint64_t)n_cols / k->n_block * k->n_bytes : 0;
+    return k && n_cols % k->n_block == 0 ? k->n_head + (uint64_t)n_cols / k->n_block * k->n_bytes : 0;
 }
 
 uint64_t repack_bytes(int kind, uint32_t n_rows, uint32_t n_cols)
@@ -209,7 +253,7 @@ void repack_rows(const struct mat *m, uint32_t type, const void *rows, uint64_t 
 {
     uint32_t n_groups = (n_rows + TILE_ROWS - 1) / TILE_ROWS, n = n_groups * m->n_chunks;
     struct src src = {(const uint8_t *)rows, row_bytes, i_row, n_rows};
-    pack_kernel<<<(n + 3) / 4, dim3(32, 4), 0, s>>>(*m, src, type, n_groups);
+    pack_kernel<<<(n + 3) / 4, dim3(32, 4), 0, s>>>(*m, src, type, known_of(type)->n_head, n_groups);
 }
 
 /* ---- back ------------------------------------------------------------------------------------------------
@@ -281,30 +325,17 @@ template <int KIND> static __global__ void unpack_f16_kernel(struct mat m, uint3
         }
     }
 }
+typedef void unpack_f16_fn(struct mat m, uint32_t n_tiles, __half *out);
+#define UNPACK_RAW(name, type, n_block, n_bytes, n_head) unpack_f16_kernel<TILE_raw_##name>,
 void unpack_f16(const struct mat *m, __half *out, cudaStream_t s)
 {
-    uint32_t n = m->n_groups * m->n_chunks, n_blocks = (n + 3) / 4;
-    dim3 t(32, 4);
-    switch (m->kind) {
-    case TILE_Q4_K:
-        unpack_f16_kernel<TILE_Q4_K><<<n_blocks, t, 0, s>>>(*m, n, out);
-        break;
-    case TILE_Q6_K:
-        unpack_f16_kernel<TILE_Q6_K><<<n_blocks, t, 0, s>>>(*m, n, out);
-        break;
-    case TILE_Q8_0:
-        unpack_f16_kernel<TILE_Q8_0><<<n_blocks, t, 0, s>>>(*m, n, out);
-        break;
-    case TILE_F16:
-        unpack_f16_kernel<TILE_F16><<<n_blocks, t, 0, s>>>(*m, n, out);
-        break;
-    case TILE_BF16:
-        unpack_f16_kernel<TILE_BF16><<<n_blocks, t, 0, s>>>(*m, n, out);
-        break;
-    case TILE_F32:
-        unpack_f16_kernel<TILE_F32><<<n_blocks, t, 0, s>>>(*m, n, out);
-        break;
-    }
+    static unpack_f16_fn *const kernels[] = {unpack_f16_kernel<TILE_Q4_K>, unpack_f16_kernel<TILE_Q6_K>,
+                                             unpack_f16_kernel<TILE_Q8_0>, unpack_f16_kernel<TILE_F16>,
+                                             unpack_f16_kernel<TILE_BF16>, unpack_f16_kernel<TILE_F32>,
+                                             unpack_f16_kernel<TILE_Q5_K>, RAW_TYPES(UNPACK_RAW)};
+    static_assert(sizeof kernels / sizeof *kernels == N_TILE_KINDS, "a kernel a kind, in order");
+    uint32_t n = m->n_groups * m->n_chunks;
+    kernels[m->kind]<<<(n + 3) / 4, dim3(32, 4), 0, s>>>(*m, n, out);
 }
 
 /* ---- embedding: one row of tiles a token ------------------------------------------------------------------

@@ -11,6 +11,7 @@ struct heads model_heads(const struct apr_gpu_model *m, uint32_t i_layer)
 {
     struct heads h = m->heads;
     h.q_norm = m->layers[i_layer].q_norm, h.k_norm = m->layers[i_layer].k_norm;
+    h.rope = m->layers[i_layer].rope.at;
     return h;
 }
 
@@ -74,7 +75,7 @@ enum apr_gpu_status step_lay(struct apr_gpu_model *m, struct batch *b, struct ap
 
 static enum apr_gpu_status many(struct apr_gpu_model *m, struct batch *b, struct apr_gpu_err *e)
 {
-    bool few = m->can_few && b->n_rows <= LOGIT_ROWS;
+    bool few = m->can_few && !m->is_general && b->n_rows <= LOGIT_ROWS;
     GPU_TRY(step_lay(m, b, e));
     GPU_TRY(few ? batch_step(m, b, e) : chunk_step(m, b, e));
     m->last = few ? LAST_FEW : LAST_MANY;

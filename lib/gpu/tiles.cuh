@@ -11,6 +11,9 @@
  *   Q8_0            16 x 128       2176   16 int8
  *   F16, BF16       16 x  64       2048   8 values
  *   F32             16 x  32       2048   4 values
+ *   Q5_K            16 x 256       2816   as Q4_K, and 32 fifth bits
+ *   raw.cuh's       16 x 256              32 values; a row's bytes of 256 columns are together, as in the
+ * file
  *
  * Q4_0, Q5_0 and IQ4_NL, whose values are int8 times a scale for 32, are held as Q8_0 without loss.
  */
@@ -20,6 +23,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <stdint.h>
+
+#include "raw.cuh"
 
 #define TILE_ROWS 16
 #define ACT_COLS  256
@@ -68,7 +73,18 @@ static __host__ __device__ __forceinline__ uint64_t frag_at(uint32_t n8, uint32_
 }
 #define FRAG_CHUNK_BYTES 4096u /* of 8 tokens */
 
-enum tile_kind { TILE_Q4_K, TILE_Q6_K, TILE_Q8_0, TILE_F16, TILE_BF16, TILE_F32, N_TILE_KINDS };
+#define TILE_OF(name, type, n_block, n_bytes, n_head) TILE_raw_##name,
+enum tile_kind {
+    TILE_Q4_K,
+    TILE_Q6_K,
+    TILE_Q8_0,
+    TILE_F16,
+    TILE_BF16,
+    TILE_F32,
+    TILE_Q5_K,
+    RAW_TYPES(TILE_OF) N_TILE_KINDS
+};
+#define TILE_RAW_FIRST (TILE_Q5_K + 1)
 
 struct tile_q4_k {
     uint4 q[4][32];
@@ -77,6 +93,12 @@ struct tile_q4_k {
     __half2 d[4][4]; /* [quarter][plane]: d, dmin */
 };
 static_assert(sizeof(tile_q4_k) == 16 * 144, "tile_q4_k");
+
+struct tile_q5_k {
+    tile_q4_k low;
+    uint32_t fifth[4][32]; /* bit i: of value i */
+};
+static_assert(sizeof(tile_q5_k) == 16 * 176, "tile_q5_k");
 
 struct tile_q6_k {
     uint4 lo[4][32];
@@ -100,23 +122,35 @@ struct tile_f32 {
 };
 static_assert(sizeof(tile_16) == 2048 && sizeof(tile_f32) == 2048, "tile_16");
 
+__host__ __device__ constexpr bool tile_is_raw(int kind)
+{
+    return kind >= TILE_RAW_FIRST;
+}
+/* Of a row of a raw tile: 256 columns, and what stands before a row. */
+__host__ __device__ constexpr uint32_t tile_row_bytes(int kind)
+{
+#define ROW_BYTES(name, type, n_block, n_bytes, n_head)                                                      \
+    if (kind == TILE_raw_##name) return 256 / (n_block) * (n_bytes) + (n_head);
+    RAW_TYPES(ROW_BYTES)
+    return 0;
+}
 __host__ __device__ constexpr uint32_t tile_cols(int kind)
 {
-    return kind == TILE_Q4_K || kind == TILE_Q6_K ? 256
-           : kind == TILE_Q8_0                    ? 128
-           : kind == TILE_F32                     ? 32
-                                                  : 64;
+    return kind == TILE_Q8_0 ? 128 : kind == TILE_F32 ? 32 : kind == TILE_F16 || kind == TILE_BF16 ? 64 : 256;
 }
 __host__ __device__ constexpr uint32_t tile_bytes(int kind)
 {
     return kind == TILE_Q4_K   ? sizeof(tile_q4_k)
            : kind == TILE_Q6_K ? sizeof(tile_q6_k)
            : kind == TILE_Q8_0 ? sizeof(tile_q8_0)
+           : kind == TILE_Q5_K ? sizeof(tile_q5_k)
+           : tile_is_raw(kind) ? TILE_ROWS * tile_row_bytes(kind)
                                : sizeof(tile_16);
 }
+/* Computed with activations in integers. */
 __host__ __device__ constexpr bool tile_is_quantized(int kind)
 {
-    return kind == TILE_Q4_K || kind == TILE_Q6_K || kind == TILE_Q8_0;
+    return kind == TILE_Q4_K || kind == TILE_Q6_K || kind == TILE_Q8_0 || kind == TILE_Q5_K;
 }
 
 /* four bytes of w times the four 16-bit integers of x0 and x1, added to c */
@@ -159,6 +193,40 @@ static __device__ __forceinline__ void tile_mac_q4_k(const tile_q4_k *t, const a
         float2 d = __half22float2(*(const __half2 *)&d4[p]);
         float dot = s.x * (float)l + s.y * (float)(h >> 4);
         acc[p] = fmaf(d.x * scale, dot, acc[p]);
+        acc[p] = fmaf(-d.y * min, sum, acc[p]);
+    }
+}
+
+/* Four fifth bits to bit 4 of four bytes. */
+static __device__ __forceinline__ uint32_t fifths(uint32_t bits, int i)
+{
+    uint32_t b = bits >> 4 * i & 15u;
+    return (b | b << 7 | b << 14 | b << 21) << 4 & 0x10101010u;
+}
+static __device__ __forceinline__ void tile_mac_q5_k(const tile_q5_k *t, const act_block *act, int lane,
+                                                     float acc[4])
+{
+    const int4 *xs = (const int4 *)act->x[0][lane % 8];
+    const int4 x0 = xs[0], x1 = xs[8], x2 = xs[16], x3 = xs[24];
+    const float4 s = act->s[lane % 8];
+    const int a[8] = {x0.x, x0.y, x0.z, x0.w, x1.x, x1.y, x1.z, x1.w},
+              b[8] = {x2.x, x2.y, x2.z, x2.w, x3.x, x3.y, x3.z, x3.w};
+    float sum = s.z + s.w;
+    uint32_t lo = t->low.lo[lane], hi = t->low.hi[lane];
+#pragma unroll
+    for (int p = 0; p < 4; p++) {
+        uint4 q = t->low.q[p][lane];
+        const uint32_t w[4] = {q.x, q.y, q.z, q.w}, up = hi >> 4 * p, fifth = t->fifth[p][lane];
+        int l = 0, h = 0;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            l = dot4_u((w[i] & 0x0f0f0f0fu) | fifths(fifth, i), a[2 * i], a[2 * i + 1], l);
+            h = dot4_u((w[i] >> 4 & 0x0f0f0f0fu) | fifths(fifth, 4 + i), b[2 * i], b[2 * i + 1], h);
+        }
+        float scale = (float)(int)((lo >> 8 * p & 15u) | (up & 3u) << 4);
+        float min = (float)(int)((lo >> (8 * p + 4) & 15u) | (up & 12u) << 2);
+        float2 d = __half22float2(t->low.d[lane / 8][p]);
+        acc[p] = fmaf(d.x * scale, s.x * (float)l + s.y * (float)h, acc[p]);
         acc[p] = fmaf(-d.y * min, sum, acc[p]);
     }
 }
@@ -246,17 +314,25 @@ static __device__ __forceinline__ void tile_mac_f32(const tile_f32 *t, const flo
 /* The values of a lane's piece in plane p, as the type defines them: 32, 16, 8 or 4 of them. */
 static __device__ __forceinline__ int tile_values(int kind, const void *tile, int p, int lane, float *x)
 {
-    if (kind == TILE_Q4_K) {
+    if (tile_is_raw(kind)) {
+        const uint8_t *row = (const uint8_t *)tile + (4 * p + lane / 8) * tile_row_bytes(kind);
+#define RAW_VALUES(name, type, n_block, n_bytes, n_head)                                                     \
+    if (kind == TILE_raw_##name) raw_##name(row, lane % 8, x);
+        RAW_TYPES(RAW_VALUES)
+        return 32;
+    }
+    if (kind == TILE_Q4_K || kind == TILE_Q5_K) { /* the latter begins as the former */
         const tile_q4_k *t = (const tile_q4_k *)tile;
         const uint8_t *q = (const uint8_t *)&t->q[p][lane];
+        const uint32_t fifth = kind == TILE_Q5_K ? ((const tile_q5_k *)tile)->fifth[p][lane] : 0;
         uint32_t up = t->hi[lane] >> 4 * p;
         float2 d = __half22float2(t->d[lane / 8][p]);
         float dl = d.x * (float)(int)((t->lo[lane] >> 8 * p & 15u) | (up & 3u) << 4);
         float ml = d.y * (float)(int)((t->lo[lane] >> (8 * p + 4) & 15u) | (up & 12u) << 2);
 #pragma unroll
         for (int i = 0; i < 16; i++) {
-            x[i] = __fsub_rn(__fmul_rn(dl, (float)(q[i] & 15)), ml);
-            x[16 + i] = __fsub_rn(__fmul_rn(dl, (float)(q[i] >> 4)), ml);
+            x[i] = __fsub_rn(__fmul_rn(dl, (float)((q[i] & 15u) | (fifth >> i & 1u) << 4)), ml);
+            x[16 + i] = __fsub_rn(__fmul_rn(dl, (float)((q[i] >> 4) | (fifth >> (16 + i) & 1u) << 4)), ml);
         }
         return 32;
     }

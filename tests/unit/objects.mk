@@ -1,5 +1,5 @@
 # Objects of tools (and of tests/unit) that a unit test links besides the library.
-forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention attention_tile linear strips weights bind cache devices offload guard gpu_fault
+forward_parts := forward step head cache_blocks attention_block mla_block moe_block rope attention attention_tile linear strips weights bind cache describe devices offload guard gpu_fault
 infer_obj = $(patsubst %,$(O)/tools/apr-infer/%.o,$(1))
 sampler_obj = $(patsubst tools/%.c,$(O)/tools/%.o,$(wildcard tools/apr-infer/sampler/*.c))
 UNIT_OBJ_test_cache    := $(call infer_obj,cache cache_blocks)
@@ -42,3 +42,5 @@ $(O)/unit/test_measure: $(UNIT_OBJ_test_measure)
 
 UNIT_OBJ_test_guard := $(call infer_obj,guard)
 $(O)/unit/test_guard: $(UNIT_OBJ_test_guard)
+UNIT_OBJ_test_describe := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/ref_describe.o $(O)/tests/unit/toy.o
+$(O)/unit/test_describe: $(UNIT_OBJ_test_describe)

@@ -2,11 +2,11 @@
 #include "offload.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "describe.h"
 #include "devices.h"
 #include "forward.h"
 #include "gpu/load.h"
@@ -26,6 +26,7 @@ struct seq {
 
 struct apr_offload {
     struct apr_arena arena;
+    const struct apr_forward *f; /* borrowed: whose weights these are */
     const struct apr_gpu *gpu;
     struct apr_gpu_device *device; /* or several as one */
     struct apr_gpu_model *model;
@@ -45,122 +46,6 @@ struct apr_offload {
     uint64_t random;
     struct apr_gpu_fault_plan fault; /* for tests */
 };
-
-/* ---- what the plugin cannot compute -----------------------------------------------------------------------
- */
-
-struct lack {
-    bool is_there;
-    const char *what;
-};
-
-static bool any_local(const struct apr_config *c)
-{
-    return c->window != 0;
-}
-
-static bool layers_have(const struct apr_forward *f, bool (*has)(const struct apr_layer *l))
-{
-    for (uint32_t i = 0; i < f->w.cfg->n_layers; i++)
-        if (has(&f->w.layers[i])) return true;
-    return false;
-}
-static bool has_post_norm(const struct apr_layer *l)
-{
-    return l->post_attn_norm || l->post_ffn_norm;
-}
-static bool has_ffn_bias(const struct apr_layer *l)
-{
-    return l->ffn.gate.bias || l->ffn.up.bias;
-}
-
-static enum apr_code check_supported(const struct apr_forward *f, struct apr_err *e)
-{
-    const struct apr_config *c = f->w.cfg;
-    const struct lack lacks[] = {
-        {c->moe.n_experts != 0, "a mixture of experts"},
-        {c->mla.kv_rank != 0, "latent attention"},
-        {c->norm == APR_NORM_LAYER, "LayerNorm"},
-        {c->activation != APR_SILU || !c->is_gated, "a feed-forward block other than SwiGLU"},
-        {c->is_parallel, "parallel attention and feed-forward blocks"},
-        {c->n_positions != 0, "learned positions"},
-        {any_local(c), "a sliding window"},
-        {layers_have(f, has_post_norm), "norms behind the blocks"},
-        {layers_have(f, has_ffn_bias), "biases in the feed-forward block"},
-        {c->attn_softcap > 0 || c->logit_softcap > 0, "soft caps"},
-        {c->residual_scale > 0 || c->logit_scale > 0, "scaled residuals or logits"},
-        {f->w.head.bias != NULL, "a bias of the head"},
-        {f->rope.n_half * 2 != c->head_dim, "partial rotation"},
-        {f->rope.long_inv_freq || c->rope.scaling == APR_ROPE_DYNAMIC, "rotation that depends on the length"},
-        {f->rope_local.n_half != 0, "two rotations"},
-    };
-    for (size_t i = 0; i < sizeof lacks / sizeof *lacks; i++)
-        if (lacks[i].is_there)
-            return apr_fail(e, APR_EUNAVAIL,
-                            "cuda: the model has %s, which the plugin cannot compute; use --device cpu",
-                            lacks[i].what);
-    return APR_OK;
-}
-
-/* ---- description
- * ------------------------------------------------------------------------------------------- */
-
-static struct apr_gpu_mat mat_of(const struct apr_mat *m)
-{
-    return (struct apr_gpu_mat){.data = m->data,
-                                .row_bytes = m->row_bytes,
-                                .type = (uint32_t)m->type,
-                                .n_rows = (uint32_t)m->n_rows,
-                                .n_cols = (uint32_t)m->n_cols,
-                                .bias = m->bias};
-}
-
-static enum apr_code describe(const struct apr_forward *f, const struct apr_model *m, struct apr_arena *a,
-                              struct apr_gpu_desc *d, struct apr_err *e)
-{
-    const struct apr_config *c = f->w.cfg;
-    const struct apr_tensor *embed = apr_model_role(m, APR_ROLE_EMBED, 0);
-    struct apr_gpu_layer *layers;
-    TRY(apr_arena_try(a, &layers, c->n_layers, sizeof *layers, "layers", e));
-    for (uint32_t i = 0; i < c->n_layers; i++) {
-        const struct apr_layer *l = &f->w.layers[i];
-        layers[i] = (struct apr_gpu_layer){.q = mat_of(&l->q),
-                                           .k = mat_of(&l->k),
-                                           .v = mat_of(&l->v),
-                                           .o = mat_of(&l->o),
-                                           .gate = mat_of(&l->ffn.gate),
-                                           .up = mat_of(&l->ffn.up),
-                                           .down = mat_of(&l->ffn.down),
-                                           .attn_norm = l->attn_norm.w,
-                                           .ffn_norm = l->ffn_norm.w,
-                                           .q_norm = l->q_norm,
-                                           .k_norm = l->k_norm};
-    }
-    *d = (struct apr_gpu_desc){.struct_bytes = sizeof *d,
-                               .n_layers = c->n_layers,
-                               .n_hidden = c->n_hidden,
-                               .n_heads = c->n_heads,
-                               .n_heads_kv = c->n_heads_kv,
-                               .head_dim = c->head_dim,
-                               .n_inter = c->n_inter,
-                               .n_vocab = c->n_vocab,
-                               .norm_eps = c->norm_eps,
-                               .embed_scale = c->embed_scale > 0 ? (float)c->embed_scale : 1.0f,
-                               .attn_scale = c->attn_scale > 0 ? (float)c->attn_scale
-                                                               : 1.0f / sqrtf((float)c->head_dim),
-                               .rope_pairs = c->rope_pairs,
-                               .inv_freq = f->rope.inv_freq,
-                               .rope_scale = (float)f->rope.scale,
-                               .head = mat_of(&f->w.head),
-                               .final_norm = f->w.final_norm.w,
-                               .layers = layers};
-    d->embed = (struct apr_gpu_mat){.data = f->w.embed.data,
-                                    .row_bytes = f->w.embed.row_bytes,
-                                    .type = (uint32_t)embed->type,
-                                    .n_rows = c->n_vocab,
-                                    .n_cols = c->n_hidden};
-    return APR_OK;
-}
 
 /* ---- opening
  * ----------------------------------------------------------------------------------------------- */
@@ -202,8 +87,7 @@ static enum apr_code open_model(struct apr_offload *o, const struct apr_forward 
     o->opts.n_chunk = f->c.exact ? 256 : (uint32_t)(n_ctx < N_CHUNK ? n_ctx : N_CHUNK);
     if (o->opts.n_chunk < f->n_batch) o->opts.n_chunk = (uint32_t)f->n_batch;
     TRY(apr_gpu_timeout(&o->opts.timeout_s, e));
-    TRY(check_supported(f, e));
-    TRY(describe(f, m, &o->arena, &d, e));
+    TRY(apr_describe(f, m, &o->arena, &d, e));
     TRY(apr_gpu_shard(&d, o->devices.n, &o->arena, &o->descs, e));
     TRY(apr_gpu_code(o->gpu->model_plan(o->device, o->descs, &o->opts, &plan, &ge), &ge, e));
     if (f->shows_plan)
@@ -256,8 +140,11 @@ enum apr_code apr_offload_open(struct apr_offload **out, const char *device, con
     if (is_auto && !apr_gpu_driver_found()) return APR_OK;
     apr_arena_init(&arena);
     struct apr_offload *o = apr_arena_get(&arena, sizeof *o);
-    *o = (struct apr_offload){
-        .arena = arena, .devices = d, .places = {.n_places = MAX_SEQS}, .random = (uint64_t)apr_now_ns() | 1};
+    *o = (struct apr_offload){.arena = arena,
+                              .f = f,
+                              .devices = d,
+                              .places = {.n_places = MAX_SEQS},
+                              .random = (uint64_t)apr_now_ns() | 1};
     enum apr_code code = open_parts(o, f, m, n_ctx, e);
     if (code == APR_OK) {
         if (is_auto) apr_note("device: %s", o->gpu->device_name(o->device));
@@ -369,6 +256,21 @@ static enum apr_code guarded(struct apr_offload *o, try_fn *f, void *call, struc
 /* ---- running
  * ----------------------------------------------------------------------------------------------- */
 
+/* Some rotations change with the length of the sequence, and some models have a row for each position. */
+static enum apr_code check_length(const struct apr_offload *o, size_t n_seq, struct apr_err *e)
+{
+    const struct apr_config *c = o->f->w.cfg;
+    if (c->n_positions && n_seq > c->n_positions)
+        return apr_fail(e, APR_EUSAGE, "%zu tokens, the model has rows for %" PRIu32 " positions", n_seq,
+                        c->n_positions);
+    if (apr_describe_fits(o->f, n_seq)) return APR_OK;
+    return apr_fail(
+        e, APR_EUNAVAIL,
+        "cuda: beyond %zu tokens the model rotates by the length of the sequence (here %zu), which "
+        "the plugin cannot compute; use --device cpu",
+        o->f->rope.n_ctx_orig, n_seq);
+}
+
 /* Room for another sequence: the one not used for longest is forgotten, and computed again when it comes
  * back. Those of this call stay. */
 static bool let_one_go(struct apr_offload *o)
@@ -451,6 +353,7 @@ enum apr_code apr_offload_step(struct apr_offload *o, const struct apr_part *par
                                struct apr_err *e)
 {
     TRY(reserve_parts(o, n_parts, e));
+    for (size_t i = 0; i < n_parts; i++) TRY(check_length(o, parts[i].cache->n_pos + parts[i].n, e));
     TRY(guarded(o, try_step, &(struct step_call){parts, n_parts}, e));
     for (size_t i = 0; i < n_parts; i++) parts[i].cache->n_pos += parts[i].n;
     return APR_OK;
@@ -487,6 +390,7 @@ static enum apr_gpu_status try_run(struct apr_offload *o, void *call_, struct ap
 enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, const int32_t *ids, size_t n,
                               size_t n_rows, float *logits, struct apr_err *e)
 {
+    TRY(check_length(o, cache->n_pos + n, e));
     TRY(guarded(o, try_run, &(struct run_call){cache, ids, n, n_rows, logits}, e));
     cache->n_pos += n;
     return APR_OK;
@@ -515,6 +419,7 @@ enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache,
                                  struct apr_err *e)
 {
     struct greedy_call call = {cache, id, (uint32_t)n, (uint32_t)n_stop, 0, stop, out};
+    TRY(check_length(o, cache->n_pos + n, e));
     TRY(guarded(o, try_greedy, &call, e));
     if (call.n_made) cache->ids[cache->n_pos] = id;
     for (uint32_t i = 0; i + 1 < call.n_made; i++) cache->ids[cache->n_pos + 1 + i] = out[i];
