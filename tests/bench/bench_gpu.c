@@ -145,26 +145,25 @@ static void random_model(const struct shape *s, const char *recipe, struct apr_g
         l[i].up = random_mat(type, s->n_inter, s->n_hidden, true);
         l[i].down = random_mat(big, s->n_hidden, s->n_inter, true);
         l[i].q.bias = ones(n_q), l[i].k.bias = ones(n_kv), l[i].v.bias = ones(n_kv);
-        l[i].attn_norm = ones(s->n_hidden), l[i].ffn_norm = ones(s->n_hidden);
+        l[i].attn_norm.w = ones(s->n_hidden), l[i].ffn_norm.w = ones(s->n_hidden);
     }
-    *d = (struct apr_gpu_desc){sizeof *d,
-                               s->n_layers,
-                               s->n_hidden,
-                               s->n_heads,
-                               s->n_heads_kv,
-                               s->head_dim,
-                               s->n_inter,
-                               s->n_vocab,
-                               1e-6,
-                               1.0f,
-                               0.088388f,
-                               false,
-                               inv_freq,
-                               1.0f,
-                               {0},
-                               random_mat(mix ? APR_Q6_K : type, s->n_vocab, s->n_hidden, true),
-                               ones(s->n_hidden),
-                               l};
+    *d = (struct apr_gpu_desc){.struct_bytes = sizeof *d,
+                               .n_layers = s->n_layers,
+                               .n_hidden = s->n_hidden,
+                               .n_heads = s->n_heads,
+                               .n_heads_kv = s->n_heads_kv,
+                               .head_dim = s->head_dim,
+                               .n_inter = s->n_inter,
+                               .n_vocab = s->n_vocab,
+                               .norm_eps = 1e-6,
+                               .embed_scale = 1,
+                               .residual_scale = 1,
+                               .attn_scale = 0.088388f,
+                               .logit_scale = 1,
+                               .ropes = {{inv_freq, s->head_dim / 2, 1}},
+                               .head = random_mat(mix ? APR_Q6_K : type, s->n_vocab, s->n_hidden, true),
+                               .final_norm = {ones(s->n_hidden), NULL},
+                               .layers = l};
     d->embed = s->tied ? d->head : random_mat(type, s->n_vocab, s->n_hidden, false);
 }
 

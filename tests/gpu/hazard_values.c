@@ -96,14 +96,20 @@ bool hazard_ties(struct rig *r, bool bad)
 /* Random bits; scales of every kind but NaN and infinity, among them 0, the least and the largest. */
 static void fill(uint32_t type, const struct apr_quant *q, uint8_t *p, uint64_t n_bytes)
 {
+    static const struct {
+        uint32_t type, off;
+    } halves[] = {{APR_Q4_0, 0},   {APR_Q4_1, 0},    {APR_Q4_1, 2},  {APR_Q5_0, 0},    {APR_Q5_1, 0},
+                  {APR_Q5_1, 2},   {APR_Q8_0, 0},    {APR_Q2_K, 80}, {APR_Q2_K, 82},   {APR_Q3_K, 108},
+                  {APR_Q4_K, 0},   {APR_Q4_K, 2},    {APR_Q5_K, 0},  {APR_Q5_K, 2},    {APR_Q6_K, 208},
+                  {APR_IQ4_NL, 0}, {APR_IQ4_XS, 0},  {APR_IQ1_S, 0}, {APR_IQ2_XXS, 0}, {APR_IQ2_XS, 0},
+                  {APR_IQ2_S, 0},  {APR_IQ3_XXS, 0}, {APR_IQ3_S, 0}, {APR_TQ1_0, 52},  {APR_TQ2_0, 64}};
     for (uint64_t i = 0; i < n_bytes; i++) p[i] = (uint8_t)toy_random();
-    const uint32_t at = type == APR_Q6_K ? 208 : 0, n = type == APR_Q4_K || type == APR_Q5_K ? 2 : 1;
     for (uint64_t b = 0; b + q->block_bytes <= n_bytes && q->is_quantized; b += q->block_bytes)
-        for (uint32_t k = 0; k < n; k++) {
+        for (size_t k = 0; k < sizeof halves / sizeof *halves; k++) {
             static const uint16_t special[] = {0, 0x8000, 1, 0x3ff, 0x7bff, 0xfbff, 0x3c00};
             uint64_t v = toy_random();
             uint16_t d = v % 4 ? (uint16_t)(v >> 16 & 0xbbff) : special[(v >> 8) % 7];
-            memcpy(p + b + at + 2 * k, &d, 2);
+            if (halves[k].type == type) memcpy(p + b + halves[k].off, &d, 2);
         }
     for (uint64_t i = 1; i < n_bytes && !q->is_quantized; i += 2) p[i] &= 0xbb; /* F16, BF16, F32: finite */
 }
@@ -121,8 +127,8 @@ static bool unpack_is_same(struct rig *r, uint32_t type, bool bad, uint64_t *n_b
     if (bad) blocks[n_bytes / 2 + 21] ^= 4;
     for (uint32_t i = 0; i < n_rows; i++) q->to_f32(blocks + i * row_bytes, y + (size_t)i * n_cols, n_cols);
     bool same = true;
-    for (size_t i = 0; i < (size_t)n_rows * n_cols; i++) /* -0 is 0 */
-        same &= x[i] <= y[i] && x[i] >= y[i];
+    for (size_t i = 0; i < (size_t)n_rows * n_cols; i++) /* -0 is 0; IQ1_M spreads its scale: NaN is NaN */
+        same &= (x[i] <= y[i] && x[i] >= y[i]) || (isnan(x[i]) && isnan(y[i]));
     *n_blocks += (uint64_t)n_rows * n_cols / q->block_elems;
     free(blocks), free(x), free(y);
     return same;
@@ -133,7 +139,7 @@ bool hazard_unpack(struct rig *r, bool bad)
 {
     uint64_t n_blocks = 0;
     uint32_t n_types = 0;
-    char names[120] = "";
+    char names[170] = "";
     bool same = true;
     for (size_t i = 0; apr_quant_at(i); i++) {
         const struct apr_quant *q = apr_quant_at(i);

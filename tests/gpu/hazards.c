@@ -16,15 +16,25 @@ struct hazard {
     hazard_fn *run;
 };
 static const struct hazard hazards[] = {
-    {"1", "k-bias", hazard_k_bias},     {"2", "k-type", hazard_k_type},
-    {"3", "spikes", hazard_spikes},     {"4", "splits", hazard_splits},
-    {"5", "blocks", hazard_blocks},     {"5", "nan", hazard_nan},
-    {"6", "contexts", hazard_contexts}, {"8", "replay", hazard_replay},
-    {"9", "overlap", hazard_overlap},   {"10", "counters", hazard_counters},
-    {"11", "hang", hazard_hang},        {"11", "neighbour", hazard_neighbour},
-    {"13", "same", hazard_same},        {"14", "ties", hazard_ties},
-    {"15", "unpack", hazard_unpack},    {"16", "kl", hazard_kl},
-    {"-", "memory", hazard_memory},     {"-", "eviction", hazard_eviction},
+    {"1", "k-bias", hazard_k_bias},
+    {"2", "k-type", hazard_k_type},
+    {"3", "spikes", hazard_spikes},
+    {"4", "splits", hazard_splits},
+    {"5", "blocks", hazard_blocks},
+    {"5", "nan", hazard_nan},
+    {"6", "contexts", hazard_contexts},
+    {"8", "replay", hazard_replay},
+    {"9", "overlap", hazard_overlap},
+    {"10", "counters", hazard_counters},
+    {"11", "hang", hazard_hang},
+    {"11", "neighbour", hazard_neighbour},
+    {"13", "same", hazard_same},
+    {"14", "ties", hazard_ties},
+    {"15", "unpack", hazard_unpack},
+    {"15", "types", hazard_types},
+    {"16", "kl", hazard_kl},
+    {"-", "memory", hazard_memory},
+    {"-", "eviction", hazard_eviction},
     {"-", "lost", hazard_lost}, /* the last one: it resets the device */
 };
 #define N_HAZARDS (sizeof hazards / sizeof *hazards)

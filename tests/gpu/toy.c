@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static uint64_t state = 0x9e3779b97f4a7c15u;
 
@@ -84,6 +85,34 @@ void toy_draw(struct toy *t)
         t->inv_freq[i] = pow(10000, -2.0 * (double)i / t->head_dim);
 }
 
+/* Where read-only types keep a half that scales a block; IQ1_M spreads it over four nibbles, MXFP4 has a
+ * power of two. */
+static void put_scale(uint32_t type, uint8_t *block, float d)
+{
+    static const struct {
+        uint32_t type, off;
+    } halves[] = {{APR_IQ2_XXS, 0}, {APR_IQ2_XS, 0}, {APR_IQ2_S, 0},  {APR_IQ3_XXS, 0},
+                  {APR_IQ3_S, 0},   {APR_IQ1_S, 0},  {APR_TQ1_0, 52}, {APR_TQ2_0, 64}};
+    const uint16_t h = apr_f32_to_f16(d);
+    for (size_t i = 0; i < sizeof halves / sizeof *halves; i++)
+        if (halves[i].type == type) memcpy(block + halves[i].off, &h, sizeof h);
+    for (int i = 0; i < 4 && type == APR_IQ1_M; i++)
+        block[49 + 2 * i] = (uint8_t)((block[49 + 2 * i] & 15) | (h >> 4 * i & 15) << 4);
+    if (type == APR_MXFP4) block[0] = (uint8_t)(127 + ilogbf(d));
+}
+/* A row of random bits with scales that give the values the size of w's. */
+static void draw_blocks(const struct apr_quant *q, float *w, uint8_t *row, uint32_t n_cols)
+{
+    const size_t n_bytes = n_cols / q->block_elems * q->block_bytes;
+    double sum = 0, want = 0;
+    for (size_t i = 0; i < n_bytes; i++) row[i] = (uint8_t)(toy_random() >> 24);
+    for (uint32_t i = 0; i < n_cols; i++) want += (double)w[i] * w[i];
+    for (size_t i = 0; i < n_bytes; i += q->block_bytes) put_scale(q->type, row + i, 1);
+    q->to_f32(row, w, n_cols);
+    for (uint32_t i = 0; i < n_cols; i++) sum += (double)w[i] * w[i];
+    for (size_t i = 0; i < n_bytes; i += q->block_bytes) put_scale(q->type, row + i, (float)sqrt(want / sum));
+}
+
 static struct apr_gpu_mat sealed(struct toy *t, uint32_t type, float *w, uint32_t n_rows, uint32_t n_cols,
                                  const float *bias)
 {
@@ -92,10 +121,13 @@ static struct apr_gpu_mat sealed(struct toy *t, uint32_t type, float *w, uint32_
         fprintf(stderr, "hazards: %u columns of type %u\n", n_cols, type);
         exit(2);
     }
-    uint64_t row_bytes = (uint64_t)n_cols / q->block_elems * q->block_bytes;
+    uint64_t row_bytes = q->head_bytes + (uint64_t)n_cols / q->block_elems * q->block_bytes;
     uint8_t *blocks = own(t, row_bytes * n_rows);
     for (uint32_t r = 0; r < n_rows; r++) {
-        q->from_f32(w + (size_t)r * n_cols, blocks + r * row_bytes, n_cols, NULL);
+        if (q->from_f32)
+            q->from_f32(w + (size_t)r * n_cols, blocks + r * row_bytes, n_cols, NULL);
+        else
+            draw_blocks(q, w + (size_t)r * n_cols, blocks + r * row_bytes, n_cols);
         q->to_f32(blocks + r * row_bytes, w + (size_t)r * n_cols, n_cols);
     }
     return (struct apr_gpu_mat){blocks, row_bytes, type, n_rows, n_cols, bias, 0};
@@ -121,8 +153,8 @@ void toy_seal(struct toy *t)
                                                   .gate = m[TOY_GATE],
                                                   .up = m[TOY_UP],
                                                   .down = m[TOY_DOWN],
-                                                  .attn_norm = l->attn_norm,
-                                                  .ffn_norm = l->ffn_norm};
+                                                  .attn_norm = {.w = l->attn_norm},
+                                                  .ffn_norm = {.w = l->ffn_norm}};
     }
     t->desc = (struct apr_gpu_desc){
         .struct_bytes = sizeof t->desc,
@@ -136,10 +168,11 @@ void toy_seal(struct toy *t)
         .norm_eps = 1e-6,
         .embed_scale = 1,
         .attn_scale = 1 / sqrtf((float)t->head_dim),
-        .inv_freq = t->inv_freq,
-        .rope_scale = 1,
+        .residual_scale = 1,
+        .logit_scale = 1,
+        .ropes = {{.inv_freq = t->inv_freq, .n_half = t->head_dim / 2, .scale = 1}},
         .embed = sealed(t, t->type_embed ? t->type_embed : t->type, t->embed, t->n_vocab, t->n_hidden, NULL),
         .head = sealed(t, t->type_head ? t->type_head : t->type, t->head, t->n_vocab, t->n_hidden, NULL),
-        .final_norm = t->final_norm,
+        .final_norm = {.w = t->final_norm},
         .layers = t->gpu_layers};
 }
