@@ -5,7 +5,6 @@
 #include <cmocka.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
 #include "grammar/matcher.h"
 
@@ -229,14 +228,8 @@ static void too_small_a_budget(void **state)
     apr_trie_free(t);
 }
 
-static double seconds(void)
-{
-    struct timespec ts;
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (double)ts.tv_sec + (double)ts.tv_nsec * 1e-9;
-}
-
-/* Grammars made to explode: bounded time and memory, and still only texts that fit. */
+/* Grammars made to explode: they take well below a second (an explosion would not end within the time that
+ * the test's runner gives), and still only texts that fit. */
 static void hostile(void **state)
 {
     static const char *const rows[] = {
@@ -246,7 +239,6 @@ static void hostile(void **state)
         "root ::= ((((\"a\"*)*)*)* | (\"a\"? \"a\"?)*)* \"b\"",
     };
     char text[400];
-    double start = seconds();
     struct apr_err e = {0};
     (void)state;
     memset(text, 'a', sizeof text);
@@ -259,8 +251,6 @@ static void hostile(void **state)
         apr_matcher_close(m);
         apr_grammar_free(g);
     }
-    assert_true(seconds() - start <
-                60); /* it takes well below a second; sanitizers and a busy machine more */
 }
 
 /* More text than the tables hold states for: they are tidied, and nothing is forgotten. */

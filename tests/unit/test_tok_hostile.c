@@ -147,14 +147,9 @@ static void test_bombs(void **state)
         struct tok_json j;
         struct apr_ids ids = {0};
         assert_int_equal(tok_json_open(&j, docs[i], strlen(docs[i]), &e), APR_OK);
-        int64_t start = apr_now_ns();
-        enum apr_code code = apr_tok_encode(j.t, text, sizeof text, 0, &ids, &e);
-        double s = (double)(apr_now_ns() - start) / 1e9;
-        print_message("bomb %zu: code %d in %.3f s\n", i, (int)code, s);
-        assert_int_equal(code, APR_EFORMAT);
+        assert_int_equal(apr_tok_encode(j.t, text, sizeof text, 0, &ids, &e), APR_EFORMAT);
         assert_non_null(strstr(e.text, "too many steps"));
         assert_int_equal(ids.n, 0);
-        assert_true(s < 20);
         apr_ids_free(&ids);
         tok_json_close(&j);
     }

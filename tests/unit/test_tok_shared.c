@@ -299,7 +299,8 @@ static void test_families(void **state)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) check_family(dir, names[i]);
 }
 
-/* A word of a million bytes takes time in proportion (the bounds are wide: a square would take hours). */
+/* A word of a million bytes takes time in proportion: a square would take hours, which the test's runner
+ * ends. */
 static void test_long_words(void **state)
 {
     (void)state;
@@ -325,11 +326,9 @@ static void test_long_words(void **state)
             if (kind == 5) text[i] = "\xcc\x81\xcc\xa3"[i % 4];
         }
         struct apr_ids ids = {0};
-        int64_t start = apr_now_ns();
         ok(apr_tok_encode(f.t, text, N, APR_TOK_PARSE_SPECIAL, &ids, &e), &e);
-        double s = (double)(apr_now_ns() - start) / 1e9;
-        print_message("1 MiB of %s: %zu tokens in %.3f s\n", names[kind], ids.n, s);
-        assert_true(s < 30);
+        print_message("1 MiB of %s: %zu tokens\n", names[kind], ids.n);
+        assert_in_range(ids.n, 1, N);
         apr_ids_free(&ids);
     }
     close_dir(&f);
