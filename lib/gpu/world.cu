@@ -163,19 +163,21 @@ static enum apr_gpu_status probe(uint32_t i, void *ctx, struct apr_gpu_err *e)
 {
     struct world *w = (struct world *)ctx;
     struct apr_gpu_device *d = w->dev[i];
-    enum { N = 1 << 18 }; /* short enough for slots; twice, so that the second may take the other way */
-    static const uint32_t sizes[] = {1024, N};
+    enum { N = 1 << 18 };
+    static const uint32_t sizes[] = {1024, 40000, N}; /* lines, slots, NCCL: comm.cu */
     float *x = NULL, *host = (float *)malloc(N * sizeof *host);
     if (!host) return gpu_fail(e, APR_GPU_MEMORY, "no memory for a test of the link");
     enum apr_gpu_status s = gpu_cuda(cudaMalloc((void **)&x, N * sizeof *x), "test of the link", e);
-    for (size_t k = 0; k < 2 && s == APR_GPU_OK; k++) {
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes && s == APR_GPU_OK; k++) {
         const uint32_t n = sizes[k];
         for (uint32_t j = 0; j < n; j++) host[j] = (float)((i + 1) * (j % 1000));
-        s = gpu_cuda(cudaMemcpy(x, host, n * sizeof *x, cudaMemcpyHostToDevice), "test of the link", e);
+        s = gpu_cuda(cudaMemcpyAsync(x, host, n * sizeof *x, cudaMemcpyHostToDevice, d->stream),
+                     "test of the link", e);
         if (s == APR_GPU_OK) s = comm_sum(d, x, n, e);
-        if (s == APR_GPU_OK) s = gpu_wait(d, "test of the link", e);
         if (s == APR_GPU_OK)
-            s = gpu_cuda(cudaMemcpy(host, x, n * sizeof *x, cudaMemcpyDeviceToHost), "test of the link", e);
+            s = gpu_cuda(cudaMemcpyAsync(host, x, n * sizeof *x, cudaMemcpyDeviceToHost, d->stream),
+                         "test of the link", e);
+        if (s == APR_GPU_OK) s = gpu_wait(d, "test of the link", e);
         for (uint32_t j = 0; j < n && s == APR_GPU_OK; j++)
             if (host[j] != (float)(w->n * (w->n + 1) / 2 * (j % 1000)))
                 s = gpu_fail(e, APR_GPU_FAILED, "the link to the other devices gives wrong sums");
