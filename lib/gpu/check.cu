@@ -150,10 +150,6 @@ enum apr_gpu_status model_check(const struct apr_gpu_device *d, const struct apr
     GPU_TRY(check_mat(&m->embed, "the embedding", m->n_vocab, m->n_hidden, e));
     GPU_TRY(check_mat_if(&m->positions, "the positions", m->positions.n_rows, m->n_hidden, e));
     GPU_TRY(check_mat(&m->head, "the head", comm_share(d, m->n_vocab), m->n_hidden, e));
-    if (d->comm && model_is_general(m))
-        return gpu_fail(e, APR_GPU_UNSUPPORTED,
-                        "several devices share dense models of RMSNorm and SwiGLU in common types; this one "
-                        "is for one device");
     return APR_GPU_OK;
 }
 

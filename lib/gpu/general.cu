@@ -118,10 +118,12 @@ static enum apr_gpu_status layer(struct apr_gpu_model *m, const struct batch *b,
     norm_rows(m->xs, l->attn_norm, l->attn_norm_b, m->eps, n, n_hidden, g->h, q);
     GPU_TRY(g->kv_rank ? latent_attention(m, b, i, e) : ordinary_attention(m, b, i, e));
     GPU_TRY(product(m, &l->o, g->att, n, g->y, n_hidden, "o", e));
+    GPU_TRY(comm_sum(m->dev, g->y, (uint64_t)n * n_hidden, e));
     residual_rows(m->xs, g->y, l->post_attn_norm, m->eps, g->residual_scale, n, n_hidden, q);
     if (!g->is_parallel) norm_rows(m->xs, l->ffn_norm, l->ffn_norm_b, m->eps, n, n_hidden, g->h, q);
     GPU_TRY(l->experts.router.tiles ? expert_mix(m, &l->experts, n, e)
                                     : dense(m, &l->gate, &l->up, &l->down, n, g->y, e));
+    GPU_TRY(comm_sum(m->dev, g->y, (uint64_t)n * n_hidden, e));
     residual_rows(m->xs, g->y, l->post_ffn_norm, m->eps, g->residual_scale, n, n_hidden, q);
     return gpu_cuda(cudaGetLastError(), "a layer", e);
 }
@@ -146,7 +148,8 @@ enum apr_gpu_status general_head(struct apr_gpu_model *m, const float *x, uint32
 {
     const struct general *g = &m->gen;
     norm_rows(x, m->final_norm, m->final_norm_b, m->eps, n, m->n_hidden, g->h, m->dev->stream);
-    GPU_TRY(product(m, &m->head, g->h, n, logits, m->n_vocab, "head", e));
+    GPU_TRY(product(m, &m->head, g->h, n, head_part(m, logits), m->head.n_rows, "head", e));
+    GPU_TRY(head_whole(m, n, logits, e));
     finish_logits(logits, (uint64_t)n * m->n_vocab, g->logit_scale, g->logit_softcap, m->dev->stream);
     return gpu_cuda(cudaGetLastError(), "the head", e);
 }

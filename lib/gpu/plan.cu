@@ -200,10 +200,10 @@ static enum apr_gpu_status room_of_links(struct apr_gpu_model *m, struct apr_gpu
 enum apr_gpu_status model_room(struct apr_gpu_model *m, const struct apr_gpu_desc *d, struct apr_gpu_err *e)
 {
     GPU_TRY(room_of_cache(m, e));
+    GPU_TRY(room_of_links(m, e));
     if (m->is_general) return general_room(m, d, e);
     GPU_TRY(room_of_one(m, e));
     GPU_TRY(room_of_chunk(m, d, e));
-    GPU_TRY(room_of_links(m, e));
     return room_of_batch(m, d, e);
 }
 

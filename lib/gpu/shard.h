@@ -1,9 +1,10 @@
 /* One model over several devices (tensor parallel, as in Megatron-LM, arXiv 1909.08053): each device's share
  * of a description.
  *
- *     q, k, v, gate, up, head   rows: whole heads, whole blocks of the middle, vocabulary
+ *     q, k, v, gate, up, head   rows: whole heads, whole blocks of the middle (of every expert), vocabulary
  *     o, down                   columns, cut between blocks; what the devices compute is added up
- *     norms, embedding          all of it everywhere
+ *     k_b, v_b                  of latent attention: those of the device's heads; its cache is everywhere
+ *     norms, embedding, router  all of it everywhere
  *
  * A share points into the same data; columns of a matrix have a stride. With more devices than KV heads a KV
  * head is computed by several. Biases behind a sum are the first device's alone. What cannot be shared in

@@ -137,8 +137,9 @@ static void check_cols(const struct apr_gpu_mat *m, const struct apr_gpu_mat *pa
     assert_near(whole, shared, m->n_rows);
 }
 
-#define EACH(field)                                                                                          \
-    for (uint32_t i = 0; i < n; i++) parts[i] = all[i].layers[k].field
+#define EACH_OF(i_layer, field)                                                                              \
+    for (uint32_t i = 0; i < n; i++) parts[i] = all[i].layers[i_layer].field
+#define EACH(field) EACH_OF(k, field)
 
 static void check_all(const struct toy *t, uint32_t n)
 {
@@ -202,6 +203,79 @@ static void shares_add_up(void **ctx)
         for (size_t k = 0; k < 5 && rows[i].n[k]; k++) check_all(&t, rows[i].n[k]);
         apr_arena_free(&t.arena);
     }
+}
+
+/* Four experts and a shared one in the second layer, no gate in the first; heads of latent attention. */
+static void make_exotic(struct toy *t, struct apr_gpu_mat stacks[5][8])
+{
+    const struct shape s = {96, 8, 1, 48, 64, 99, APR_F32, APR_F32};
+    make(t, &s);
+    struct apr_gpu_experts *mix = &t->layers[1].experts;
+    t->d.n_experts = 4, t->d.n_used = 2, t->d.n_inter_expert = 96, t->d.n_inter_shared = 128;
+    t->d.kv_rank = 32, t->d.n_nope = 32, t->d.n_rope = 16, t->d.n_value = 24;
+    for (uint32_t k = 0; k < 4; k++) {
+        stacks[0][k] = mat(t, APR_Q8_0, 96, 96, false), stacks[1][k] = mat(t, APR_Q8_0, 96, 96, false);
+        stacks[2][k] = mat(t, APR_Q8_0, 96, 96, false);
+    }
+    for (uint32_t k = 0; k < 8; k++)
+        stacks[3][k] = mat(t, APR_F32, 32, 32, false), stacks[4][k] = mat(t, APR_F32, 24, 32, false);
+    mix->gate = stacks[0], mix->up = stacks[1], mix->down = stacks[2];
+    mix->router = mat(t, APR_F32, 4, 96, false);
+    mix->shared_up = mat(t, APR_F32, 128, 96, false), mix->shared_gate = mat(t, APR_F32, 128, 96, false);
+    mix->shared_down = mat(t, APR_F16, 96, 128, false);
+    t->layers[0].gate = (struct apr_gpu_mat){.data = NULL};
+    t->layers[1].gate = t->layers[1].up = t->layers[1].down = t->layers[0].gate;
+    for (int i = 0; i < N_LAYERS; i++) {
+        struct apr_gpu_latent *a = &t->layers[i].latent;
+        t->layers[i].o = mat(t, APR_F32, 96, 8 * 24, true);
+        t->layers[i].k = t->layers[i].v = t->layers[0].gate;
+        a->kv_a = mat(t, APR_F32, 48, 96, false), a->k_b = stacks[3], a->v_b = stacks[4];
+    }
+}
+
+static void experts_and_latent_heads(void **ctx)
+{
+    (void)ctx;
+    struct toy t;
+    struct apr_gpu_mat stacks[5][8], parts[APR_GPU_DEVICES];
+    const uint32_t n = 2;
+    struct apr_gpu_desc *all;
+    make_exotic(&t, stacks);
+    assert_int_equal(apr_gpu_shard(&t.d, n, &t.arena, &all, &e), APR_OK);
+    for (uint32_t k = 0; k < 4; k++) {
+        EACH_OF(1, experts.up[k]);
+        check_rows(&stacks[1][k], parts, n);
+        EACH_OF(1, experts.gate[k]);
+        check_rows(&stacks[0][k], parts, n);
+        EACH_OF(1, experts.down[k]);
+        check_cols(&stacks[2][k], parts, n);
+    }
+    EACH_OF(1, experts.shared_up);
+    check_rows(&t.layers[1].experts.shared_up, parts, n);
+    EACH_OF(1, experts.shared_down);
+    check_cols(&t.layers[1].experts.shared_down, parts, n);
+    EACH_OF(0, o);
+    check_cols(&t.layers[0].o, parts, n);
+    EACH_OF(1, q);
+    check_rows(&t.layers[1].q, parts, n);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct apr_gpu_layer *l = all[i].layers;
+        assert_null(l[0].gate.data);
+        assert_int_equal(l[0].up.n_rows, all[i].n_inter);
+        assert_ptr_equal(l[0].latent.k_b, &stacks[3][i * 4]);
+        assert_ptr_equal(l[1].latent.v_b, &stacks[4][i * 4]);
+        assert_memory_equal(&l[1].latent.kv_a, &t.layers[1].latent.kv_a, sizeof l[1].latent.kv_a);
+        assert_memory_equal(&l[1].experts.router, &t.layers[1].experts.router, sizeof l[1].experts.router);
+        assert_true(all[i].n_heads == 4 && all[i].n_heads_kv == 1);
+        assert_int_equal(all[i].n_inter_expert, l[1].experts.up[0].n_rows);
+        assert_int_equal(all[i].n_inter_shared, 64);
+    }
+    assert_int_equal(all[0].n_inter_expert + all[1].n_inter_expert, 96);
+    assert_int_equal(apr_gpu_shard(&t.d, 3, &t.arena, &all, &e), APR_EUNAVAIL);
+    assert_non_null(strstr(e.text, "8 heads cannot be shared by 3 devices"));
+    assert_int_equal(apr_gpu_shard(&t.d, 4, &t.arena, &all, &e), APR_EUNAVAIL);
+    assert_non_null(strstr(e.text, "the middle of an expert of 96 in units of 32 cannot be shared by 4"));
+    apr_arena_free(&t.arena);
 }
 
 /* The middle of Qwen2.5-1.5B: 35 blocks. */
@@ -282,6 +356,7 @@ static void lists_of_devices(void **ctx)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(shares_add_up), cmocka_unit_test(uneven_blocks),
+                                       cmocka_unit_test(experts_and_latent_heads),
                                        cmocka_unit_test(what_cannot_be_shared),
                                        cmocka_unit_test(lists_of_devices)};
     return cmocka_run_group_tests(tests, NULL, NULL);
