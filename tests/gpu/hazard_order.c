@@ -181,7 +181,7 @@ bool hazard_same(struct rig *r, bool bad)
 /* ---- for sanitizers ---------------------------------------------------------------------------------------
  */
 
-static void small_of(struct rig *r, uint32_t type, bool exact)
+static void small_of(struct rig *r, uint32_t type, bool exact, uint32_t window)
 {
     enum { N = 66 };
     struct toy t = {.n_layers = 2,
@@ -192,7 +192,8 @@ static void small_of(struct rig *r, uint32_t type, bool exact)
                     .n_inter = 256,
                     .n_vocab = 67,
                     .type = type,
-                    .type_down = type == APR_Q4_K ? APR_Q6_K : 0};
+                    .type_down = type == APR_Q4_K ? APR_Q6_K : 0,
+                    .window = window};
     toy_draw(&t);
     toy_seal(&t);
     int32_t *ids = rig_ids(N, t.n_vocab), out[16];
@@ -221,9 +222,10 @@ int rig_small(struct rig *r, const char *type)
     static const uint32_t types[] = {APR_Q4_K, APR_Q8_0, APR_BF16};
     for (size_t k = 0; k < sizeof types / sizeof *types; k++) {
         if (type && strcmp(type, apr_type_name(types[k])) != 0) continue;
-        small_of(r, types[k], false);
-        if (!type) small_of(r, types[k], true);
+        small_of(r, types[k], false, 0);
+        if (!type) small_of(r, types[k], true, 0);
         printf("small: %s done\n", apr_type_name(types[k]));
     }
+    if (!type || !strcmp(type, "window")) small_of(r, APR_Q8_0, false, 24), puts("small: window done");
     return 0;
 }

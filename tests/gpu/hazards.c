@@ -23,6 +23,7 @@ static const struct hazard hazards[] = {
     {"5", "blocks", hazard_blocks},
     {"5", "nan", hazard_nan},
     {"6", "contexts", hazard_contexts},
+    {"7", "windows", hazard_windows},
     {"8", "replay", hazard_replay},
     {"9", "overlap", hazard_overlap},
     {"10", "counters", hazard_counters},

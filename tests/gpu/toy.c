@@ -154,7 +154,8 @@ void toy_seal(struct toy *t)
                                                   .up = m[TOY_UP],
                                                   .down = m[TOY_DOWN],
                                                   .attn_norm = {.w = l->attn_norm},
-                                                  .ffn_norm = {.w = l->ffn_norm}};
+                                                  .ffn_norm = {.w = l->ffn_norm},
+                                                  .window = t->window};
     }
     t->desc = (struct apr_gpu_desc){
         .struct_bytes = sizeof t->desc,
@@ -168,6 +169,8 @@ void toy_seal(struct toy *t)
         .norm_eps = 1e-6,
         .embed_scale = 1,
         .attn_scale = 1 / sqrtf((float)t->head_dim),
+        .attn_softcap = (float)t->attn_softcap,
+        .logit_softcap = (float)t->logit_softcap,
         .residual_scale = 1,
         .logit_scale = 1,
         .ropes = {{.inv_freq = t->inv_freq, .n_half = t->head_dim / 2, .scale = 1}},
