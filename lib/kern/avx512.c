@@ -7,7 +7,8 @@
 #include "../quant/types.h"
 #include "slots.h"
 
-static const struct apr_matmul matmul[APR_N_TYPES] = APR_KERN_MATMUL(apr_avx2, apr_avx512);
+static const struct apr_matmul matmul[APR_N_TYPES] =
+    APR_KERN_MATMUL_OF(apr_avx2, apr_avx512, apr_avx512, apr_avx2, apr_avx512);
 
 const struct apr_kern apr_kern_avx512 = {.name = "avx512",
                                          .matmul = matmul,

@@ -14,6 +14,11 @@ apr_matmul_fn apr_avx512_strips_q4_0, apr_avx512_strips_q4_1, apr_avx512_strips_
 apr_matmul_fn apr_avx512_strips_q8_0, apr_avx512_strips_q2_k, apr_avx512_strips_q3_k, apr_avx512_strips_q4_k;
 apr_matmul_fn apr_avx512_strips_q5_k, apr_avx512_strips_q6_k;
 
+/* avx512_rows.c */
+apr_matmul_fn apr_avx512_fast_q4_0, apr_avx512_fast_q4_1, apr_avx512_fast_q5_0, apr_avx512_fast_q5_1;
+apr_matmul_fn apr_avx512_fast_q8_0, apr_avx512_fast_q2_k, apr_avx512_fast_q3_k, apr_avx512_fast_q4_k;
+apr_matmul_fn apr_avx512_fast_q5_k, apr_avx512_fast_q6_k;
+
 /* avx512_plain.c */
 apr_matmul_fn apr_avx512_f32, apr_avx512_f16, apr_avx512_bf16;
 

@@ -6,6 +6,7 @@
 
 #include "../arch.h"
 #include "../cpu.h"
+#include "../quant/blocks.h"
 #include "avx2.h"
 #include "plain_slices.h"
 
@@ -35,11 +36,14 @@ static const struct {
 #define N_TABLES (sizeof tables / sizeof tables[0])
 _Static_assert(N_TABLES <= MAX_TABLES, "names must fit");
 
-/* Rows of activations in int16 (avx2_wide8.c), which are more than a row of floats (scalar_plain.c), or what
- * panels and slices need at any width. */
+/* Rows of activations in int16 (avx2_wide8.c), which are more than a row of floats (scalar_plain.c) or a
+ * strip (avx512_rows.c), or what panels and slices need at any width. */
+_Static_assert(APR_AVX2_WIDE_TOKS *APR_AVX2_WIDE32_BYTES >= 32 * sizeof(float) &&
+                   APR_AVX2_WIDE_TOKS * APR_AVX2_WIDE32_BYTES >= 16 * sizeof(struct apr_block_q8_0),
+               "of 32 columns");
 size_t apr_kern_scratch_bytes(size_t n_cols)
 {
-    size_t row_bytes = APR_AVX2_WIDE_TOKS * ((n_cols + 31) / 32 * APR_AVX2_WIDE32_BYTES + 63) / 64 * 64;
+    size_t row_bytes = (n_cols + 31) / 32 * APR_AVX2_WIDE_TOKS * APR_AVX2_WIDE32_BYTES;
     size_t fixed_bytes =
         sizeof(struct apr_slices) > APR_AVX2_PANEL_BYTES ? sizeof(struct apr_slices) : APR_AVX2_PANEL_BYTES;
     return row_bytes > fixed_bytes ? row_bytes : fixed_bytes;

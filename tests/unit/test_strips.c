@@ -164,7 +164,7 @@ static void rows_leave_memory(void **state)
     assert_true(sum > 0);
     unsigned long n_before = resident_kib(f.w.data);
     assert_true(n_before >= 4096);
-    assert_non_null(apr_strips_of(&f.strips, f.pool, &f.w, 100));
+    assert_non_null(apr_strips_of(&f.strips, f.pool, &f.w, APR_STRIPS_AFTER_TOKS));
     assert_true(resident_kib(f.w.data) <= 8);
     /* and come back when somebody reads them */
     unsigned again = 0;

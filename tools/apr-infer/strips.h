@@ -25,10 +25,11 @@ struct apr_strips {
     bool is_full; /* no room, or no memory to fill it */
 };
 
-/* So many tokens, in whatever steps, or so many steps have to pass through a matrix before it is copied:
- * about what the copy costs. */
-#define APR_STRIPS_AFTER_TOKS  16
-#define APR_STRIPS_AFTER_STEPS 6
+/* So many tokens, in whatever steps, or so many steps have to pass through a matrix before it is copied. The
+ * copy, most of it the kernel's clearing of new pages, costs what 100 tokens of a prompt or 20 to 50 single
+ * ones do: a process that answers in a word does without. */
+#define APR_STRIPS_AFTER_TOKS  128
+#define APR_STRIPS_AFTER_STEPS 16
 
 void apr_strips_init(struct apr_strips *s, const struct apr_model *m, struct apr_arena *arena);
 void apr_strips_close(struct apr_strips *s);
