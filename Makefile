@@ -128,6 +128,8 @@ gen: $(GEN)
 BENCHES := $(patsubst tests/bench/%.c,$(O)/bench/%,$(wildcard tests/bench/bench_*.c))
 BENCH_OBJ_bench_speculate = $(filter-out %/main.o,$(foreach o,$(call tool_obj,apr-infer),$(if $(findstring /verb_,$(o)),,$(o))))
 $(O)/bench/bench_speculate: $(BENCH_OBJ_bench_speculate)
+BENCH_OBJ_bench_gpu = $(patsubst %,$(O)/tests/bench/%.o,gpu_rig gpu_check)
+$(O)/bench/bench_gpu: $(BENCH_OBJ_bench_gpu)
 $(BENCHES): $(O)/bench/%: $(O)/tests/bench/%.o $(O)/libapr.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $< $(BENCH_OBJ_$*) $(O)/libapr.a $(LIBS)
