@@ -1,8 +1,8 @@
 /* Weights as numbers times f32 activations: 8 lanes, lane = k mod 8, one tree (kern.h).
  *
- * Up to 6 tokens: 4 rows at once straight from the weights, bound by memory. More tokens: slices of 16 rows
- * are widened to f32 once for up to 96 tokens (plain_slices.h) and multiplied in tiles of 4 rows x 3 tokens
- * (12 accumulators, 7 loads for 12 fused operations). */
+ * Up to 15 tokens: 4 rows at once straight from the weights, few of them bound by memory. More: slices of 16
+ * rows are widened to f32 once for up to 96 tokens (plain_slices.h) and multiplied in tiles of 4 rows x 3
+ * tokens (12 accumulators, 7 loads for 12 fused operations). */
 #include "avx2.h"
 
 #include <string.h>
@@ -11,8 +11,10 @@
 #include "../quant/types.h"
 #include "avx2_vec.h"
 #include "plain_slices.h"
+#include "row_tiles.h"
 
 #define N_ROWS 4
+#define N_TOKS 3
 
 /* acc += w x over n columns for 4 rows and n_toks tokens; n is a multiple of 8 unless the row ends. */
 APR_INLINE void tile(const float (*w)[APR_SLICE_COLS], const float *const *x, size_t n, int n_toks,
@@ -59,8 +61,13 @@ APR_INLINE void tile(const float (*w)[APR_SLICE_COLS], const float *const *x, si
 TILE(1)
 TILE(2)
 TILE(3)
+static void trees(const float *acc, size_t n, float *y)
+{
+    apr_avx2_row_trees(acc, n, y);
+}
+
 static apr_slice_tile_fn *const tile_fns[] = {tile1, tile2, tile3};
-static const struct apr_slice_tiles tiles = {N_ROWS, 3, tile_fns};
+static const struct apr_slice_tiles tiles = {N_ROWS, N_TOKS, tile_fns, trees};
 
 #define SLICE(lower, block_elems, block_bytes, to_f32)                                                       \
     static void slice_##lower(const uint8_t *row, size_t k0, float *x, size_t n)                             \
@@ -140,12 +147,9 @@ BY_SLICES(apr_avx2_exact_mxfp4, mxfp4)
 
 /* Few tokens, straight from the weights. */
 
-#define N_DIRECT 6 /* tokens up to which converting again for every 3 costs less than a detour by scratch */
+#define N_DIRECT 15 /* tokens up to which widening again for every 3 costs less than a detour by scratch */
 
 typedef __m256 load8_fn(const uint8_t *p); /* 8 values */
-/* 4 rows (their pointers may repeat) times up to 3 tokens; next: rows to fetch meanwhile, or NULL */
-typedef void direct_fn(const uint8_t *const *rows, const uint8_t *next, size_t n_cols, const float *const *x,
-                       float (*y)[N_ROWS]);
 
 APR_INLINE __m256 load8_f32(const uint8_t *p)
 {
@@ -163,8 +167,8 @@ APR_INLINE __m256 load8_bf16(const uint8_t *p)
 }
 
 APR_INLINE void direct(load8_fn *load8, apr_slice_fn *slice, size_t elem_bytes, int n_toks,
-                       const uint8_t *const *rows, const uint8_t *next, size_t n_cols, const float *const *x,
-                       float (*y)[N_ROWS])
+                       const uint8_t *const *rows, const uint8_t *next, size_t n_cols, const void *const *x,
+                       float *y)
 {
     __m256 a[3][N_ROWS], xv[3];
 #pragma GCC unroll 12
@@ -173,7 +177,7 @@ APR_INLINE void direct(load8_fn *load8, apr_slice_fn *slice, size_t elem_bytes, 
     for (; k + 8 <= n_cols; k += 8) {
         if (next) apr_avx2_prefetch(next, N_ROWS * k * elem_bytes, N_ROWS * 8 * elem_bytes);
 #pragma GCC unroll 3
-        for (int t = 0; t < n_toks; t++) xv[t] = _mm256_loadu_ps(x[t] + k);
+        for (int t = 0; t < n_toks; t++) xv[t] = _mm256_loadu_ps((const float *)x[t] + k);
 #pragma GCC unroll 4
         for (int r = 0; r < N_ROWS; r++) {
             __m256 wv = load8(rows[r] + k * elem_bytes);
@@ -190,37 +194,19 @@ APR_INLINE void direct(load8_fn *load8, apr_slice_fn *slice, size_t elem_bytes, 
             __m256 wv = _mm256_loadu_ps(tail);
 #pragma GCC unroll 3
             for (int t = 0; t < n_toks; t++) {
-                __m256 v = _mm256_fmadd_ps(wv, _mm256_maskload_ps(x[t] + k, mask), a[t][r]);
+                __m256 v = _mm256_fmadd_ps(wv, _mm256_maskload_ps((const float *)x[t] + k, mask), a[t][r]);
                 a[t][r] = _mm256_blendv_ps(a[t][r], v, _mm256_castsi256_ps(mask));
             }
         }
     }
 #pragma GCC unroll 3
-    for (int t = 0; t < n_toks; t++) _mm_storeu_ps(y[t], apr_avx2_trees(a[t][0], a[t][1], a[t][2], a[t][3]));
-}
-
-static void by_direct(direct_fn *const by_toks[3], const uint8_t *w, size_t w_row_bytes, size_t n_rows,
-                      size_t n_cols, const uint8_t *x, size_t x_row_bytes, size_t n_toks, float *y,
-                      size_t y_stride)
-{
-    const float *xs[N_DIRECT];
-    float lane[3][N_ROWS];
-    for (size_t t = 0; t < n_toks; t++) xs[t] = (const float *)(const void *)(x + t * x_row_bytes);
-    for (size_t r = 0; r < n_rows; r += N_ROWS) {
-        const uint8_t *rows[N_ROWS], *next = w + (r + N_ROWS) * w_row_bytes;
-        size_t n = n_rows - r < N_ROWS ? n_rows - r : N_ROWS;
-        for (size_t j = 0; j < N_ROWS; j++) rows[j] = w + (r + (j < n ? j : n - 1)) * w_row_bytes;
-        for (size_t t = 0; t < n_toks; t += 3) {
-            size_t left = n_toks - t < 3 ? n_toks - t : 3;
-            by_toks[left - 1](rows, t ? NULL : next, n_cols, xs + t, lane);
-            for (size_t i = 0; i < left; i++) memcpy(y + (t + i) * y_stride + r, lane[i], n * sizeof **lane);
-        }
-    }
+    for (int t = 0; t < n_toks; t++)
+        _mm_storeu_ps(y + t * N_ROWS, apr_avx2_trees(a[t][0], a[t][1], a[t][2], a[t][3]));
 }
 
 #define DIRECT(lower, elem_bytes, n)                                                                         \
     static void lower##_##n(const uint8_t *const *rows, const uint8_t *next, size_t n_cols,                  \
-                            const float *const *x, float(*y)[N_ROWS])                                        \
+                            const void *const *x, float *y)                                                  \
     {                                                                                                        \
         direct(load8_##lower, slice_##lower, elem_bytes, n, rows, next, n_cols, x, y);                       \
     }
@@ -231,9 +217,11 @@ static void by_direct(direct_fn *const by_toks[3], const uint8_t *w, size_t w_ro
     void apr_avx2_##lower(const void *w, size_t w_row_bytes, size_t n_rows, size_t n_cols, const void *x,    \
                           size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride, void *scratch)       \
     {                                                                                                        \
-        static direct_fn *const by_toks[3] = {lower##_1, lower##_2, lower##_3};                              \
+        static apr_row_tile_fn *const fns[N_TOKS] = {lower##_1, lower##_2, lower##_3};                       \
+        static const struct apr_row_tiles row_tiles = {N_ROWS, N_TOKS, fns};                                 \
         if (n_toks <= N_DIRECT) {                                                                            \
-            by_direct(by_toks, w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride);         \
+            apr_by_rows(&row_tiles, &(struct apr_row_args){w, w_row_bytes, n_rows, n_cols, x, x_row_bytes,   \
+                                                           n_toks, y, y_stride});                            \
             return;                                                                                          \
         }                                                                                                    \
         apr_by_slices(&tiles, slice_##lower, ARGS);                                                          \

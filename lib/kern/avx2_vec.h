@@ -88,6 +88,14 @@ APR_INLINE __m128 apr_avx2_trees(__m256 v0, __m256 v1, __m256 v2, __m256 v3)
     return _mm_add_ps(_mm_movelh_ps(b01, b23), _mm_movehl_ps(b23, b01));
 }
 
+/* The tree of each of n rows of 8 lanes; n is a multiple of 4. */
+APR_INLINE void apr_avx2_row_trees(const float *lanes, size_t n, float *y)
+{
+    for (size_t r = 0; r < n; r += 4, lanes += 32)
+        _mm_storeu_ps(y + r, apr_avx2_trees(_mm256_loadu_ps(lanes), _mm256_loadu_ps(lanes + 8),
+                                            _mm256_loadu_ps(lanes + 16), _mm256_loadu_ps(lanes + 24)));
+}
+
 /* Eight vectors of dwords: v[i] lane j becomes v[j] lane i. */
 APR_INLINE void apr_avx2_transpose(__m256i v[8])
 {

@@ -32,6 +32,13 @@ APR_INLINE __m512i apr_shift512(__m512i v, int n)
     return n > 0 ? (__m512i)((__v32hu)v >> (uint16_t)n) : (__m512i)((__v32hu)v << (uint16_t)-n);
 }
 
+/* The trees of kern.h over the lower and the upper lanes of a and of b. */
+APR_INLINE __m128 apr_avx512_trees(__m512 a, __m512 b)
+{
+    return apr_avx2_trees(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1), _mm512_castps512_ps256(b),
+                          _mm512_extractf32x8_ps(b, 1));
+}
+
 #define APR_AVX512_TILE(lower, n)                                                                            \
     static void lower##_##n(const uint8_t *strip, size_t n_blocks, const uint8_t *x, size_t x_row_bytes,     \
                             float *y, size_t y_stride)                                                       \

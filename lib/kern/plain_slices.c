@@ -54,10 +54,14 @@ static void add_part(const struct apr_slice_tiles *tiles, apr_slice_fn *slice, c
     }
 }
 
-/* ((0+4)+(2+6)) + ((1+5)+(3+7)) */
-static float tree(const float *v)
+/* The sums of a part's rows to y. */
+static void finish(const struct apr_slice_tiles *tiles, const struct apr_slice_args *a, const struct part *p)
 {
-    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+    float y[APR_SLICE_ROWS];
+    for (size_t t = 0; t < p->n_toks; t++) {
+        tiles->trees(a->scratch->acc[t][0], (p->n_rows + 3) / 4 * 4, y);
+        memcpy(a->y + (p->t0 + t) * a->y_stride + p->r0, y, p->n_rows * sizeof *y);
+    }
 }
 
 void apr_by_slices(const struct apr_slice_tiles *tiles, apr_slice_fn *slice, const struct apr_slice_args *a)
@@ -72,9 +76,7 @@ void apr_by_slices(const struct apr_slice_tiles *tiles, apr_slice_fn *slice, con
                 p.n_cols = a->n_cols - p.k0 < APR_SLICE_COLS ? a->n_cols - p.k0 : APR_SLICE_COLS;
                 add_part(tiles, slice, a, &p);
             }
-            for (size_t t = 0; t < p.n_toks; t++)
-                for (size_t r = 0; r < p.n_rows; r++)
-                    a->y[(p.t0 + t) * a->y_stride + p.r0 + r] = tree(a->scratch->acc[t][r]);
+            finish(tiles, a, &p);
         }
     }
 }

@@ -21,6 +21,7 @@
 /* scratch of a thread */
 struct apr_slices {
     float wide[APR_SLICE_BLOCK][APR_SLICE_COLS];
+    float plain[2][APR_SLICE_COLS];               /* before they are twined */
     float acc[APR_SLICE_TOKS][APR_SLICE_ROWS][8]; /* 8 lanes a row */
 };
 
@@ -31,9 +32,12 @@ typedef void apr_slice_fn(const uint8_t *row, size_t k0, float *x, size_t n);
 #define APR_SLICE_ACC (APR_SLICE_ROWS * 8)
 typedef void apr_slice_tile_fn(const float (*w)[APR_SLICE_COLS], const float *const *x, size_t n_cols,
                                float *acc);
+/* y[i] = the tree of kern.h over the lanes of row i; n is a multiple of 4, there is room for so many y */
+typedef void apr_slice_trees_fn(const float *acc, size_t n, float *y);
 struct apr_slice_tiles {
     size_t n_rows, n_toks;        /* of the largest; n_rows divides APR_SLICE_BLOCK, n_toks <= 8 */
     apr_slice_tile_fn *const *fn; /* [n_toks]: for 1 .. n_toks tokens */
+    apr_slice_trees_fn *trees;
 };
 
 /* As apr_matmul_fn. */
