@@ -25,12 +25,13 @@ LIBS_apr-pull := -lcurl
 
 # Files that begin with the name of an instruction set are compiled for its architecture only, with its flags;
 # files that end with the name of an architecture, for that one only. Tables are picked at run time.
-ISAS_x86_64  := sse4 avx2 avx512
+ISAS_x86_64  := sse4 avx2 avx512 avx512bf16
 ISAS_aarch64 := neon dotprod
 ISAS_wasm32  := simd128
 ISA_sse4     := -mssse3 -msse4.1
 ISA_avx2     := -mavx2 -mfma -mf16c
 ISA_avx512   := $(ISA_avx2) -mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx512vnni
+ISA_avx512bf16 := $(ISA_avx512) -mavx512bf16
 ISA_dotprod  := -march=armv8.2-a+dotprod
 ISA_simd128  := -msimd128
 isa_of        = $(foreach a,$(ARCHS),$(foreach i,$(ISAS_$(a)),$(if $(filter $(i) $(i)_% $(i).%,$(notdir $(1))),$(i))))

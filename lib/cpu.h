@@ -8,9 +8,10 @@
 
 #include <stdbool.h>
 
-bool apr_cpu_has_sse4(void);    /* SSE4.1 and SSSE3 */
-bool apr_cpu_has_avx2(void);    /* with FMA and F16C */
-bool apr_cpu_has_avx512(void);  /* F, BW, DQ, VL and VNNI */
-bool apr_cpu_has_dotprod(void); /* aarch64: SDOT and UDOT */
+bool apr_cpu_has_sse4(void);       /* SSE4.1 and SSSE3 */
+bool apr_cpu_has_avx2(void);       /* with FMA and F16C */
+bool apr_cpu_has_avx512(void);     /* F, BW, DQ, VL and VNNI */
+bool apr_cpu_has_avx512bf16(void); /* the former and AVX512-BF16 */
+bool apr_cpu_has_dotprod(void);    /* aarch64: SDOT and UDOT */
 
 #endif

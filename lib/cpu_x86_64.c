@@ -22,3 +22,10 @@ bool apr_cpu_has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
            __builtin_cpu_supports("avx512vnni");
 }
+
+/* A bit of its own in subleaf 1 of leaf 7, eax. */
+bool apr_cpu_has_avx512bf16(void)
+{
+    unsigned a, b, c, d;
+    return apr_cpu_has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & bit_AVX512BF16);
+}

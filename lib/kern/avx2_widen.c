@@ -1,4 +1,4 @@
-/* Rows of plain numbers and of the APR-native types to floats, the bits of lib/quant. */
+/* Rows of plain numbers and of the APR-native types to floats, the bits of lib/quant; floats to BF16. */
 #include "avx2.h"
 
 #include <math.h>
@@ -76,4 +76,39 @@ void apr_avx2_native_q4_to_f32(const void *blocks, float *x, size_t n_elems)
         for (int j = 0; j < APR_QK; j += 8) _mm256_storeu_ps(x + j, eight(q + j, d));
     }
     apr_native_q4_to_f32(b, x, n_elems);
+}
+
+/* As apr_f32_to_bf16, in lanes of 32 bits. */
+APR_INLINE __m256i to_bf16(__m256 x)
+{
+    __m256i u = _mm256_castps_si256(x), top = _mm256_srli_epi32(u, 16);
+    __m256i odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
+    __m256i rounded =
+        _mm256_srli_epi32(_mm256_add_epi32(u, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
+    __m256i quiet = _mm256_or_si256(top, _mm256_set1_epi32(64));
+    return _mm256_blendv_epi8(rounded, quiet, _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q)));
+}
+
+APR_INLINE void store_words(uint16_t *p, __m256i v)
+{
+    __m128i words = _mm_packus_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storeu_si128((__m128i *)(void *)p, words);
+}
+
+void apr_avx2_split_bf16(const float *x, uint16_t *high, uint16_t *low, size_t n)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8) {
+        __m256 v = _mm256_loadu_ps(x + k);
+        __m256i h = to_bf16(v);
+        __m256 wide = _mm256_castsi256_ps(_mm256_slli_epi32(h, 16)), rest = _mm256_sub_ps(v, wide);
+        __m256 finite = _mm256_cmp_ps(_mm256_sub_ps(wide, wide), _mm256_setzero_ps(), _CMP_EQ_OQ);
+        store_words(high + k, h);
+        store_words(low + k, to_bf16(_mm256_and_ps(rest, finite)));
+    }
+    for (; k < n; k++) {
+        high[k] = apr_f32_to_bf16(x[k]);
+        float wide = apr_bf16_to_f32(high[k]);
+        low[k] = isfinite(wide) ? apr_f32_to_bf16(x[k] - wide) : 0;
+    }
 }

@@ -11,8 +11,12 @@
  *     K-types and 32 for Q4_0 .. Q8_0.
  *   cache: scores as the first rule over the head dimension; values as one fmaf chain per output
  *     element, positions ascending.
- * Every chain starts at +0. Bits are equal between tables, but for the payload and sign of a NaN.
- * All files in this folder are compiled with -ffp-contract=off; fused operations are written out.
+ * Every chain starts at +0. Bits are equal between tables, but for the payload and sign of a NaN, and but for
+ * BF16 weights (exact mode aside) in tables named after what multiplies pairs of BF16:
+ *   avx512bf16 (by name only, since it is less exact): activations rounded to BF16; 8 lanes, lane = k / 2 mod
+ * 8, of a pair of columns the odd one first: acc = fmaf(w1, x1, acc); acc = fmaf(w0, x0, acc). Columns are
+ * padded with zeros to a multiple of 16; one tree. Values and sums below 2^-126 count as zero. All files in
+ * this folder are compiled with -ffp-contract=off; fused operations are written out.
  *
  * exp is one polynomial in all tables (exp.h: relative error below 1.5e-7); it is 0 below -87 and +inf
  * above 88.72, NaN stays NaN.
@@ -52,7 +56,9 @@ struct apr_act256 { /* for Q2_K .. Q6_K: per 256 values; keep arrays of it align
 };
 _Static_assert(sizeof(struct apr_act256) == 320, "apr_act256");
 
-enum apr_act { APR_ACT_F32, APR_ACT_Q8_32, APR_ACT_Q8_256 };
+/* What a product reads: floats; structs of the above; or x as two BF16 numbers, x rounded to nearest even and
+ * what is missing, rounded too: a row is all the former and then, behind half its bytes, all the latter. */
+enum apr_act { APR_ACT_F32, APR_ACT_Q8_32, APR_ACT_Q8_256, APR_ACT_SPLIT };
 
 /* y[t * y_stride + r] = sum over k of w[r, k] * x[t, k] for r < n_rows, t < n_toks.
  * w: n_rows rows of w_row_bytes; x: n_toks rows of x_row_bytes in the layout that the type's act names.
@@ -132,6 +138,9 @@ struct apr_kern {
     void (*attn_values_f32)(const float *weights, size_t w_stride, size_t n_q, const float *v,
                             size_t v_stride, size_t n_pos, size_t n_dim, float *out);
     void (*f32_to_f16)(const float *x, uint16_t *y, size_t n);
+    /* APR_ACT_SPLIT; NULL: no product of this table reads it. low is 0 where high is no number or infinite.
+     */
+    void (*split_bf16)(const float *x, uint16_t *high, uint16_t *low, size_t n);
 
     /* Data-quality statistics of n values, added to *s. Sums in 8 double lanes (lane = k mod 8) and the
      * tree, once per call: the sums' last bits depend on where the caller cuts, never on the table. */
@@ -147,7 +156,7 @@ const struct apr_kern *apr_kern_at(size_t i);
 
 extern const struct apr_kern apr_kern_scalar;
 /* of one architecture each: pick.c knows which are here */
-extern const struct apr_kern apr_kern_sse4, apr_kern_avx2, apr_kern_avx512;
+extern const struct apr_kern apr_kern_sse4, apr_kern_avx2, apr_kern_avx512, apr_kern_avx512bf16;
 extern const struct apr_kern apr_kern_neon, apr_kern_dotprod;
 extern const struct apr_kern apr_kern_simd128;
 

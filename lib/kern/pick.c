@@ -18,8 +18,8 @@ static bool always(void)
     return true;
 }
 
-/* Slowest first within an architecture: the last usable row is the default. A row of another architecture has
- * no table here. */
+/* Slowest first within an architecture: the last usable row is the default. avx512bf16 is never it, since
+ * whatever has it has avx512, too. A row of another architecture has no table here. */
 static const struct {
     char name[MAX_NAME];
     const struct apr_kern *kern;
@@ -28,6 +28,7 @@ static const struct {
     {"scalar", &apr_kern_scalar, always},
     {"sse4", APR_IF_X86_64(&apr_kern_sse4), APR_IF_X86_64(apr_cpu_has_sse4)},
     {"avx2", APR_IF_X86_64(&apr_kern_avx2), APR_IF_X86_64(apr_cpu_has_avx2)},
+    {"avx512bf16", APR_IF_X86_64(&apr_kern_avx512bf16), APR_IF_X86_64(apr_cpu_has_avx512bf16)},
     {"avx512", APR_IF_X86_64(&apr_kern_avx512), APR_IF_X86_64(apr_cpu_has_avx512)},
     {"neon", APR_IF_AARCH64(&apr_kern_neon), always},
     {"dotprod", APR_IF_AARCH64(&apr_kern_dotprod), APR_IF_AARCH64(apr_cpu_has_dotprod)},

@@ -65,7 +65,7 @@ static size_t act_bytes(enum apr_act act)
 {
     if (act == APR_ACT_Q8_32) return N_COLS / 32 * sizeof(struct apr_act32);
     if (act == APR_ACT_Q8_256) return N_COLS / 256 * sizeof(struct apr_act256);
-    return N_COLS * sizeof(float);
+    return N_COLS * sizeof(float); /* two BF16, too */
 }
 
 static void make_act(const struct setup *s, enum apr_act act)
@@ -75,6 +75,8 @@ static void make_act(const struct setup *s, enum apr_act act)
         const float *x = s->x + t * N_COLS;
         if (act == APR_ACT_Q8_32) s->kern->to_act32(x, (void *)a, N_COLS);
         if (act == APR_ACT_Q8_256) s->kern->to_act256(x, (void *)a, N_COLS);
+        uint16_t *high = (void *)a;
+        if (act == APR_ACT_SPLIT) s->kern->split_bf16(x, high, high + N_COLS, N_COLS);
         if (act == APR_ACT_F32) memcpy(a, x, N_COLS * sizeof *x);
     }
 }

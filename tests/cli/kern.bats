@@ -9,7 +9,7 @@ setup() { infer_setup; }
 @test "APR_KERN: an unknown name is a usage error that lists the names" {
     APR_KERN=altivec run --separate-stderr apr logits "$MODEL" --ids 1,2,3 -q -o "$T/l.f32"
     [ "$status" -eq 2 ]
-    [[ $stderr == *'APR_KERN=altivec: unknown kernels; known are: scalar, sse4, avx2, avx512, neon, dotprod, simd128' ]]
+    [[ $stderr == *'APR_KERN=altivec: unknown kernels; known are: scalar, sse4, avx2, avx512bf16, avx512, neon, dotprod, simd128' ]]
     [ ! -e "$T/l.f32" ]
 }
 

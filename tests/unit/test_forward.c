@@ -108,10 +108,12 @@ static bool same_bits(const void *a, const void *b, size_t n_bytes)
     return memcmp(a, b, n_bytes) == 0;
 }
 
+/* For a table with an order of sums of its own (kern.h) the first split is the measure, for all others
+ * scalar's. */
 static void bits_do_not_depend_on_the_split(void **state)
 {
     (void)state;
-    static float first[sizeof logits / sizeof *logits];
+    static float first[2][sizeof logits / sizeof *logits];
     static const struct {
         unsigned n_threads;
         size_t n_batch;
@@ -121,13 +123,12 @@ static void bits_do_not_depend_on_the_split(void **state)
         struct apr_model *m = model_make(types[i], false);
         for (int exact = 0; exact < 2; exact++) {
             const struct apr_kern *k;
-            bool have_first = false;
             for (size_t i_kern = 0; (k = apr_kern_at(i_kern)) != NULL; i_kern++)
                 for (size_t s = 0; s < sizeof splits / sizeof *splits; s++) {
+                    bool own = !exact && k->matmul[types[i]].act != apr_kern_scalar.matmul[types[i]].act;
                     compute(m, &(struct how){k, splits[s].n_threads, splits[s].n_batch, exact});
-                    if (!have_first) memcpy(first, logits, sizeof logits);
-                    have_first = true;
-                    if (!same_bits(first, logits, sizeof logits))
+                    if (s == 0 && (own || i_kern == 0)) memcpy(first[own], logits, sizeof logits);
+                    if (!same_bits(first[own], logits, sizeof logits))
                         fail_msg("%s, %s, exact %d, %u threads, chunk %zu: other bits",
                                  apr_type_name(types[i]), k->name, exact, splits[s].n_threads,
                                  splits[s].n_batch);

@@ -198,7 +198,7 @@ static void test_pick(void **state)
     assert_int_equal(setenv("APR_KERN", "neon\n", 1), 0);
     assert_int_equal(apr_kern_pick(&k, &e), APR_EUSAGE);
     assert_null(k);
-    assert_non_null(strstr(e.text, "scalar, sse4, avx2, avx512, neon, dotprod, simd128"));
+    assert_non_null(strstr(e.text, "scalar, sse4, avx2, avx512bf16, avx512, neon, dotprod, simd128"));
     assert_null(strchr(e.text, '\n'));
     assert_int_equal(unsetenv("APR_KERN"), 0);
 }

@@ -190,6 +190,7 @@ static void copies_keep_every_layout(void **state)
     struct apr_err e = {0};
     open_set(&s, APR_Q8_0, false, 1);
     unsigned all = 1u << APR_ACT_F32 | 1u << APR_ACT_Q8_32 | 1u << APR_ACT_Q8_256;
+    if (s.c.kern->split_bf16) all |= 1u << APR_ACT_SPLIT;
     for (size_t t = 0; t < N_TOKS; t++) apr_acts_pack(&s.c, &s.x, all, t);
     assert_int_equal(apr_acts_alloc(&to, 3, 2 * N_COLS, false, &s.arena, &e), APR_OK);
     apr_acts_copy(&to, 2, &s.x, 7, all);
@@ -198,6 +199,9 @@ static void copies_keep_every_layout(void **state)
                         2 * N_COLS / 32 * sizeof *to.q32);
     assert_memory_equal(to.q256 + 2 * 2 * N_COLS / 256, s.x.q256 + 7 * 2 * N_COLS / 256,
                         2 * N_COLS / 256 * sizeof *to.q256);
+    if (s.c.kern->split_bf16)
+        assert_memory_equal(to.split + 2 * 4 * N_COLS, s.x.split + 7 * 4 * N_COLS,
+                            4 * N_COLS * sizeof *to.split);
     close_set(&s);
 }
 

@@ -71,6 +71,7 @@ static void product_rows(const struct apr_compute *c, const struct apr_acts *x, 
         [APR_ACT_F32] = {x->f32, stride_of(x) * sizeof(float)},
         [APR_ACT_Q8_32] = {x->q32, stride_of(x) / 32 * sizeof(struct apr_act32)},
         [APR_ACT_Q8_256] = {x->q256, stride_of(x) / 256 * sizeof(struct apr_act256)},
+        [APR_ACT_SPLIT] = {x->split, stride_of(x) * 2 * sizeof(uint16_t)},
     };
     uint8_t *scratch = c->scratch + i_thread * c->scratch_bytes;
     if (strips) {
@@ -247,6 +248,10 @@ void apr_acts_pack(const struct apr_compute *c, const struct apr_acts *x, unsign
     const float *row = x->f32 + i_tok * x->n_cols;
     if (wants & 1u << APR_ACT_Q8_32) c->kern->to_act32(row, x->q32 + i_tok * (x->n_cols / 32), x->n_cols);
     if (wants & 1u << APR_ACT_Q8_256) c->kern->to_act256(row, x->q256 + i_tok * (x->n_cols / 256), x->n_cols);
+    if (wants & 1u << APR_ACT_SPLIT) {
+        uint16_t *high = x->split + i_tok * 2 * x->n_cols;
+        c->kern->split_bf16(row, high, high + x->n_cols, x->n_cols);
+    }
 }
 
 struct apr_acts apr_acts_cols(const struct apr_acts *x, size_t i_col, size_t n_cols)
@@ -257,6 +262,7 @@ struct apr_acts apr_acts_cols(const struct apr_acts *x, size_t i_col, size_t n_c
     view.f32 += i_col;
     if (view.q32) view.q32 += i_col / 32;
     if (view.q256) view.q256 += i_col / 256;
+    if (view.split) view.split += i_col;
     return view;
 }
 
@@ -268,6 +274,7 @@ struct apr_acts apr_acts_rows(const struct apr_acts *x, size_t i_row, size_t n_r
     view.f32 += i_row * n;
     if (view.q32) view.q32 += i_row * (n / 32);
     if (view.q256) view.q256 += i_row * (n / 256);
+    if (view.split) view.split += i_row * 2 * n;
     return view;
 }
 
@@ -279,6 +286,7 @@ enum apr_code apr_acts_alloc(struct apr_acts *a, size_t n_rows, size_t n_cols, b
     if (ckd_mul(&n, n_cols, n_rows)) return apr_fail(e, APR_ELOAD, "%zu rows are too many", n_rows);
     TRY(apr_arena_try(arena, &a->f32, n, sizeof *a->f32, "activations", e));
     if (f32_alone) return APR_OK;
+    TRY(apr_arena_try(arena, &a->split, n, 2 * sizeof *a->split, "activations", e));
     TRY(apr_arena_try(arena, &a->q32, n_cols / 32 * n_rows, sizeof *a->q32, "activations", e));
     return apr_arena_try(arena, &a->q256, n_cols / 256 * n_rows, sizeof *a->q256, "activations", e);
 }
@@ -292,4 +300,6 @@ void apr_acts_copy(const struct apr_acts *a, size_t i_to, const struct apr_acts 
     if (wants & 1u << APR_ACT_Q8_32) memcpy(a->q32 + i_to * n32, b->q32 + i_from * n32, n32 * sizeof *a->q32);
     if (wants & 1u << APR_ACT_Q8_256)
         memcpy(a->q256 + i_to * n256, b->q256 + i_from * n256, n256 * sizeof *a->q256);
+    if (wants & 1u << APR_ACT_SPLIT)
+        memcpy(a->split + i_to * 2 * n, b->split + i_from * 2 * n, 2 * n * sizeof *a->split);
 }

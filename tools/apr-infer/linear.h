@@ -49,13 +49,14 @@ struct apr_compute {
     void *tap_ctx;
 };
 
-/* The input of matrices: n_toks rows of n_cols in up to three layouts. */
+/* The input of matrices: n_toks rows of n_cols in up to four layouts. */
 struct apr_acts {
     size_t n_cols, n_toks;
     size_t n_stride;         /* columns from one row to the next; 0 = n_cols */
     float *f32;              /* [n_toks, n_cols] */
     struct apr_act32 *q32;   /* [n_toks, n_cols / 32] */
     struct apr_act256 *q256; /* [n_toks, n_cols / 256] */
+    uint16_t *split;         /* [n_toks, 2, n_cols] */
 };
 
 struct apr_product {
@@ -85,7 +86,7 @@ APR_MUST_USE enum apr_code apr_acts_alloc(struct apr_acts *a, size_t n_rows, siz
                                           struct apr_arena *arena, struct apr_err *e);
 /* Bit set (1 << enum apr_act) of the layout that w reads. */
 unsigned apr_mat_wants(const struct apr_mat *w, bool exact);
-/* Fills the quantized layouts of row i_tok from its f32 row. */
+/* Fills the other layouts of row i_tok from its f32 row. */
 void apr_acts_pack(const struct apr_compute *c, const struct apr_acts *x, unsigned wants, size_t i_tok);
 /* Several products of one input in one parallel region. */
 void apr_linear(const struct apr_compute *c, const struct apr_acts *x, const struct apr_product *products,

@@ -155,7 +155,8 @@ static enum apr_code measure_type(struct apr_roof *r, const struct apr_kern *ker
     const struct apr_matmul *mm = &kern->matmul[type];
     const size_t x_row_bytes[] = {[APR_ACT_F32] = N_COLS * sizeof(float),
                                   [APR_ACT_Q8_32] = N_COLS / 32 * sizeof(struct apr_act32),
-                                  [APR_ACT_Q8_256] = N_COLS / 256 * sizeof(struct apr_act256)};
+                                  [APR_ACT_Q8_256] = N_COLS / 256 * sizeof(struct apr_act256),
+                                  [APR_ACT_SPLIT] = N_COLS * 2 * sizeof(uint16_t)};
     uint64_t row_bytes;
     if (!mm->fast || !apr_quant_of(type) || r->flops_per_s[type] > 0) return APR_OK;
     TRY(apr_row_bytes(type, N_COLS, &row_bytes, e));

@@ -227,6 +227,7 @@ static enum apr_code acts(struct apr_stack *s, struct apr_acts *a, size_t n_cols
     a->n_cols = n_cols;
     TRY(floats(s, &a->f32, n_cols, e));
     if (s->c.exact) return APR_OK;
+    TRY(apr_arena_try(&s->arena, &a->split, s->n_rows_most, 2 * n_cols * sizeof *a->split, "activations", e));
     TRY(apr_arena_try(&s->arena, &a->q32, s->n_rows_most, n_cols / 32 * sizeof *a->q32, "activations", e));
     return apr_arena_try(&s->arena, &a->q256, s->n_rows_most, n_cols / 256 * sizeof *a->q256, "activations",
                          e);

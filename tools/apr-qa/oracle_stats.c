@@ -191,6 +191,10 @@ void oracle_kernels(const struct subject *s, const struct apr_contract_size *z, 
     const struct apr_quant *q;
     struct apr_err e;
     const uint64_t n_params = oracle_n_params(s, z);
+    static const char *const acts[] = {[APR_ACT_F32] = "f32",
+                                       [APR_ACT_Q8_32] = "int8 per 32",
+                                       [APR_ACT_Q8_256] = "int8 per 256",
+                                       [APR_ACT_SPLIT] = "bf16"};
     if (apr_kern_pick(&kern, &e) != APR_OK) kern = &apr_kern_scalar;
     apr_out_obj(o, "kernel_compatibility");
     apr_out_str(o, "kernel_table", kern->name);
@@ -208,10 +212,7 @@ void oracle_kernels(const struct subject *s, const struct apr_contract_size *z, 
         apr_out_str(o, "type", q->name);
         apr_out_f64(o, "bits_per_weight", 8 * bytes);
         apr_out_f64(o, "model_mib", bytes * (double)n_params / MIB);
-        apr_out_str(o, "activations",
-                    mm->act == APR_ACT_F32     ? "f32"
-                    : mm->act == APR_ACT_Q8_32 ? "int8 per 32"
-                                               : "int8 per 256");
+        apr_out_str(o, "activations", acts[mm->act]);
         apr_out_end(o);
     }
     apr_out_end(o);
