@@ -44,6 +44,14 @@ APR_MUST_USE enum apr_code apr_verdict_error(const struct apr_verdict *v, const 
 void apr_contract_structure(const struct apr_model *m, struct apr_verdict *v);
 void apr_contract_tensor(const struct apr_model *m, const struct apr_tensor *t, const struct apr_stats *s,
                          struct apr_verdict *v);
+/* What is known of a tensor's values without widening them (contract_bounds.h). */
+struct apr_bounds {
+    uint64_t n, n_zero_most;      /* values; at most so many of them are below 1e-10 */
+    double abs_most;              /* no magnitude is larger; infinity: some value may not be finite */
+    double l2_least, range_least; /* of all values: no less */
+};
+/* true: every rule of apr_contract_tensor surely holds. */
+bool apr_contract_surely(const struct apr_tensor *t, const struct apr_bounds *b);
 /* Rows at 10, 50 and 90 % of the embedding: row is one row as f32. (F-DATA-QUALITY-004) */
 void apr_contract_embed_row(const struct apr_tensor *t, uint64_t i_row, const float *row, size_t n,
                             struct apr_verdict *v);

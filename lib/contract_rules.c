@@ -362,6 +362,17 @@ void apr_contract_tensor(const struct apr_model *m, const struct apr_tensor *t, 
                         "mean is %g; expected at most %g in magnitude", s->sum / (double)n_finite, MAX_MEAN);
 }
 
+/* Twice what is asked for, since bounds are rounded too. A mean is no larger than the largest value. */
+bool apr_contract_surely(const struct apr_tensor *t, const struct apr_bounds *b)
+{
+    enum class class = class_of(t);
+    const double limit = class == EMBED ? MAX_PCT_EMBED : MAX_PCT_WEIGHT;
+    return b->abs_most < INFINITY &&
+           (class == BIAS ||
+            (b->abs_most < MAX_MEAN / 2 && b->l2_least > 2 * MIN_L2 && b->range_least > 2 * MIN_RANGE &&
+             b->n > 0 && 100.0 * (double)b->n_zero_most / (double)b->n <= limit));
+}
+
 void apr_contract_embed_row(const struct apr_tensor *t, uint64_t i_row, const float *row, size_t n,
                             struct apr_verdict *v)
 {
