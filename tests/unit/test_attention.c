@@ -241,12 +241,80 @@ static void the_unseen_does_not_matter(void **state)
     apr_arena_free(&arena);
 }
 
+/* Attention of the last N_LAST of N_LONG tokens, into out. */
+#define N_LONG 410u /* more than one bank of blocks */
+#define N_LAST 5u
+static void attend_last(const struct apr_cache *c, const struct apr_attn_shape *shape, unsigned n_threads,
+                        const float *q, float *out)
+{
+    struct apr_compute compute = {.pool = apr_pool_open(n_threads)};
+    struct apr_err e = {0};
+    struct apr_arena arena;
+    apr_arena_init(&arena);
+    assert_int_equal(apr_kern_pick(&compute.kern, &e), APR_OK);
+    struct apr_attn_room room = {.arena = &arena};
+    struct apr_attn_span span = {.cache = c, .pos0 = N_LONG - N_LAST, .n_toks = N_LAST};
+    assert_int_equal(apr_attention_room(&room, &compute, shape, N_LONG, &e), APR_OK);
+    apr_attention(&room, &compute, shape, &(struct apr_attn_call){LAYER, 0, &span, 1, q, out});
+    apr_pool_close(compute.pool);
+    apr_arena_free(&arena);
+}
+
+/* Sequences that grow by turns have every other block of a bank; one alone has them side by side. */
+static void pages_may_lie_anywhere(void **state)
+{
+    (void)state;
+    const struct apr_config cfg = {.n_layers = 2, .n_heads = 6, .n_heads_kv = 2, .head_dim = 32};
+    const struct apr_attn_shape shape = apr_attn_shape_of(&cfg);
+    for (size_t i = 0; i < N_TYPES; i++) {
+        const struct apr_page_type *t = apr_page_type_of(types[i]);
+        const struct apr_cache_types both = {{t, t}};
+        struct apr_blocks blocks, other;
+        struct apr_cache c[3]; /* two by turns, one alone */
+        struct apr_err e = {0};
+        struct apr_arena arena;
+        uint64_t seed = 3;
+        apr_arena_init(&arena);
+        assert_int_equal(apr_blocks_init(&blocks, &cfg, both, 2 * N_LONG + 16, &e), APR_OK);
+        assert_int_equal(apr_blocks_init(&other, &cfg, both, N_LONG, &e), APR_OK);
+        for (size_t k = 0; k < 3; k++)
+            assert_int_equal(apr_cache_init(&c[k], k < 2 ? &blocks : &other, N_LONG, &e), APR_OK);
+        for (size_t pos = 0; pos < N_LONG; pos++) {
+            for (size_t k = 0; k < 3; k++) assert_int_equal(apr_cache_reserve(&c[k], pos + 1, &e), APR_OK);
+            for (uint32_t h = 0; h < 2; h++)
+                for (int part = 0; part < 2; part++) {
+                    float *x = floats(&arena, 32, &seed), *same = floats(&arena, 32, &seed);
+                    memcpy(same, x, 32 * sizeof *x);
+                    store(&c[0], (enum apr_cache_part)part, h, pos, x, 32);
+                    store(&c[2], (enum apr_cache_part)part, h, pos, same, 32);
+                }
+        }
+        assert_int_equal(apr_cache_run(&c[0], LAYER, 0, 4), 1);
+        assert_int_equal(apr_cache_run(&c[2], LAYER, 1, 4), 4);
+        assert_int_equal(apr_cache_run(&c[2], LAYER, 14, 4), 2); /* to the end of the first bank */
+        float *q = floats(&arena, (size_t)N_LAST * 6 * 32, &seed), want[N_LAST * 6 * 32],
+              got[N_LAST * 6 * 32];
+        attend_last(&c[2], &shape, 1, q, want);
+        for (unsigned n_threads = 1; n_threads <= 16; n_threads += 5)
+            for (size_t k = 0; k < 3; k += 2) {
+                memset(got, 0xff, sizeof got);
+                attend_last(&c[k], &shape, n_threads, q, got);
+                assert_memory_equal(want, got, sizeof want);
+            }
+        for (size_t k = 0; k < 3; k++) apr_cache_free(&c[k]);
+        apr_blocks_free(&blocks);
+        apr_blocks_free(&other);
+        apr_arena_free(&arena);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(equals_plain_loops),
         cmocka_unit_test(bits_do_not_depend_on_the_split),
         cmocka_unit_test(the_unseen_does_not_matter),
+        cmocka_unit_test(pages_may_lie_anywhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
