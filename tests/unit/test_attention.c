@@ -241,11 +241,13 @@ static void the_unseen_does_not_matter(void **state)
     apr_arena_free(&arena);
 }
 
-/* Attention of the last N_LAST of N_LONG tokens, into out. */
-#define N_LONG 410u /* more than one bank of blocks */
-#define N_LAST 5u
-static void attend_last(const struct apr_cache *c, const struct apr_attn_shape *shape, unsigned n_threads,
-                        const float *q, float *out)
+/* Attention of the last N_LAST of N_LONG tokens, n_chunk at a time, into out. */
+#define N_LONG     517u /* three blocks of positions, two banks of pages */
+#define N_LAST     9u   /* some of them in the last block but one */
+#define LONG_HEADS 6u   /* in two groups */
+#define LONG_DIM   32u
+static void attend_last(const struct apr_cache *c, const struct apr_attn_shape *shape, size_t window,
+                        unsigned n_threads, size_t n_chunk, const float *q, float *out)
 {
     struct apr_compute compute = {.pool = apr_pool_open(n_threads)};
     struct apr_err e = {0};
@@ -253,18 +255,72 @@ static void attend_last(const struct apr_cache *c, const struct apr_attn_shape *
     apr_arena_init(&arena);
     assert_int_equal(apr_kern_pick(&compute.kern, &e), APR_OK);
     struct apr_attn_room room = {.arena = &arena};
-    struct apr_attn_span span = {.cache = c, .pos0 = N_LONG - N_LAST, .n_toks = N_LAST};
     assert_int_equal(apr_attention_room(&room, &compute, shape, N_LONG, &e), APR_OK);
-    apr_attention(&room, &compute, shape, &(struct apr_attn_call){LAYER, 0, &span, 1, q, out});
+    for (size_t t = 0; t < N_LAST; t += n_chunk) {
+        size_t n = N_LAST - t < n_chunk ? N_LAST - t : n_chunk;
+        struct apr_attn_span span = {.cache = c, .pos0 = N_LONG - N_LAST + t, .n_toks = n};
+        const struct apr_attn_call call = {
+            LAYER, window, &span, 1, q + t * LONG_HEADS * LONG_DIM, out + t * LONG_HEADS * LONG_DIM};
+        apr_attention(&room, &compute, shape, &call);
+    }
     apr_pool_close(compute.pool);
     apr_arena_free(&arena);
 }
 
-/* Sequences that grow by turns have every other block of a bank; one alone has them side by side. */
-static void pages_may_lie_anywhere(void **state)
+/* The furthest that out is from plain loops in double. kv: [part][N_LONG][2][LONG_DIM] */
+static double furthest(const struct apr_attn_shape *shape, size_t window, const float *q, const float *kv,
+                       const float *out)
+{
+    double worst = 0, p[N_LONG];
+    const float *v = kv + (size_t)N_LONG * 2 * LONG_DIM;
+    for (size_t r = 0; r < (size_t)N_LAST * LONG_HEADS; r++) {
+        size_t pos = N_LONG - N_LAST + r / LONG_HEADS, i_kv = r % LONG_HEADS / 3;
+        size_t first = window && pos + 1 > window ? pos + 1 - window : 0;
+        double max = -INFINITY, sum = 0;
+        for (size_t i = first; i <= pos; i++) {
+            p[i] = 0;
+            for (size_t d = 0; d < LONG_DIM; d++)
+                p[i] += (double)q[r * LONG_DIM + d] * (double)kv[(i * 2 + i_kv) * LONG_DIM + d];
+            max = fmax(max, p[i] *= (double)shape->scale);
+        }
+        for (size_t i = first; i <= pos; i++) sum += p[i] = exp(p[i] - max);
+        for (size_t d = 0; d < LONG_DIM; d++) {
+            double y = 0;
+            for (size_t i = first; i <= pos; i++) y += p[i] / sum * (double)v[(i * 2 + i_kv) * LONG_DIM + d];
+            worst = fmax(worst, fabs(y - (double)out[r * LONG_DIM + d]));
+        }
+    }
+    return worst;
+}
+
+/* Sequences that grow by turns have every other block of a bank; one alone has them side by side. kv becomes
+ * what the cache made of it. */
+static void grow_by_turns(struct apr_cache *c, float *kv)
+{
+    struct apr_err e = {0};
+    float same[LONG_DIM];
+    for (size_t pos = 0; pos < N_LONG; pos++) {
+        for (size_t k = 0; k < 3; k++) assert_int_equal(apr_cache_reserve(&c[k], pos + 1, &e), APR_OK);
+        for (uint32_t h = 0; h < 2; h++)
+            for (size_t part = 0; part < 2; part++) {
+                float *x = kv + ((part * N_LONG + pos) * 2 + h) * LONG_DIM;
+                memcpy(same, x, sizeof same);
+                store(&c[0], (enum apr_cache_part)part, h, pos, x, LONG_DIM);
+                store(&c[2], (enum apr_cache_part)part, h, pos, same, LONG_DIM);
+            }
+    }
+    assert_int_equal(apr_cache_run(&c[0], LAYER, 0, 4), 1);
+    assert_int_equal(apr_cache_run(&c[2], LAYER, 1, 4), 4);
+    assert_int_equal(apr_cache_run(&c[2], LAYER, 14, 4), 2); /* to the end of the first bank */
+}
+
+/* Several blocks of positions, wherever their pages are and whoever computes them. */
+static void long_sequences_in_any_pages(void **state)
 {
     (void)state;
-    const struct apr_config cfg = {.n_layers = 2, .n_heads = 6, .n_heads_kv = 2, .head_dim = 32};
+    static const size_t windows[] = {0, 1, 100, 256, 300};
+    const struct apr_config cfg = {
+        .n_layers = 2, .n_heads = LONG_HEADS, .n_heads_kv = 2, .head_dim = LONG_DIM};
     const struct apr_attn_shape shape = apr_attn_shape_of(&cfg);
     for (size_t i = 0; i < N_TYPES; i++) {
         const struct apr_page_type *t = apr_page_type_of(types[i]);
@@ -279,28 +335,20 @@ static void pages_may_lie_anywhere(void **state)
         assert_int_equal(apr_blocks_init(&other, &cfg, both, N_LONG, &e), APR_OK);
         for (size_t k = 0; k < 3; k++)
             assert_int_equal(apr_cache_init(&c[k], k < 2 ? &blocks : &other, N_LONG, &e), APR_OK);
-        for (size_t pos = 0; pos < N_LONG; pos++) {
-            for (size_t k = 0; k < 3; k++) assert_int_equal(apr_cache_reserve(&c[k], pos + 1, &e), APR_OK);
-            for (uint32_t h = 0; h < 2; h++)
-                for (int part = 0; part < 2; part++) {
-                    float *x = floats(&arena, 32, &seed), *same = floats(&arena, 32, &seed);
-                    memcpy(same, x, 32 * sizeof *x);
-                    store(&c[0], (enum apr_cache_part)part, h, pos, x, 32);
-                    store(&c[2], (enum apr_cache_part)part, h, pos, same, 32);
+        float *kv = floats(&arena, (size_t)2 * N_LONG * 2 * LONG_DIM, &seed);
+        float *q = floats(&arena, (size_t)N_LAST * LONG_HEADS * LONG_DIM, &seed);
+        float want[N_LAST * LONG_HEADS * LONG_DIM], got[N_LAST * LONG_HEADS * LONG_DIM];
+        grow_by_turns(c, kv);
+        for (size_t w = 0; w < sizeof windows / sizeof *windows; w++) {
+            attend_last(&c[2], &shape, windows[w], 1, N_LAST, q, want);
+            assert_true(furthest(&shape, windows[w], q, kv, want) < 1e-5);
+            for (unsigned n_threads = 1; n_threads <= 16; n_threads += 5)
+                for (size_t k = 0; k < 6; k++) {
+                    memset(got, 0xff, sizeof got);
+                    attend_last(&c[k % 2 * 2], &shape, windows[w], n_threads, 1 + 4 * (k / 2), q, got);
+                    assert_memory_equal(want, got, sizeof want);
                 }
         }
-        assert_int_equal(apr_cache_run(&c[0], LAYER, 0, 4), 1);
-        assert_int_equal(apr_cache_run(&c[2], LAYER, 1, 4), 4);
-        assert_int_equal(apr_cache_run(&c[2], LAYER, 14, 4), 2); /* to the end of the first bank */
-        float *q = floats(&arena, (size_t)N_LAST * 6 * 32, &seed), want[N_LAST * 6 * 32],
-              got[N_LAST * 6 * 32];
-        attend_last(&c[2], &shape, 1, q, want);
-        for (unsigned n_threads = 1; n_threads <= 16; n_threads += 5)
-            for (size_t k = 0; k < 3; k += 2) {
-                memset(got, 0xff, sizeof got);
-                attend_last(&c[k], &shape, n_threads, q, got);
-                assert_memory_equal(want, got, sizeof want);
-            }
         for (size_t k = 0; k < 3; k++) apr_cache_free(&c[k]);
         apr_blocks_free(&blocks);
         apr_blocks_free(&other);
@@ -314,7 +362,7 @@ int main(void)
         cmocka_unit_test(equals_plain_loops),
         cmocka_unit_test(bits_do_not_depend_on_the_split),
         cmocka_unit_test(the_unseen_does_not_matter),
-        cmocka_unit_test(pages_may_lie_anywhere),
+        cmocka_unit_test(long_sequences_in_any_pages),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
-/* Attention: softmax(cap(q K^T * scale)) V, two passes over the pages of one KV head. Where there are fewer
- * tiles than threads and the sequences are long, all threads work at all tiles, one step after the other. */
+/* Attention: softmax(cap(q K^T * scale)) V over the pages of one KV head, block by block. Where there are
+ * fewer tiles than threads and the sequences are long, the blocks of all tiles are shared among all threads.
+ */
 #include "attention_tile.h"
 
 #include <assert.h>
@@ -7,12 +8,10 @@
 
 #include "ckd.h"
 
-#define MAX_TILE_TOKS   8u
-#define MAX_GROUP       16u         /* query heads of a tile: bounds the room for scores */
-#define TARGET_SCORES   (64u << 10) /* floats: a tile's scores should stay in the second-level cache */
-#define WIDE_POS        256u        /* from so many positions on, threads without a tile share one */
-#define SLICE_DIMS      32u         /* columns of values that a thread takes of a shared tile */
-#define PIECES_A_THREAD 2u
+#define MAX_TILE_TOKS 8u
+#define MAX_GROUP     16u         /* query heads of a tile: bounds its room */
+#define TARGET_PARTS  (64u << 10) /* floats: a tile's blocks should stay in the second-level cache */
+#define WIDE_POS      256u        /* from so many positions on, threads without a tile share some */
 
 struct job {
     const struct apr_attn_room *room;
@@ -22,7 +21,7 @@ struct job {
     uint32_t n_parts; /* the group of query heads of one KV head is split into so many */
     uint32_t n_group; /* heads of a part, the last may have fewer */
     /* of tiles that threads share */
-    size_t n_tiles, n_pages_piece, n_pieces, n_rows, n_slices, n_row_parts;
+    size_t n_tiles, n_blocks, n_row_parts, n_rows;
 };
 
 static size_t round_up(size_t n, size_t multiple)
@@ -34,6 +33,13 @@ static size_t round_up(size_t n, size_t multiple)
 static size_t page_floats(const struct apr_attn_shape *shape)
 {
     return apr_page_room_floats(shape->k_dim > shape->v_dim ? shape->k_dim : shape->v_dim);
+}
+
+/* Query heads that one tile takes at most. */
+static uint32_t group_of(const struct apr_attn_shape *shape)
+{
+    uint32_t n = shape->n_heads / shape->n_heads_kv;
+    return n < MAX_GROUP ? n : MAX_GROUP;
 }
 
 /* The span that unit i_unit belongs to: the last that begins at it or before. */
@@ -50,8 +56,20 @@ static const struct apr_attn_span *span_of(const struct apr_attn_call *call, siz
     return &call->spans[low];
 }
 
-/* Unit i of (span, tile, KV head, part) with a thread's room for its scores; false: the part has no head. */
-static bool tile_of(const struct job *j, size_t i, float *room, struct apr_attn_tile *w)
+static float *room_of(const struct job *j, size_t i_thread)
+{
+    return j->room->at + i_thread * j->room->n_floats;
+}
+
+/* A thread's room: [scores | page | queries, max, sum and parts of a tile]. */
+static struct apr_attn_scratch scratch_of(const struct job *j, size_t i_thread)
+{
+    size_t n_scores = (size_t)MAX_TILE_TOKS * group_of(j->shape) * apr_attn_block_pos(j->shape);
+    return (struct apr_attn_scratch){room_of(j, i_thread), room_of(j, i_thread) + n_scores};
+}
+
+/* Unit i of (span, tile, KV head, part), in the room of a thread; false: the part has no head. */
+static bool tile_of(const struct job *j, size_t i, size_t i_room, struct apr_attn_tile *w)
 {
     uint32_t n_heads_kv = j->shape->n_heads_kv, n_heads_group = j->shape->n_heads / n_heads_kv;
     size_t i_part = i % j->n_parts, i_unit = i / j->n_parts;
@@ -67,93 +85,60 @@ static bool tile_of(const struct job *j, size_t i, float *room, struct apr_attn_
                                 .row0 = span->row0 + t0,
                                 .pos0 = span->pos0 + t0,
                                 .i_kv = (uint32_t)i_kv,
-                                .scores = room,
-                                .q = room + j->room->n_scores};
+                                .n_block_pos = apr_attn_block_pos(j->shape),
+                                .q = scratch_of(j, i_room).page + page_floats(j->shape)};
     w->n_toks = span->n_toks - t0 < span->n_tile_toks ? span->n_toks - t0 : span->n_tile_toks;
-    w->block0 = apr_attn_first_seen(j->call, w->pos0) / APR_PAGE_POS;
+    w->block0 = apr_attn_first_seen(j->call, w->pos0) / w->n_block_pos;
+    w->n_blocks = (w->pos0 + w->n_toks - 1) / w->n_block_pos - w->block0 + 1;
     w->head0 = w->i_kv * n_heads_group + head_in_group;
     w->n_heads = n_heads_group - head_in_group < j->n_group ? n_heads_group - head_in_group : j->n_group;
-    w->s_stride = round_up(w->pos0 + w->n_toks, APR_PAGE_POS) - w->block0 * APR_PAGE_POS;
-    w->out = w->q + (size_t)w->n_toks * w->n_heads * j->shape->k_dim;
+    size_t n_rows = w->n_toks * w->n_heads;
+    w->max = w->q + round_up(n_rows * j->shape->k_dim, 16);
+    w->sum = w->max + round_up(n_rows * w->n_blocks, 16);
+    w->parts = w->sum + round_up(n_rows * w->n_blocks, 16);
     return true;
-}
-
-static float *room_of(const struct job *j, size_t i_thread)
-{
-    return j->room->at + i_thread * j->room->n_floats;
-}
-
-/* Of kern/page.h: behind all that a tile has. */
-static float *page_room(const struct job *j, unsigned i_thread)
-{
-    return room_of(j, i_thread + 1) - page_floats(j->shape);
 }
 
 static void tile_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     const struct job *j = ctx;
+    const struct apr_attn_scratch scratch = scratch_of(j, i_thread);
     struct apr_attn_tile w;
     for (size_t i = i_begin; i < i_end; i++) {
-        if (!tile_of(j, i, room_of(j, i_thread), &w)) continue;
+        if (!tile_of(j, i, i_thread, &w)) continue;
+        size_t n_rows = w.n_toks * w.n_heads;
         apr_tile_gather(&w);
-        apr_tile_scores(&w, 0, SIZE_MAX, page_room(j, i_thread));
-        apr_tile_soften(&w, 0, w.n_toks * w.n_heads);
-        const struct apr_tile_part all = {0, j->shape->v_dim, 0, w.n_toks * w.n_heads};
-        apr_tile_values(&w, &all, page_room(j, i_thread));
+        for (size_t k = 0; k < w.n_blocks; k++) apr_tile_block(&w, k, 0, n_rows, &scratch);
+        apr_tile_merge(&w, 0, n_rows);
     }
 }
 
 /* ---- tiles that threads share; tile i has the room of thread i ---------------------------------------- */
 
-static void scores_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+static void block_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     const struct job *j = ctx;
+    const struct apr_attn_scratch scratch = scratch_of(j, i_thread);
     struct apr_attn_tile w;
     for (size_t i = i_begin; i < i_end; i++) {
-        size_t i_tile = i / j->n_pieces;
-        if (!tile_of(j, i_tile, room_of(j, i_tile), &w)) continue;
-        size_t begin = w.block0 + i % j->n_pieces * j->n_pages_piece;
-        apr_tile_scores(&w, begin, begin + j->n_pages_piece, page_room(j, i_thread));
+        size_t i_row_part = i % j->n_row_parts, i_tile = i / j->n_row_parts % j->n_tiles;
+        size_t i_block = i / j->n_row_parts / j->n_tiles;
+        if (!tile_of(j, i_tile, i_tile, &w) || i_block >= w.n_blocks) continue;
+        size_t n_rows = w.n_toks * w.n_heads, begin = n_rows * i_row_part / j->n_row_parts;
+        size_t end = n_rows * (i_row_part + 1) / j->n_row_parts;
+        if (begin < end) apr_tile_block(&w, i_block, begin, end, &scratch);
     }
 }
 
-static void soften_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
+static void merge_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
 {
     const struct job *j = ctx;
     struct apr_attn_tile w;
     (void)i_thread;
     for (size_t i = i_begin; i < i_end; i++) {
         size_t i_tile = i / j->n_rows, row = i % j->n_rows;
-        if (tile_of(j, i_tile, room_of(j, i_tile), &w) && row < w.n_toks * w.n_heads)
-            apr_tile_soften(&w, row, row + 1);
+        if (tile_of(j, i_tile, i_tile, &w) && row < w.n_toks * w.n_heads) apr_tile_merge(&w, row, row + 1);
     }
-}
-
-static void values_task(void *ctx, size_t i_begin, size_t i_end, unsigned i_thread)
-{
-    const struct job *j = ctx;
-    struct apr_attn_tile w;
-    for (size_t i = i_begin; i < i_end; i++) {
-        size_t i_row_part = i % j->n_row_parts, i_slice = i / j->n_row_parts, i_tile = i_slice / j->n_slices;
-        if (!tile_of(j, i_tile, room_of(j, i_tile), &w)) continue;
-        struct apr_tile_part p = {.d0 = i_slice % j->n_slices * SLICE_DIMS, .n_d = SLICE_DIMS};
-        if (j->shape->v_dim - p.d0 < SLICE_DIMS) p.n_d = j->shape->v_dim - p.d0;
-        p.row_begin = w.n_toks * w.n_heads * i_row_part / j->n_row_parts;
-        p.row_end = w.n_toks * w.n_heads * (i_row_part + 1) / j->n_row_parts;
-        if (p.row_begin < p.row_end) apr_tile_values(&w, &p, page_room(j, i_thread));
-    }
-}
-
-/* Tokens of the largest tile. */
-static size_t n_toks_most(const struct apr_attn_call *call)
-{
-    size_t most = 0;
-    for (size_t i = 0; i < call->n_spans; i++) {
-        const struct apr_attn_span *s = &call->spans[i];
-        size_t n = s->n_toks < s->n_tile_toks ? s->n_toks : s->n_tile_toks;
-        if (n > most) most = n;
-    }
-    return most;
 }
 
 /* Positions that the longest span sees. */
@@ -168,22 +153,24 @@ static size_t n_pos_seen(const struct apr_attn_call *call)
     return most;
 }
 
+/* Rows are parted where blocks are fewer than threads: keys and values are read by several then. */
 static void attend_together(struct job *j)
 {
     struct apr_pool *pool = j->c->pool;
-    size_t n_pages = n_pos_seen(j->call) / APR_PAGE_POS + 2; /* the first and the last may be cut */
-    size_t n_wanted = (PIECES_A_THREAD * apr_pool_threads(pool) + j->n_tiles - 1) / j->n_tiles;
+    size_t n_threads = apr_pool_threads(pool);
     struct apr_attn_tile w;
-    j->n_pages_piece = (n_pages + n_wanted - 1) / n_wanted;
-    j->n_pieces = (n_pages + j->n_pages_piece - 1) / j->n_pages_piece;
-    j->n_rows = n_toks_most(j->call) * j->n_group;
-    j->n_slices = (j->shape->v_dim + SLICE_DIMS - 1) / SLICE_DIMS;
-    j->n_row_parts = (apr_pool_threads(pool) + j->n_tiles * j->n_slices - 1) / (j->n_tiles * j->n_slices);
-    for (size_t i = 0; i < j->n_tiles; i++)
-        if (tile_of(j, i, room_of(j, i), &w)) apr_tile_gather(&w);
-    apr_parallel_for(pool, j->n_tiles * j->n_pieces, 1, scores_task, j);
-    apr_parallel_for(pool, j->n_tiles * j->n_rows, 1, soften_task, j);
-    apr_parallel_for(pool, j->n_tiles * j->n_slices * j->n_row_parts, 1, values_task, j);
+    j->n_blocks = j->n_rows = 1;
+    for (size_t i = 0; i < j->n_tiles; i++) {
+        if (!tile_of(j, i, i, &w)) continue;
+        apr_tile_gather(&w);
+        if (w.n_blocks > j->n_blocks) j->n_blocks = w.n_blocks;
+        if (w.n_toks * w.n_heads > j->n_rows) j->n_rows = w.n_toks * w.n_heads;
+    }
+    j->n_row_parts = n_threads / (j->n_tiles * j->n_blocks);
+    if (j->n_row_parts > j->n_rows) j->n_row_parts = j->n_rows;
+    if (j->n_row_parts == 0) j->n_row_parts = 1;
+    apr_parallel_for(pool, j->n_tiles * j->n_blocks * j->n_row_parts, 1, block_task, j);
+    apr_parallel_for(pool, j->n_tiles * j->n_rows, 1, merge_task, j);
 }
 
 struct apr_attn_shape apr_attn_shape_of(const struct apr_config *cfg)
@@ -200,51 +187,44 @@ struct apr_attn_shape apr_attn_shape_of(const struct apr_config *cfg)
     };
 }
 
-/* Query heads that one tile takes at most. */
-static uint32_t group_of(const struct apr_attn_shape *shape)
+/* Blocks that a tile of tokens ending at position n_pos can see. */
+static size_t n_blocks_seen(const struct apr_attn_shape *shape, size_t window, size_t n_pos)
 {
-    uint32_t n = shape->n_heads / shape->n_heads_kv;
-    return n < MAX_GROUP ? n : MAX_GROUP;
+    size_t n_all = (n_pos - 1) / apr_attn_block_pos(shape) + 1;
+    size_t n_window = window ? (window + MAX_TILE_TOKS) / apr_attn_block_pos(shape) + 2 : n_all;
+    return n_window < n_all ? n_window : n_all;
 }
 
 enum apr_code apr_attention_room(struct apr_attn_room *room, const struct apr_compute *c,
                                  const struct apr_attn_shape *shape, size_t n_pos, struct apr_err *e)
 {
-    size_t n_group = group_of(shape), n_scores, n_rows, n_floats;
-    if (ckd_mul(&n_scores, n_group, round_up(n_pos, APR_PAGE_POS)) ||
-        ckd_mul(&n_rows, MAX_TILE_TOKS * n_group, (size_t)shape->k_dim + shape->v_dim) ||
-        ckd_add(&n_rows, n_rows, page_floats(shape)))
-        return apr_fail(e, APR_ELOAD, "attention over %zu positions does not fit the address space", n_pos);
-    if (n_scores < TARGET_SCORES) n_scores = TARGET_SCORES;
-    if (n_scores <= room->n_scores) return APR_OK;
-    if (room->n_scores && n_scores < 2 * room->n_scores) n_scores = 2 * room->n_scores;
-    if (ckd_add(&n_floats, n_scores, n_rows) || ckd_add(&n_floats, n_floats, 15u))
-        return apr_fail(e, APR_ELOAD, "attention over %zu positions does not fit the address space", n_pos);
-    n_floats -= n_floats % 16; /* threads start on their own cache lines */
-    size_t n_all;
-    if (ckd_mul(&n_all, n_floats, (size_t)apr_pool_threads(c->pool)))
+    const size_t n_group = group_of(shape), n_rows = MAX_TILE_TOKS * n_group;
+    size_t n_parts, n_floats, n_all;
+    bool fits = !ckd_mul(&n_parts, n_group * shape->v_dim, n_blocks_seen(shape, 0, n_pos));
+    if (fits && n_parts < TARGET_PARTS) n_parts = TARGET_PARTS;
+    if (fits && n_parts <= room->n_parts) return APR_OK;
+    if (room->n_parts && fits && n_parts < 2 * room->n_parts) n_parts = 2 * room->n_parts;
+    /* max and sum: at most n_parts / v_dim each; all begin on lines of their own */
+    n_floats = round_up(n_rows * apr_attn_block_pos(shape) + page_floats(shape) + n_rows * shape->k_dim, 16);
+    fits = fits && !ckd_add(&n_floats, n_floats, n_parts) &&
+           !ckd_add(&n_floats, n_floats, 2 * (n_parts / shape->v_dim) + 6 * 16) &&
+           !ckd_mul(&n_all, n_floats -= n_floats % 16, (size_t)apr_pool_threads(c->pool));
+    if (!fits)
         return apr_fail(e, APR_ELOAD, "attention over %zu positions does not fit the address space", n_pos);
     TRY(apr_arena_try(room->arena, &room->at, n_all, sizeof *room->at, "attention scores", e));
     room->n_floats = n_floats;
-    room->n_scores = n_scores - n_scores % 16;
+    room->n_parts = n_parts;
     return APR_OK;
-}
-
-/* Columns of scores that a tile of tokens ending at position n_pos can need. */
-static size_t n_score_columns(size_t window, size_t n_pos)
-{
-    size_t n_all = round_up(n_pos, APR_PAGE_POS);
-    size_t n_window = round_up(window + MAX_TILE_TOKS, APR_PAGE_POS) + APR_PAGE_POS;
-    return window && n_window < n_all ? n_window : n_all;
 }
 
 /* Cuts the spans into tiles; the number of (tile, KV head). */
 static size_t cut_spans(const struct job *j)
 {
-    size_t n_units = 0, n_group = group_of(j->shape);
+    size_t n_units = 0, n_token = (size_t)group_of(j->shape) * j->shape->v_dim;
     for (size_t i = 0; i < j->call->n_spans; i++) {
         struct apr_attn_span *s = &j->call->spans[i];
-        size_t n = j->room->n_scores / (n_group * n_score_columns(j->call->window, s->pos0 + s->n_toks));
+        size_t n =
+            j->room->n_parts / (n_token * n_blocks_seen(j->shape, j->call->window, s->pos0 + s->n_toks));
         assert(n > 0 && s->n_toks > 0);
         s->n_tile_toks = n < MAX_TILE_TOKS ? n : MAX_TILE_TOKS;
         s->i_unit0 = n_units;

@@ -2,8 +2,8 @@
  * positions or a window.
  *
  * Work is split into (tile of a sequence's tokens, KV head, part of the head group), and further where that
- * is less than there are threads (attention_tile.h); every score, every softmax and every output element is
- * one fixed chain (kern.h), so neither the split nor the chunk nor the other sequences change a bit.
+ * is less than there are threads, into blocks of positions (attention_tile.h); what is done in which order
+ * for an output is fixed, so neither the split nor the chunk nor the other sequences change a bit.
  *
  *     struct apr_attn_shape shape = apr_attn_shape_of(cfg);
  *     TRY(apr_attention_room(&a, &compute, &shape, n_pos, e)); apr_attention(&a, &compute, &shape, &call);
@@ -14,12 +14,12 @@
 #include "cache.h"
 #include "linear.h"
 
-/* Per-thread room: scores of a tile and its gathered queries and outputs. */
+/* Per-thread room: scores of a block, and queries and blocks of a tile. */
 struct apr_attn_room {
     struct apr_arena *arena; /* borrowed */
     float *at;               /* [threads] of n_floats */
     size_t n_floats;
-    size_t n_scores;   /* of n_floats: what scores may use */
+    size_t n_parts;    /* of n_floats: what the blocks of a tile may use */
     size_t n_pos_wide; /* positions from which threads share tiles when there are too few; 0 = 256 */
 };
 

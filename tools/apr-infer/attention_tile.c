@@ -1,20 +1,27 @@
-/* The steps of one tile, page by page. */
+/* The blocks of one tile, page by page. */
 #include "attention_tile.h"
 
 #include <string.h>
 
+#define LEAST_BLOCK_POS  256u
 #define CACHE_LINE_BYTES 64u
 #define RUN_PAGES        4u  /* that are read by one call, where they follow each other */
 #define FETCH_LINES      64u /* of the next run; the hardware goes on where whole rows are read */
 
-/* One step over pages [begin, end). */
+size_t apr_attn_block_pos(const struct apr_attn_shape *shape)
+{
+    return (shape->v_dim + LEAST_BLOCK_POS - 1) / LEAST_BLOCK_POS * LEAST_BLOCK_POS;
+}
+
+/* Keys or values of pages [begin, end), a block, for rows [row_begin, row_end). */
 struct pass {
     const struct apr_attn_tile *w;
     enum apr_cache_part part;
+    size_t n_dim; /* values of a row that are read */
     size_t begin, end;
-    size_t d0, n_d;            /* of values */
-    size_t row_begin, row_end; /* of values */
-    float *out;                /* [row_end - row_begin, n_d] */
+    size_t row_begin, row_end;
+    float *scores; /* [rows, n_block_pos] */
+    float *out;    /* of values: [rows, n_dim] */
     float *room;
 };
 
@@ -24,20 +31,17 @@ struct piece {
     size_t row0, n_rows, i_block, begin, end;
 };
 
-/* What of a page the rows of the piece read: n_d columns from d0. */
 static struct apr_page page_of(const struct pass *s, const struct piece *p)
 {
     const struct apr_attn_tile *w = s->w;
-    const struct apr_blocks *b = w->cache->blocks;
-    size_t row_bytes = b->row_bytes[s->part], n_dim = s->part == APR_CACHE_K ? b->k_dim : b->v_dim;
+    size_t row_bytes = w->cache->blocks->row_bytes[s->part];
     const uint8_t *page = apr_cache_page(w->cache, s->part, w->call->i_layer, w->i_kv, p->i_block);
-    return (struct apr_page){page + p->begin * row_bytes + s->d0 * row_bytes / n_dim, row_bytes,
-                             p->end - p->begin, s->n_d};
+    return (struct apr_page){page + p->begin * row_bytes, row_bytes, p->end - p->begin, s->n_dim};
 }
 
-static float *scores_of(const struct apr_attn_tile *w, const struct piece *p)
+static float *scores_of(const struct pass *s, const struct piece *p)
 {
-    return w->scores + p->row0 * w->s_stride + (p->i_block - w->block0) * APR_PAGE_POS + p->begin;
+    return s->scores + p->row0 * s->w->n_block_pos + (p->i_block - s->begin) * APR_PAGE_POS + p->begin;
 }
 
 static void page_scores(const struct pass *s, const struct piece *p)
@@ -45,34 +49,38 @@ static void page_scores(const struct pass *s, const struct piece *p)
     const struct apr_attn_tile *w = s->w;
     const struct apr_page k = page_of(s, p);
     w->cache->blocks->types.at[s->part]->scores(w->kern, &k, w->q + p->row0 * k.n_dim, p->n_rows,
-                                                w->shape->scale, scores_of(w, p), w->s_stride, s->room);
+                                                w->shape->scale, scores_of(s, p), w->n_block_pos, s->room);
 }
 
 static void page_values(const struct pass *s, const struct piece *p)
 {
     const struct apr_attn_tile *w = s->w;
     const struct apr_page v = page_of(s, p);
-    struct piece own = *p;
-    if (own.row0 < s->row_begin) own.row0 = s->row_begin;
-    size_t row_end = p->row0 + p->n_rows < s->row_end ? p->row0 + p->n_rows : s->row_end;
-    if (own.row0 >= row_end) return;
-    w->cache->blocks->types.at[s->part]->values(w->kern, &v, scores_of(w, &own), w->s_stride,
-                                                row_end - own.row0,
-                                                s->out + (own.row0 - s->row_begin) * s->n_d, s->room);
+    w->cache->blocks->types.at[s->part]->values(w->kern, &v, scores_of(s, p), w->n_block_pos, p->n_rows,
+                                                s->out + p->row0 * s->n_dim, s->room);
 }
 
-/* Fetches what is read first of pages into the second cache: the hardware does not follow from run to run,
- * nor parts of rows. */
+typedef void page_fn(const struct pass *s, const struct piece *p);
+
+/* The piece's rows as far as the pass has them. */
+static void take_piece(const struct pass *s, struct piece p, page_fn *fn)
+{
+    size_t row_end = p.row0 + p.n_rows < s->row_end ? p.row0 + p.n_rows : s->row_end;
+    if (p.row0 < s->row_begin) p.row0 = s->row_begin;
+    if (p.row0 >= row_end) return;
+    p.n_rows = row_end - p.row0;
+    fn(s, &p);
+}
+
+/* Fetches what is read first of pages into the second cache: the hardware does not follow from run to run. */
 static void fetch_pages(const struct pass *s, size_t i_block, size_t n_pages)
 {
     const struct apr_page page =
         page_of(s, &(struct piece){.i_block = i_block, .end = n_pages * APR_PAGE_POS});
-    const struct apr_blocks *b = s->w->cache->blocks;
-    size_t n_dim = s->part == APR_CACHE_K ? b->k_dim : b->v_dim, n = page.n_dim * page.row_bytes / n_dim;
-    size_t n_lines = 0;
-    for (size_t i = 0; i < page.n_pos && n_lines < FETCH_LINES; i++)
-        for (size_t off = 0; off < n; off += CACHE_LINE_BYTES, n_lines++)
-            __builtin_prefetch((const uint8_t *)page.rows + i * page.row_bytes + off, 0, 2);
+    size_t n_bytes = page.n_pos * page.row_bytes;
+    if (n_bytes > FETCH_LINES * CACHE_LINE_BYTES) n_bytes = FETCH_LINES * CACHE_LINE_BYTES;
+    for (size_t off = 0; off < n_bytes; off += CACHE_LINE_BYTES)
+        __builtin_prefetch((const uint8_t *)page.rows + off, 0, 2);
 }
 
 /* Pages from b on that one call may read. */
@@ -84,8 +92,6 @@ static size_t run_from(const struct pass *s, size_t b, size_t end)
     if (n_most > end - b) n_most = end - b;
     return apr_cache_run(w->cache, w->call->i_layer, b, n_most);
 }
-
-typedef void page_fn(const struct pass *s, const struct piece *p);
 
 static size_t clamp(size_t i, const struct pass *s)
 {
@@ -103,31 +109,46 @@ static void token_pages(const struct pass *s, size_t t, size_t begin, size_t end
         struct piece p = {.row0 = t * w->n_heads, .n_rows = w->n_heads, .i_block = b};
         p.begin = first > at ? first - at : 0;
         p.end = n_pos - at < APR_PAGE_POS ? n_pos - at : APR_PAGE_POS;
-        if (p.begin < p.end) fn(s, &p);
+        if (p.begin < p.end) take_piece(s, p, fn);
     }
 }
 
-/* Pages that every token of the tile sees whole are taken for all rows at once, the rest token by token, so
- * that nothing a token does not see is ever multiplied in (0 * Inf would be NaN). Positions ascend for each
- * row. */
+/* Pages [begin, end) that every token of the tile sees whole. */
+struct common {
+    size_t begin, end;
+};
+
+static struct common common_pages(const struct apr_attn_tile *w)
+{
+    size_t last = w->pos0 + w->n_toks - 1;
+    struct common c = {(apr_attn_first_seen(w->call, last) + APR_PAGE_POS - 1) / APR_PAGE_POS,
+                       (w->pos0 + 1) / APR_PAGE_POS};
+    if (c.begin > c.end) c.begin = c.end;
+    return c;
+}
+
+static void fetch_first(const struct pass *s)
+{
+    const struct common c = common_pages(s->w);
+    size_t b = clamp(c.begin, s), end = clamp(c.end, s);
+    if (b < end) fetch_pages(s, b, run_from(s, b, end));
+}
+
+/* What all tokens see is taken for all rows at once, the rest token by token, so that nothing a token does
+ * not see is ever multiplied in (0 * Inf would be NaN). Positions ascend for each row. */
 static void for_pages(const struct pass *s, page_fn *fn)
 {
     const struct apr_attn_tile *w = s->w;
-    size_t last = w->pos0 + w->n_toks - 1;
-    size_t end_common = (w->pos0 + 1) / APR_PAGE_POS;
-    size_t begin_common = (apr_attn_first_seen(w->call, last) + APR_PAGE_POS - 1) / APR_PAGE_POS;
-    if (begin_common > end_common) begin_common = end_common;
-    for (size_t t = 0; t < w->n_toks; t++) token_pages(s, t, w->block0, begin_common, fn);
-    size_t end = clamp(end_common, s);
-    size_t b = clamp(begin_common, s), n = b < end ? run_from(s, b, end) : 0, n_next;
+    const struct common c = common_pages(w);
+    for (size_t t = 0; t < w->n_toks; t++) token_pages(s, t, s->begin, c.begin, fn);
+    size_t end = clamp(c.end, s), b = clamp(c.begin, s), n = b < end ? run_from(s, b, end) : 0, n_next;
     for (; b < end; b += n, n = n_next) {
-        struct piece p = {.n_rows = w->n_toks * w->n_heads, .i_block = b, .end = n * APR_PAGE_POS};
         n_next = b + n < end ? run_from(s, b + n, end) : 0;
         if (n_next) fetch_pages(s, b + n, n_next);
-        fn(s, &p);
+        take_piece(s, (struct piece){.n_rows = w->n_toks * w->n_heads, .i_block = b, .end = n * APR_PAGE_POS},
+                   fn);
     }
-    for (size_t t = 0; t < w->n_toks; t++)
-        token_pages(s, t, end_common, (w->pos0 + t) / APR_PAGE_POS + 1, fn);
+    for (size_t t = 0; t < w->n_toks; t++) token_pages(s, t, c.end, (w->pos0 + t) / APR_PAGE_POS + 1, fn);
 }
 
 void apr_tile_gather(const struct apr_attn_tile *w)
@@ -140,42 +161,79 @@ void apr_tile_gather(const struct apr_attn_tile *w)
         apr_page_turn(w->q, w->n_toks * w->n_heads * k_dim);
 }
 
-void apr_tile_scores(const struct apr_attn_tile *w, size_t begin, size_t end, float *room)
+/* The softmax of what row r sees of block i_block; its scale goes to max and sum. The largest weight is
+ * exp(0) / sum. */
+static void soften_row(const struct apr_attn_tile *w, size_t i_block, size_t r, float *scores)
 {
-    const struct pass s = {
-        .w = w, .part = APR_CACHE_K, .begin = begin, .end = end, .n_d = w->shape->k_dim, .room = room};
-    for_pages(&s, page_scores);
+    size_t pos = w->pos0 + r / w->n_heads, first = apr_attn_first_seen(w->call, pos), end = pos + 1, i_max;
+    size_t begin = (w->block0 + i_block) * w->n_block_pos;
+    if (first < begin) first = begin;
+    if (end > begin + w->n_block_pos) end = begin + w->n_block_pos;
+    if (first >= end) return;
+    float *s = scores + r * w->n_block_pos + (first - begin);
+    if (w->shape->softcap > 0) w->kern->softcap(s, w->shape->softcap, end - first);
+    w->max[r * w->n_blocks + i_block] = w->kern->max(s, end - first, &i_max);
+    w->kern->softmax(s, end - first);
+    float *sum = &w->sum[r * w->n_blocks + i_block];
+    *sum = i_max < end - first && s[i_max] > 0 ? 1 / s[i_max] : 0; /* 0: only -inf, or NaN, which max has */
 }
 
-void apr_tile_soften(const struct apr_attn_tile *w, size_t row_begin, size_t row_end)
+/* The keys or the values of a block. */
+static struct pass pass_of(const struct apr_attn_tile *w, size_t i_block, enum apr_cache_part part)
 {
-    for (size_t r = row_begin; r < row_end; r++) {
-        size_t pos = w->pos0 + r / w->n_heads, first = apr_attn_first_seen(w->call, pos), n = pos + 1 - first;
-        float *s = w->scores + r * w->s_stride + (first - w->block0 * APR_PAGE_POS);
-        if (w->shape->softcap > 0) w->kern->softcap(s, w->shape->softcap, n);
-        w->kern->softmax(s, n);
+    const size_t n_pages = w->n_block_pos / APR_PAGE_POS, begin = (w->block0 + i_block) * n_pages;
+    const size_t n_dim = part == APR_CACHE_K ? w->shape->k_dim : w->shape->v_dim;
+    if (part == APR_CACHE_V && w->shape->v_in_k) part = APR_CACHE_K;
+    return (struct pass){.w = w, .part = part, .n_dim = n_dim, .begin = begin, .end = begin + n_pages};
+}
+
+void apr_tile_block(const struct apr_attn_tile *w, size_t i_block, size_t row_begin, size_t row_end,
+                    const struct apr_attn_scratch *scratch)
+{
+    struct pass keys = pass_of(w, i_block, APR_CACHE_K), values = pass_of(w, i_block, APR_CACHE_V);
+    keys.row_begin = values.row_begin = row_begin;
+    keys.row_end = values.row_end = row_end;
+    keys.scores = values.scores = scratch->scores;
+    keys.room = values.room = scratch->page;
+    for_pages(&keys, page_scores);
+    fetch_first(&values);
+    for (size_t r = row_begin; r < row_end; r++) soften_row(w, i_block, r, scratch->scores);
+    values.out = w->parts + i_block * w->n_toks * w->n_heads * values.n_dim;
+    memset(values.out + row_begin * values.n_dim, 0,
+           (row_end - row_begin) * values.n_dim * sizeof *values.out);
+    for_pages(&values, page_values);
+    if (i_block + 1 == w->n_blocks) return;
+    keys = pass_of(w, i_block + 1, APR_CACHE_K); /* the thread may go on with it */
+    fetch_first(&keys);
+}
+
+/* out = sum of the blocks that row r sees, by their shares. */
+static void merge_row(const struct apr_attn_tile *w, size_t r, float *out)
+{
+    const size_t pos = w->pos0 + r / w->n_heads, n_dim = w->shape->v_dim;
+    const size_t n_rows = w->n_toks * w->n_heads;
+    const size_t i_first = apr_attn_first_seen(w->call, pos) / w->n_block_pos - w->block0;
+    const size_t n = pos / w->n_block_pos - w->block0 - i_first + 1;
+    const float *part = w->parts + (i_first * n_rows + r) * n_dim;
+    float *share = w->max + r * w->n_blocks + i_first, total = 0;
+    if (n == 1) {
+        memcpy(out, part, n_dim * sizeof *out);
+        return;
     }
+    w->kern->softmax(share, n);
+    for (size_t i = 0; i < n; i++) total += share[i] *= w->sum[r * w->n_blocks + i_first + i];
+    memset(out, 0, n_dim * sizeof *out);
+    for (size_t i = 0; i < n; i++, part += n_rows * n_dim)
+        w->kern->add_scaled(out, part, total > 0 ? share[i] / total : total, n_dim);
 }
 
-void apr_tile_values(const struct apr_attn_tile *w, const struct apr_tile_part *p, float *room)
+void apr_tile_merge(const struct apr_attn_tile *w, size_t row_begin, size_t row_end)
 {
     const enum apr_cache_part part = w->shape->v_in_k ? APR_CACHE_K : APR_CACHE_V;
-    const size_t n_rows = p->row_end - p->row_begin;
-    const struct pass s = {.w = w,
-                           .part = part,
-                           .end = SIZE_MAX,
-                           .d0 = p->d0,
-                           .n_d = p->n_d,
-                           .row_begin = p->row_begin,
-                           .row_end = p->row_end,
-                           .out = w->out + p->d0 * w->n_toks * w->n_heads + p->row_begin * p->n_d,
-                           .room = room};
-    memset(s.out, 0, n_rows * p->n_d * sizeof(float));
-    for_pages(&s, page_values);
-    if (w->cache->blocks->types.at[part]->is_turned) apr_page_turn(s.out, n_rows * p->n_d);
-    for (size_t i = 0; i < n_rows; i++) {
-        size_t r = p->row_begin + i;
+    for (size_t r = row_begin; r < row_end; r++) {
         size_t row = (w->row0 + r / w->n_heads) * w->shape->n_heads + w->head0 + r % w->n_heads;
-        memcpy(w->call->out + row * w->shape->v_dim + p->d0, s.out + i * p->n_d, p->n_d * sizeof(float));
+        float *out = w->call->out + row * w->shape->v_dim;
+        merge_row(w, r, out);
+        if (w->cache->blocks->types.at[part]->is_turned) apr_page_turn(out, w->shape->v_dim);
     }
 }
