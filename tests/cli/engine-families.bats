@@ -275,8 +275,8 @@ gguf_values() {
             [ "$(awk '{ n += $1 } END { print n }' "$T/counts")" -eq $((512 * n_used)) ]
             # an expert without tokens has no sums, one with tokens has
             gguf_values "$T/i.gguf" "$t.in_sum2" | awk -v n="$n_experts" '{ x[NR] = $1 } END {
-                for (e = 0; e < n; e++) { s = 0; for (i = 1; i <= NR / n; i++) s += x[e * NR / n + i]; print s > 0 } }' >"$T/has"
-            awk '{ print $1 > 0 }' "$T/counts" | cmp - "$T/has"
+                for (e = 0; e < n; e++) { s = 0; for (i = 1; i <= NR / n; i++) s += x[e * NR / n + i]; print (s > 0) } }' >"$T/has"
+            awk '{ print ($1 > 0) }' "$T/counts" | cmp - "$T/has"
         done
         apr import "$FAMILIES/$f" -o "$T/q.apr" --force -q --quantize q8_0 --imatrix "$T/i.gguf"
     done
