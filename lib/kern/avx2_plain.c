@@ -221,7 +221,7 @@ APR_INLINE void direct(load8_fn *load8, apr_slice_fn *slice, size_t elem_bytes, 
         static const struct apr_row_tiles row_tiles = {N_ROWS, N_TOKS, fns};                                 \
         if (n_toks <= N_DIRECT) {                                                                            \
             apr_by_rows(&row_tiles, &(struct apr_row_args){w, w_row_bytes, n_rows, n_cols, x, x_row_bytes,   \
-                                                           n_toks, y, y_stride});                            \
+                                                           n_toks, y, y_stride, scratch});                   \
             return;                                                                                          \
         }                                                                                                    \
         apr_by_slices(&tiles, slice_##lower, ARGS);                                                          \

@@ -101,8 +101,8 @@ APR_INLINE void tile(two_rows_fn *two, size_t elem_bytes, const uint8_t *const *
         static apr_row_tile_fn *const fns[] = {lower##_1, lower##_2, lower##_3,                              \
                                                lower##_4, lower##_5, lower##_6};                             \
         static const struct apr_row_tiles tiles = {N_ROWS, N_TOKS, fns};                                     \
-        const struct apr_row_args a = {w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride}; \
-        (void)scratch;                                                                                       \
+        const struct apr_row_args a = {w,           w_row_bytes, n_rows, n_cols,   x,                        \
+                                       x_row_bytes, n_toks,      y,      y_stride, scratch};                 \
         apr_by_rows(&tiles, &a);                                                                             \
     }
 PLAIN(f32, 4)

@@ -88,7 +88,7 @@ void apr_avx512bf16_rounded_bf16(const void *w, size_t w_row_bytes, size_t n_row
                                  const void *x, size_t x_row_bytes, size_t n_toks, float *y, size_t y_stride,
                                  void *scratch)
 {
-    const struct apr_row_args a = {w, w_row_bytes, n_rows, n_cols, x, x_row_bytes, n_toks, y, y_stride};
-    (void)scratch;
+    const struct apr_row_args a = {w,           w_row_bytes, n_rows, n_cols,   x,
+                                   x_row_bytes, n_toks,      y,      y_stride, scratch};
     apr_by_rows(&tiles, &a);
 }

@@ -21,7 +21,6 @@
 /* scratch of a thread */
 struct apr_slices {
     float wide[APR_SLICE_BLOCK][APR_SLICE_COLS];
-    float plain[2][APR_SLICE_COLS];               /* before they are twined */
     float acc[APR_SLICE_TOKS][APR_SLICE_ROWS][8]; /* 8 lanes a row */
 };
 

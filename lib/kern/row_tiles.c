@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "plain_slices.h" /* scratch is as large (pick.c) */
+
 /* Of each side: with both, a second cache of half a MiB has room left. */
 #define HOLD_BYTES ((size_t)192 << 10)
 
@@ -18,6 +20,23 @@ static size_t held(size_t row_bytes, size_t n_tile)
     return n ? n : n_tile;
 }
 
+/* Rows whose distance is a multiple of this fall into the same few places of the first cache, weights and
+ * activations alike. */
+#define ALIAS_BYTES 4096u
+#define APART_BYTES 256u /* so far from their places copies stand */
+#define COPY_TOKS   24u  /* that pay for a copy */
+
+/* Copies a tile's rows where all tokens of it would meet at the same places. */
+static void part_rows(const struct apr_row_tiles *tiles, const struct apr_row_args *a, size_t n_toks,
+                      const uint8_t **rows)
+{
+    const size_t n = a->w_row_bytes + APART_BYTES;
+    if (a->w_row_bytes % ALIAS_BYTES || a->x_row_bytes % ALIAS_BYTES || n_toks < COPY_TOKS) return;
+    if (n > sizeof(struct apr_slices) / tiles->n_rows) return;
+    for (size_t i = 0; i < tiles->n_rows; i++)
+        rows[i] = memcpy((uint8_t *)a->scratch + i * n, rows[i], a->w_row_bytes);
+}
+
 /* A tile's rows and tokens t0 .. t1 - 1; those of the first tile fetch what follows in memory. */
 static void tile_rows(const struct apr_row_tiles *tiles, const struct apr_row_args *a, size_t r, size_t t0,
                       size_t t1)
@@ -26,6 +45,7 @@ static void tile_rows(const struct apr_row_tiles *tiles, const struct apr_row_ar
     const uint8_t *rows[APR_ROW_TILE], *next = a->w + (r + tiles->n_rows) * a->w_row_bytes;
     size_t n = least(a->n_rows - r, tiles->n_rows);
     for (size_t i = 0; i < tiles->n_rows; i++) rows[i] = a->w + (r + least(i, n - 1)) * a->w_row_bytes;
+    part_rows(tiles, a, t1 - t0, rows);
     size_t n_tiles = (t1 - t0 + tiles->n_toks - 1) / tiles->n_toks,
            n_most = (t1 - t0 + n_tiles - 1) / n_tiles;
     for (size_t t = t0; t < t1;

@@ -30,6 +30,7 @@ struct apr_row_args {
     size_t x_row_bytes, n_toks;
     float *y;
     size_t y_stride;
+    void *scratch; /* apr_kern_scratch_bytes(n_cols) */
 };
 void apr_by_rows(const struct apr_row_tiles *tiles, const struct apr_row_args *a);
 

@@ -110,7 +110,7 @@ static void expect_same(const struct problem *p)
 static void test_shapes(void **state)
 {
     (void)state;
-    static const size_t plain_cols[] = {1, 5, 7, 8, 9, 16, 31, 100, 511, 512, 513, 1033};
+    static const size_t plain_cols[] = {1, 5, 7, 8, 9, 16, 31, 100, 511, 512, 513, 1033, 1024};
     static const size_t block_cols[] = {1, 2, 3, 5};
     for (size_t i = 0; i < 2 * KERN_DATA_N_TYPES; i++) {
         const struct kern_data_type *t = &kern_data_types[i / 2];
