@@ -1,6 +1,7 @@
 /* The plugin's table, its devices, and what tests and profiles ask. */
 #include "world.cuh"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,12 +17,20 @@ enum apr_gpu_status gpu_fail(struct apr_gpu_err *e, enum apr_gpu_status s, const
 /* Errors behind which every call of the process fails, as the runtime's manual says of each. */
 static bool is_for_good(cudaError_t c)
 {
-    static const cudaError_t errors[] = {
-        cudaErrorIllegalAddress,      cudaErrorLaunchTimeout,       cudaErrorLaunchFailure,
-        cudaErrorHardwareStackError,  cudaErrorIllegalInstruction,  cudaErrorMisalignedAddress,
-        cudaErrorInvalidAddressSpace, cudaErrorInvalidPc,           cudaErrorAssert,
-        cudaErrorECCUncorrectable,    cudaErrorNvlinkUncorrectable, cudaErrorContextIsDestroyed,
-        cudaErrorDevicesUnavailable,  cudaErrorUnknown};
+    static const cudaError_t errors[] = {cudaErrorIllegalAddress,
+                                         cudaErrorLaunchTimeout,
+                                         cudaErrorLaunchFailure,
+                                         cudaErrorHardwareStackError,
+                                         cudaErrorIllegalInstruction,
+                                         cudaErrorMisalignedAddress,
+                                         cudaErrorInvalidAddressSpace,
+                                         cudaErrorInvalidPc,
+                                         cudaErrorAssert,
+                                         cudaErrorECCUncorrectable,
+                                         cudaErrorNvlinkUncorrectable,
+                                         cudaErrorContextIsDestroyed,
+                                         cudaErrorDevicesUnavailable,
+                                         cudaErrorUnknown};
     for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
         if (errors[i] == c) return true;
     return false;
@@ -46,14 +55,28 @@ void gpu_overlap(const struct apr_gpu_device *d, cudaLaunchConfig_t *c, cudaLaun
     c->numAttrs = d->sm >= 90 && d->fault != APR_GPU_FAULT_SERIAL ? 1 : 0;
     gpu_skew(d, c->stream);
 }
+/* Never less than before: a graph takes its launches' shared memory only when it is made, and another launch
+ * of the kernel may have asked for less in between (so may another thread, where ranks share a device). */
+enum apr_gpu_status gpu_allow_smem(const void *kernel, uint32_t n_bytes, const char *what,
+                                   struct apr_gpu_err *e)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    struct cudaFuncAttributes f;
+    pthread_mutex_lock(&lock);
+    cudaError_t c = cudaFuncGetAttributes(&f, kernel);
+    if (c == cudaSuccess && f.maxDynamicSharedSizeBytes < (int)n_bytes)
+        c = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_bytes);
+    pthread_mutex_unlock(&lock);
+    return gpu_cuda(c, what, e);
+}
+
 enum apr_gpu_status gpu_launch_at(const struct apr_gpu_device *d, const void *kernel, dim3 grid,
                                   uint32_t n_threads, uint32_t n_smem, void **args, cudaStream_t s,
                                   const char *what, struct apr_gpu_err *e, const char *file, uint32_t line)
 {
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute at[1];
-    if (n_smem > 48u << 10)
-        CU(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)n_smem), what);
+    if (n_smem > 48u << 10) GPU_TRY(gpu_allow_smem(kernel, n_smem, what, e));
     c.gridDim = grid;
     c.blockDim = dim3(n_threads);
     c.dynamicSmemBytes = n_smem;

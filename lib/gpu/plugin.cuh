@@ -107,6 +107,9 @@ struct step {
 };
 
 /* ---- plugin.cu ---- */
+/* The kernel may be launched with so much dynamic shared memory. */
+enum apr_gpu_status gpu_allow_smem(const void *kernel, uint32_t n_bytes, const char *what,
+                                   struct apr_gpu_err *e);
 /* The launch may begin before its predecessor has ended (kernels call wait_for_input). */
 void gpu_overlap(const struct apr_gpu_device *d, cudaLaunchConfig_t *c, cudaLaunchAttribute at[1]);
 enum apr_gpu_status gpu_launch_at(const struct apr_gpu_device *d, const void *kernel, dim3 grid,

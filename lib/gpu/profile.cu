@@ -83,8 +83,6 @@ static void describe(const struct apr_gpu_device *d, cudaGraphNode_t node, struc
         t->smem_bytes += (uint32_t)f.sharedSizeBytes;
         kernel_name(p.func, t->kernel, sizeof t->kernel);
     }
-    if (p.sharedMemBytes > 48u << 10) /* another launch of it may have asked for less since */
-        (void)cudaFuncSetAttribute(p.func, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p.sharedMemBytes);
     if (cudaOccupancyMaxActiveBlocksPerMultiprocessor(&n_blocks, p.func, n_block, p.sharedMemBytes) ==
             cudaSuccess &&
         cudaDeviceGetAttribute(&n_threads, cudaDevAttrMaxThreadsPerMultiProcessor, d->i) == cudaSuccess)
