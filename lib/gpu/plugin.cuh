@@ -84,6 +84,7 @@ struct apr_gpu_device {
     struct comm *comm;   /* of one of several (comm.cuh); NULL: alone */
     struct world *world; /* this one is several (world.cuh), and only their table's functions take it */
     enum apr_gpu_fault fault;
+    mutable uint32_t i_skew; /* launches since */
     struct hoard *hoard; /* memory taken by APR_GPU_FAULT_MEMORY */
     char name[400];
 };

@@ -81,8 +81,8 @@ int rig_hold(struct rig *r)
     return 0;
 }
 
-/* The same program beside us, whose kernel keeps every multiprocessor busy. */
-static pid_t neighbour(int *fd)
+/* The same program beside us, with an argument; fd: what it writes. */
+static pid_t spawn(const char *what, int *fd)
 {
     char self[4096];
     posix_spawn_file_actions_t actions;
@@ -91,7 +91,8 @@ static pid_t neighbour(int *fd)
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
     if (n <= 0 || pipe(ends) != 0) return -1;
     self[n] = 0;
-    char arg[] = "hold", *argv[] = {self, arg, NULL};
+    char arg[16], *argv[] = {self, arg, NULL};
+    snprintf(arg, sizeof arg, "%s", what);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
     posix_spawn_file_actions_addclose(&actions, ends[0]);
@@ -113,7 +114,7 @@ bool hazard_neighbour(struct rig *r, bool bad)
     struct apr_gpu_model *m = rig_model(r, &t, false, 64);
     struct apr_gpu_seq *q = rig_seq(r, m, 64);
     rig_must(r, choose(r, m, q, 50, before), "before");
-    pid_t pid = bad ? -1 : neighbour(&fd);
+    pid_t pid = bad ? -1 : spawn("hold", &fd);
     bool held = pid > 0 && read(fd, said, 5) == 5 && !memcmp(said, "held", 4);
     double t0 = rig_now();
     enum apr_gpu_status s = choose(r, m, q, 50, after);
@@ -188,7 +189,52 @@ bool hazard_eviction(struct rig *r, bool bad)
     return full == APR_GPU_FULL && pos == 32 && full_batch == APR_GPU_FULL && then == APR_GPU_OK && same;
 }
 
-/* A kernel traps: every call is an error that says so, until the device is opened anew. Planted: no trap. */
+int rig_alive(struct rig *r)
+{
+    struct toy t = ordinary();
+    int32_t out[20];
+    struct apr_gpu_model *m = rig_model(r, &t, false, 64);
+    struct apr_gpu_seq *q = rig_seq(r, m, 64);
+    rig_must(r, choose(r, m, q, 20, out), "tokens");
+    ssize_t n = write(1, out, sizeof out);
+    r->g->seq_close(q);
+    r->g->model_close(m);
+    toy_free(&t);
+    return n == (ssize_t)sizeof out ? 0 : 7;
+}
+
+/* What another process chooses with the same model: the device itself is sound. */
+static bool another_process(int32_t out[20])
+{
+    int fd = -1, status = -1;
+    size_t n = 0;
+    pid_t pid = spawn("alive", &fd);
+    for (ssize_t k = 1; pid > 0 && k > 0 && n<20 * sizeof *out; n += k> 0 ? (size_t)k : 0)
+        k = read(fd, (char *)out + n, 20 * sizeof *out - n);
+    if (pid > 0) waitpid(pid, &status, 0);
+    if (fd >= 0) close(fd);
+    return status == 0 && n == 20 * sizeof *out;
+}
+
+/* In this process, where the driver gives it a new context; else in another. */
+static bool after_loss(struct rig *r, const struct toy *t, int32_t out[20], const char **where)
+{
+    r->g->device_close(r->dev);
+    r->dev = NULL;
+    enum apr_gpu_status s = r->g->device_reset(0, &r->e);
+    if (s == APR_GPU_OK) s = r->g->device_open(0, &r->dev, &r->e);
+    *where = s == APR_GPU_OK ? "opened anew" : "this driver opens it in a new process only";
+    if (s != APR_GPU_OK) return another_process(out);
+    struct apr_gpu_model *m = rig_model(r, t, false, 64);
+    struct apr_gpu_seq *q = rig_seq(r, m, 64);
+    s = choose(r, m, q, 20, out);
+    r->g->seq_close(q);
+    r->g->model_close(m);
+    return s == APR_GPU_OK;
+}
+
+/* A kernel traps: every call is an error that says so, and the process goes on; the device is sound again in
+ * a new context. Planted: no trap. */
 bool hazard_lost(struct rig *r, bool bad)
 {
     struct toy t = ordinary();
@@ -204,15 +250,9 @@ bool hazard_lost(struct rig *r, bool bad)
     if (lost_open == APR_GPU_OK) r->g->seq_close(q2);
     r->g->seq_close(q);
     r->g->model_close(m);
-    r->g->device_close(r->dev);
-    rig_must(r, r->g->device_reset(0, &r->e), "reset");
-    rig_must(r, r->g->device_open(0, &r->dev, &r->e), "the device again");
-    m = rig_model(r, &t, false, 64);
-    q = rig_seq(r, m, 64);
-    bool same = choose(r, m, q, 20, after) == APR_GPU_OK && !memcmp(before, after, sizeof before);
-    r->g->seq_close(q);
-    r->g->model_close(m);
+    const char *where;
+    bool same = after_loss(r, &t, after, &where) && !memcmp(before, after, sizeof before);
     toy_free(&t);
-    rig_note(r, "\"%.80s\"; opened anew: %s", said, same ? "the same tokens" : "OTHER tokens");
+    rig_note(r, "\"%.80s\"; %s: %s", said, where, same ? "the same tokens" : "OTHER tokens");
     return lost == APR_GPU_LOST && lost_open == APR_GPU_LOST && same;
 }

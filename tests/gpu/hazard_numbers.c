@@ -242,7 +242,7 @@ bool hazard_blocks(struct rig *r, bool bad)
                         .n_inter = 512,
                         .n_vocab = 300,
                         .type = types[k],
-                        .type_embed = APR_F32};
+                        .type_embed = TOY_F32};
         toy_draw(&t);
         for (uint32_t i = 0; i < 256; i++) {
             for (uint32_t v = 0; v < t.n_vocab; v++) t.embed[v * t.n_hidden + i] = 30; /* layers add little */

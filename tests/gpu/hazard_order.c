@@ -81,7 +81,9 @@ static uint64_t run_one(struct rig *r, struct apr_gpu_model *m, uint32_t n, int3
     for (uint32_t done = 0, n_out; done < n; done += n_out) {
         uint32_t k = n - done < CTX - 1 ? n - done : CTX - 1;
         r->g->seq_truncate(q, 0);
-        rig_must(r, r->g->greedy(m, q, first, k, NULL, 0, out, &n_out, &r->e), "greedy");
+        enum apr_gpu_status s = r->g->greedy(m, q, first, k, NULL, 0, out, &n_out, &r->e);
+        if (s == APR_GPU_NOT_FINITE) return r->g->seq_close(q), 0; /* what a race may read */
+        rig_must(r, s, "greedy");
         h = hash_of(h, out, k * sizeof *out);
         first = out[k - 1];
     }
@@ -101,7 +103,9 @@ static uint64_t run_rows(struct rig *r, struct apr_gpu_model *m, uint32_t n, int
     for (uint32_t done = 0, k; done < n; done += k) {
         k = n - done < CTX - 16 ? n - done : CTX - 16;
         for (int i = 0; i < N; i++) r->g->seq_truncate(q[i], 0);
-        rig_must(r, r->g->greedy_rows(m, q, ids, N, k, out, &r->e), "batch");
+        enum apr_gpu_status s = r->g->greedy_rows(m, q, ids, N, k, out, &r->e);
+        if (s != APR_GPU_NOT_FINITE) rig_must(r, s, "batch");
+        h = hash_of(h, &s, sizeof s);
         h = hash_of(h, out, N * k * sizeof *out);
         for (uint32_t i = 0; i < N; i++) ids[i] = out[i * k + k - 1];
     }

@@ -28,7 +28,7 @@ bool hazard_nan(struct rig *r, bool bad)
     int32_t out[8];
     uint32_t n_out = 0, n_found = 0;
     float *x = rig_floats(t.n_vocab);
-    t.type_embed = APR_F32;
+    t.type_embed = TOY_F32;
     t.embed[7 * t.n_hidden + 100] = NAN;
     toy_seal(&t);
     struct apr_gpu_model *m = rig_model(r, &t, false, 512);
@@ -69,7 +69,7 @@ bool hazard_ties(struct rig *r, bool bad)
         const int32_t first[5] = {11, 11, 11, 11, 11};
         int32_t out[5];
         uint32_t n_out = 0;
-        t.type_head = APR_F32;
+        t.type_head = TOY_F32;
         for (uint32_t i = 0; i < t.n_hidden; i++) /* one column decides, and it is always positive */
             for (int p = 0; p < 2; p++) t.head[(size_t)pairs[k][p] * t.n_hidden + i] = i ? 0 : 1000;
         for (uint32_t v = 0; v < t.n_vocab; v++) t.embed[(size_t)v * t.n_hidden] = 100;

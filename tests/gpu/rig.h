@@ -39,6 +39,7 @@ hazard_fn hazard_k_bias, hazard_k_type, hazard_spikes, hazard_splits, hazard_blo
     hazard_same, hazard_ties, hazard_unpack, hazard_types, hazard_kl, hazard_nan, hazard_memory,
     hazard_eviction, hazard_lost;
 int rig_hold(struct rig *r);                    /* the neighbour: keeps the device busy */
+int rig_alive(struct rig *r);                   /* writes the tokens that it chooses */
 int rig_small(struct rig *r, const char *type); /* two layers in every way; NULL: all types and exact mode */
 
 #endif

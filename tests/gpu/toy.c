@@ -116,6 +116,7 @@ static void draw_blocks(const struct apr_quant *q, float *w, uint8_t *row, uint3
 static struct apr_gpu_mat sealed(struct toy *t, uint32_t type, float *w, uint32_t n_rows, uint32_t n_cols,
                                  const float *bias)
 {
+    if (type == TOY_F32) type = APR_F32;
     const struct apr_quant *q = apr_quant_of(type);
     if (!q || n_cols % q->block_elems) {
         fprintf(stderr, "hazards: %u columns of type %u\n", n_cols, type);

@@ -15,6 +15,8 @@
 
 enum { TOY_Q, TOY_K, TOY_V, TOY_O, TOY_GATE, TOY_UP, TOY_DOWN, TOY_N_MATS };
 
+#define TOY_F32 255u /* APR_F32 is 0 */
+
 struct toy_layer {
     float *w[TOY_N_MATS]; /* rows of the matrices */
     float *q_bias, *k_bias, *v_bias, *attn_norm, *ffn_norm;
@@ -22,7 +24,7 @@ struct toy_layer {
 
 struct toy {
     uint32_t n_layers, n_hidden, n_heads, n_heads_kv, head_dim, n_inter, n_vocab;
-    uint32_t type, type_down, type_embed, type_head; /* 0 for the latter three: type */
+    uint32_t type, type_down, type_embed, type_head; /* 0 for the latter three: type; TOY_F32 for F32 */
     uint32_t window;                                 /* positions that all layers see; 0: all */
     double attn_softcap, logit_softcap;              /* 0: none */
     struct toy_layer *layers;
