@@ -115,6 +115,7 @@ APR_INLINE void tile(const struct strip32 k, const uint8_t *strip, size_t n_bloc
     }
     const size_t n_bytes = k.words_bytes + (k.has_m ? 2 : 1) * APR_HALVES_BYTES;
     for (size_t i = 0; i < n_blocks; i++, strip += n_bytes) {
+        if (n_toks > 1) apr_strip_fetch_far(strip, n_bytes);
         block_step(k, strip, act, n_toks, acc);
 #pragma GCC unroll 8
         for (int t = 0; t < n_toks; t++) act[t]++;
