@@ -62,4 +62,14 @@ T
     jq -e '.commit == "abc1234" and .device == "NVIDIA X, sm_90, 132 SM" and (.rows | map({key: .name, value: .}) | from_entries |
         .decode_d0.ratio == 2 and .decode_d0.pct_bandwidth == 80 and .pp512.peer == 10000 and .pp512.ratio == 2 and
         .ttft512_ms.peer == 51.2 and .ttft512_ms.ratio == 2 and .batch8.ratio == 2 and .vram_mib.peer == null and (has("batch32") | not))' "$W/latest.json"
+    # parts of the same commit one by one: rows stay, and a row that is measured again keeps its peer
+    rm "$W/m/peer" "$W/m/peer-batch"
+    sed -i 's/600.0 tok/660.0 tok/' "$W/m/q4"
+    tests/tools/gpu-report "$W/m" "$W/latest.json" abc1234 'scripts/gpu-check'
+    jq -e '.rows | map({key: .name, value: .}) | from_entries | .decode_d0.ratio == 2.2 and .batch8.ratio == 2 and .ttft512_ms.ratio == 2' "$W/latest.json"
+    rm "$W/m/q4"
+    tests/tools/gpu-report "$W/m" "$W/latest.json" abc1234 'scripts/gpu-check'
+    jq -e '.device == "NVIDIA X, sm_90, 132 SM" and (.rows | length == 5)' "$W/latest.json"
+    tests/tools/gpu-report "$W/m" "$W/latest.json" def5678 'scripts/gpu-check'
+    jq -e '.rows == []' "$W/latest.json"
 }
