@@ -6,12 +6,9 @@
 #include "avx512.h"
 #include "slots.h"
 
-#define BF16                                                                                                 \
-    {                                                                                                        \
-        apr_avx512bf16_rounded_bf16, APR_ACT_SPLIT, apr_avx512_bf16, NULL, NULL                              \
-    }
 static const struct apr_matmul matmul[APR_N_TYPES] =
-    APR_KERN_MATMUL_BF16(apr_avx2, apr_avx512, apr_avx2, apr_avx2, apr_avx512, BF16);
+    APR_KERN_MATMUL_BF16(apr_avx2, apr_avx512, apr_avx2, apr_avx2, apr_avx512, apr_avx512bf16_rounded_bf16,
+                         APR_ACT_SPLIT, apr_avx512_bf16);
 
 const struct apr_kern apr_kern_avx512bf16 = {.name = "avx512bf16",
                                              .matmul = matmul,

@@ -16,13 +16,13 @@
 /* P: of rows and of making strips; S: of strips and of F32, F16 and BF16 */
 #define APR_KERN_MATMUL(P, S) APR_KERN_MATMUL_OF(P, S, P, P, S)
 /* W: of F32, F16 and BF16; F: of rows in int8; T: of making strips; S: of strips; P: of all the others */
-#define APR_KERN_MATMUL_OF(P, W, F, T, S) APR_KERN_MATMUL_BF16(P, W, F, T, S, APR_KERN_ROWS(W##_bf16))
-/* B: the whole row of BF16 */
-#define APR_KERN_MATMUL_BF16(P, W, F, T, S, B)                 \
+#define APR_KERN_MATMUL_OF(P, W, F, T, S) APR_KERN_MATMUL_BF16(P, W, F, T, S, W##_bf16, APR_ACT_F32, W##_bf16)
+/* fast, act, exact: of BF16 */
+#define APR_KERN_MATMUL_BF16(P, W, F, T, S, fast, act, exact)  \
     {                                                          \
         [APR_F32] = APR_KERN_ROWS(W##_f32),                    \
         [APR_F16] = APR_KERN_ROWS(W##_f16),                    \
-        [APR_BF16] = B,                                        \
+        [APR_BF16] = {(fast), (act), (exact), NULL, NULL},     \
         [APR_F64] = APR_KERN_ROWS(P##_f64),                    \
         [APR_I8] = APR_KERN_ROWS(P##_i8),                      \
         [APR_NATIVE_Q4] = APR_KERN_ROWS(P##_native_q4),        \

@@ -29,6 +29,11 @@ struct CMUnitTest {
         printf("\nnot ok\n");                                                                                \
         exit(1);                                                                                             \
     } while (0)
+#define skip()                                                                                               \
+    do {                                                                                                     \
+        printf("# skipped\n");                                                                               \
+        return;                                                                                              \
+    } while (0)
 #define fail_msg(...) cross_fail(__VA_ARGS__)
 #define assert_true(c)                                                                                       \
     do {                                                                                                     \

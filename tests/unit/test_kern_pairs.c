@@ -75,6 +75,13 @@ static void multiply(const struct apr_kern *k, const struct problem *p, float *y
                              2 * p->n_cols * sizeof *p->x, p->n_toks, y, y_stride, scratch);
 }
 
+static uint32_t bits_of(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
 static void expect_order(size_t i_order, const struct apr_kern *k, const struct problem *p)
 {
     static float y[MAX_TOKS * (MAX_ROWS + 1)];
@@ -84,7 +91,7 @@ static void expect_order(size_t i_order, const struct apr_kern *k, const struct 
     for (size_t t = 0; t < p->n_toks; t++) {
         for (size_t r = 0; r < p->n_rows; r++) {
             float want = orders[i_order].dot(p->w + r * p->n_cols, p->x + t * 2 * p->n_cols, p->n_cols);
-            if (memcmp(&want, &y[t * stride + r], sizeof want) != 0)
+            if (bits_of(want) != bits_of(y[t * stride + r]))
                 fail_msg("%s: %zu columns, %zu rows, %zu tokens: row %zu of token %zu is %a, not %a", k->name,
                          p->n_cols, p->n_rows, p->n_toks, r, t, (double)y[t * stride + r], (double)want);
         }

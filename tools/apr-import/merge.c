@@ -116,7 +116,8 @@ static void run_chunks(void *ctx, size_t i_begin, size_t i_end, unsigned i_threa
 {
     const struct pass *p = ctx;
     struct merge_scratch *s = &p->g->scratch[i_thread];
-    for (size_t i = i_begin; i < i_end && s->i_fail == UINT64_MAX; i++) {
+    for (size_t i = i_begin; i < i_end && i < s->i_fail;
+         i++) { /* chunks come in any order: the first tells */
         uint64_t at = (uint64_t)i * MERGE_CHUNK;
         struct merge_chunk c = {.g = p->g,
                                 .first = p->first + at,
