@@ -21,9 +21,14 @@ static enum apr_gpu_status ordinary_attention(struct apr_gpu_model *m, const str
     cudaStream_t q = m->dev->stream;
     const uint32_t n = b->n_rows, n_q = h->n_heads * h->dim, n_kv = h->n_heads_kv * h->dim,
                    n_all = n_q + 2 * n_kv;
-    GPU_TRY(product(m, &l->q, m->gen.h, n, m->qkvs, n_all, "q", e));
-    GPU_TRY(product(m, &l->k, m->gen.h, n, m->qkvs + n_q, n_all, "k", e));
-    GPU_TRY(product(m, &l->v, m->gen.h, n, m->qkvs + n_q + n_kv, n_all, "v", e));
+    const struct mat *const all[] = {&l->q, &l->k, &l->v};
+    if (product_fuses(m, all, 3, n)) {
+        GPU_TRY(product_fused(m, all, 3, m->gen.h, m->qkvs, "qkv", e));
+    } else {
+        GPU_TRY(product(m, &l->q, m->gen.h, n, m->qkvs, n_all, "q", e));
+        GPU_TRY(product(m, &l->k, m->gen.h, n, m->qkvs + n_q, n_all, "k", e));
+        GPU_TRY(product(m, &l->v, m->gen.h, n, m->qkvs + n_q + n_kv, n_all, "v", e));
+    }
     if (l->is_plain && !m->opts.exact) {
         const struct act out = {NULL, n == 1 ? m->gen.att : NULL, n == 1 ? NULL : m->gen.x16, 0, n_q};
         GPU_TRY(attend(m, b, i, &out, e));
@@ -52,7 +57,7 @@ static enum apr_gpu_status latent_attention(struct apr_gpu_model *m, const struc
     const float *x = g->h;
     if (a->q_a.tiles) {
         GPU_TRY(product(m, &a->q_a, g->h, n, g->q_a, a->q_a.n_rows, "q", e));
-        norm_rows(g->q_a, a->q_a_norm, NULL, m->eps, n, a->q_a.n_rows, g->q_a, q);
+        GPU_TRY(norm_rows(m->dev, g->q_a, a->q_a_norm, NULL, m->eps, n, a->q_a.n_rows, g->q_a, q, e));
         x = g->q_a;
     }
     GPU_TRY(product(m, &l->q, x, n, m->qkvs, n_q, "q", e));
@@ -73,9 +78,16 @@ static enum apr_gpu_status dense(struct apr_gpu_model *m, const struct mat *gate
                                  const struct mat *down, uint32_t n, float *y, struct apr_gpu_err *e)
 {
     const struct general *g = &m->gen;
-    GPU_TRY(product(m, up, g->h, n, g->mid, up->n_rows, "up", e));
-    if (gate->tiles) GPU_TRY(product(m, gate, g->h, n, g->gate, gate->n_rows, "gate", e));
-    activate(g->activation, g->mid, gate->tiles ? g->gate : NULL, (uint64_t)n * up->n_rows, m->dev->stream);
+    const struct mat *const both[] = {up, gate};
+    float *gated = gate->tiles ? g->gate : NULL;
+    if (gated && product_fuses(m, both, 2, n)) { /* one row: the room of others is free */
+        GPU_TRY(product_fused(m, both, 2, g->h, g->mid, "up and gate", e));
+        gated = g->mid + up->n_rows;
+    } else {
+        GPU_TRY(product(m, up, g->h, n, g->mid, up->n_rows, "up", e));
+        if (gated) GPU_TRY(product(m, gate, g->h, n, gated, gate->n_rows, "gate", e));
+    }
+    GPU_TRY(activate(m->dev, g->activation, g->mid, gated, (uint64_t)n * up->n_rows, m->dev->stream, e));
     return product(m, down, g->mid, n, y, down->n_rows, "down", e);
 }
 
@@ -98,7 +110,8 @@ static enum apr_gpu_status expert_mix(struct apr_gpu_model *m, const struct expe
     gate.y = g->e_gate;
     GPU_TRY(stack_product(m, &x->up, &up, "experts up", e));
     if (x->gate.m.tiles) GPU_TRY(stack_product(m, &x->gate, &gate, "experts gate", e));
-    activate(g->activation, g->e_up, x->gate.m.tiles ? g->e_gate : NULL, (uint64_t)n_items * n_inter, q);
+    GPU_TRY(activate(m->dev, g->activation, g->e_up, x->gate.m.tiles ? g->e_gate : NULL,
+                     (uint64_t)n_items * n_inter, q, e));
     GPU_TRY(stack_product(m, &x->down, &down, "experts down", e));
     combine_experts(g, n, n_hidden, g->y, q);
     if (!x->shared_up.tiles) return gpu_cuda(cudaGetLastError(), "experts", e);
@@ -108,24 +121,27 @@ static enum apr_gpu_status expert_mix(struct apr_gpu_model *m, const struct expe
     return gpu_cuda(cudaGetLastError(), "experts", e);
 }
 
+/* h is the layer's normed input already, and afterwards the next one's. */
 static enum apr_gpu_status layer(struct apr_gpu_model *m, const struct batch *b, uint32_t i,
                                  struct apr_gpu_err *e)
 {
-    const struct layer *l = &m->layers[i];
+    const struct layer *l = &m->layers[i], *next = i + 1 < m->n_layers ? l + 1 : NULL;
     const struct general *g = &m->gen;
     cudaStream_t q = m->dev->stream;
-    const uint32_t n = b->n_rows, n_hidden = m->n_hidden;
-    norm_rows(m->xs, l->attn_norm, l->attn_norm_b, m->eps, n, n_hidden, g->h, q);
+    const uint32_t n = b->n_rows;
+    struct residual r = {m->xs,  g->y,        l->post_attn_norm, g->residual_scale,
+                         m->eps, l->ffn_norm, l->ffn_norm_b,     g->h};
     GPU_TRY(g->kv_rank ? latent_attention(m, b, i, e) : ordinary_attention(m, b, i, e));
-    GPU_TRY(product(m, &l->o, g->att, n, g->y, n_hidden, "o", e));
-    GPU_TRY(comm_sum(m->dev, g->y, (uint64_t)n * n_hidden, e));
-    residual_rows(m->xs, g->y, l->post_attn_norm, m->eps, g->residual_scale, n, n_hidden, q);
-    if (!g->is_parallel) norm_rows(m->xs, l->ffn_norm, l->ffn_norm_b, m->eps, n, n_hidden, g->h, q);
+    GPU_TRY(product(m, &l->o, g->att, n, g->y, m->n_hidden, "o", e));
+    GPU_TRY(comm_sum(m->dev, g->y, (uint64_t)n * m->n_hidden, e));
+    if (g->is_parallel) r.w = NULL;
+    GPU_TRY(residual_rows(m->dev, &r, n, m->n_hidden, q, e));
     GPU_TRY(l->experts.router.tiles ? expert_mix(m, &l->experts, n, e)
                                     : dense(m, &l->gate, &l->up, &l->down, n, g->y, e));
-    GPU_TRY(comm_sum(m->dev, g->y, (uint64_t)n * n_hidden, e));
-    residual_rows(m->xs, g->y, l->post_ffn_norm, m->eps, g->residual_scale, n, n_hidden, q);
-    return gpu_cuda(cudaGetLastError(), "a layer", e);
+    GPU_TRY(comm_sum(m->dev, g->y, (uint64_t)n * m->n_hidden, e));
+    r.post = l->post_ffn_norm;
+    r.w = next ? next->attn_norm : NULL, r.b = next ? next->attn_norm_b : NULL;
+    return residual_rows(m->dev, &r, n, m->n_hidden, q, e);
 }
 
 enum apr_gpu_status general_step(struct apr_gpu_model *m, const struct batch *b, struct apr_gpu_err *e)
@@ -134,6 +150,8 @@ enum apr_gpu_status general_step(struct apr_gpu_model *m, const struct batch *b,
     if (m->positions.tiles) add_positions(&m->positions, b->rows, b->n_rows, m->xs, m->dev->stream);
     gpu_mark(m->dev, "embedding", m->dev->stream);
     GPU_TRY(model_tap(m, 0, m->xs, b->n_rows, e));
+    GPU_TRY(norm_rows(m->dev, m->xs, m->layers[0].attn_norm, m->layers[0].attn_norm_b, m->eps, b->n_rows,
+                      m->n_hidden, m->gen.h, m->dev->stream, e));
     for (uint32_t i = 0; i < m->n_layers; i++) {
         gpu_mark_layer(m->dev, (int32_t)i);
         GPU_TRY(layer(m, b, i, e));
@@ -147,7 +165,8 @@ enum apr_gpu_status general_head(struct apr_gpu_model *m, const float *x, uint32
                                  struct apr_gpu_err *e)
 {
     const struct general *g = &m->gen;
-    norm_rows(x, m->final_norm, m->final_norm_b, m->eps, n, m->n_hidden, g->h, m->dev->stream);
+    GPU_TRY(norm_rows(m->dev, x, m->final_norm, m->final_norm_b, m->eps, n, m->n_hidden, g->h, m->dev->stream,
+                      e));
     GPU_TRY(product(m, &m->head, g->h, n, head_part(m, logits), m->head.n_rows, "head", e));
     GPU_TRY(head_whole(m, n, logits, e));
     finish_logits(logits, (uint64_t)n * m->n_vocab, g->logit_scale, g->logit_softcap, m->dev->stream);

@@ -52,6 +52,11 @@ struct items { /* products of a stack: item i is its matrix which[i], or i % n w
     uint32_t y_stride;
 };
 struct apr_gpu_model;
+/* One row through several matrices in few launches: y has their rows one behind the other. False: their types
+ * have no such kernel, or it is not the mode for it. */
+bool product_fuses(const struct apr_gpu_model *m, const struct mat *const *w, int n_mats, uint32_t n);
+enum apr_gpu_status product_fused(struct apr_gpu_model *m, const struct mat *const *w, int n_mats,
+                                  const float *x, float *y, const char *what, struct apr_gpu_err *e);
 /* y = w x + bias for n rows; rows of x are w->n_cols apart, those of y y_stride. */
 enum apr_gpu_status product(struct apr_gpu_model *m, const struct mat *w, const float *x, uint32_t n,
                             float *y, uint32_t y_stride, const char *what, struct apr_gpu_err *e);
@@ -86,13 +91,22 @@ enum apr_gpu_status any_attend(const struct any_heads *h, const struct kv *kv, c
                                struct apr_gpu_err *e);
 
 /* ---- general_elem.cu ---- */
-void norm_rows(const float *x, const float *w, const float *b, float eps, uint32_t n, uint32_t n_cols,
-               float *y, cudaStream_t s); /* b: LayerNorm */
-/* x += scale * (y, or with w rmsnorm(y) * w) */
-void residual_rows(float *x, const float *y, const float *w, float eps, float scale, uint32_t n,
-                   uint32_t n_cols, cudaStream_t s);
+enum apr_gpu_status norm_rows(const struct apr_gpu_device *d, const float *x, const float *w, const float *b,
+                              float eps, uint32_t n, uint32_t n_cols, float *y, cudaStream_t s,
+                              struct apr_gpu_err *e); /* b: LayerNorm */
+/* x += scale * (y, or with post rmsnorm(y) * post); then, with w, h = norm(x). */
+struct residual {
+    float *x;
+    const float *y, *post;
+    float scale, eps;
+    const float *w, *b; /* of the norm that follows; b: LayerNorm */
+    float *h;
+};
+enum apr_gpu_status residual_rows(const struct apr_gpu_device *d, const struct residual *r, uint32_t n,
+                                  uint32_t n_cols, cudaStream_t s, struct apr_gpu_err *e);
 /* up = act(gate) * up, or act(up) where gate is NULL; activation: an enum apr_activation */
-void activate(uint32_t activation, float *up, const float *gate, uint64_t n, cudaStream_t s);
+enum apr_gpu_status activate(const struct apr_gpu_device *d, uint32_t activation, float *up,
+                             const float *gate, uint64_t n, cudaStream_t s, struct apr_gpu_err *e);
 void add_positions(const struct mat *positions, const struct step *rows, uint32_t n, float *x,
                    cudaStream_t s);
 void finish_logits(float *logits, uint64_t n, float scale, float softcap, cudaStream_t s);

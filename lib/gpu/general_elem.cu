@@ -2,6 +2,7 @@
  *
  * All are bound by the memory or by launch time; sums are F32 in a fixed tree.
  */
+#include "async.cuh"
 #include "general.cuh"
 
 #include "../config.h"
@@ -26,12 +27,12 @@ static __device__ float block_sum(float v)
     return v;
 }
 
-/* One block a row: y = (x - mean) / sqrt(variance + eps) * w + b, or without b x / rms * w. */
-static __global__ void norm_kernel(const float *x, const float *w, const float *b, float eps, uint32_t n,
-                                   float *y)
+/* One block a row: y = (x - mean) / sqrt(variance + eps) * w + b, or without b x / rms * w. A thread reads
+ * what it has written itself, no other's. */
+static __device__ void norm_row(const float *row, const float *w, const float *b, float eps, uint32_t n,
+                                float *y)
 {
-    const float *row = x + (uint64_t)blockIdx.x * n;
-    float *to = y + (uint64_t)blockIdx.x * n, mean = 0, sum = 0;
+    float mean = 0, sum = 0;
     if (b) {
         for (uint32_t i = threadIdx.x; i < n; i += N_THREADS) sum += row[i];
         mean = block_sum(sum) / (float)n;
@@ -40,30 +41,42 @@ static __global__ void norm_kernel(const float *x, const float *w, const float *
     for (uint32_t i = threadIdx.x; i < n; i += N_THREADS) sum += (row[i] - mean) * (row[i] - mean);
     const float factor = 1.0f / sqrtf(block_sum(sum) / (float)n + eps);
     for (uint32_t i = threadIdx.x; i < n; i += N_THREADS)
-        to[i] = (row[i] - mean) * factor * w[i] + (b ? b[i] : 0.0f);
+        y[i] = (row[i] - mean) * factor * w[i] + (b ? b[i] : 0.0f);
 }
-void norm_rows(const float *x, const float *w, const float *b, float eps, uint32_t n, uint32_t n_cols,
-               float *y, cudaStream_t s)
+static __global__ void norm_kernel(const float *x, const float *w, const float *b, float eps, uint32_t n,
+                                   float *y)
 {
-    norm_kernel<<<n, N_THREADS, 0, s>>>(x, w, b, eps, n_cols, y);
+    let_next_start();
+    wait_for_input();
+    norm_row(x + (uint64_t)blockIdx.x * n, w, b, eps, n, y + (uint64_t)blockIdx.x * n);
+}
+enum apr_gpu_status norm_rows(const struct apr_gpu_device *d, const float *x, const float *w, const float *b,
+                              float eps, uint32_t n, uint32_t n_cols, float *y, cudaStream_t s,
+                              struct apr_gpu_err *e)
+{
+    void *args[] = {&x, &w, &b, &eps, &n_cols, &y};
+    return gpu_launch(d, (const void *)norm_kernel, dim3(n), N_THREADS, 0, args, s, "norm", e);
 }
 
-static __global__ void residual_kernel(float *x, const float *y, const float *w, float eps, float scale,
-                                       uint32_t n)
+static __global__ void residual_kernel(residual r, uint32_t n)
 {
-    const float *add = y + (uint64_t)blockIdx.x * n;
-    float *row = x + (uint64_t)blockIdx.x * n, factor = 1, sum = 0;
-    if (w) {
+    const float *add = r.y + (uint64_t)blockIdx.x * n;
+    float *row = r.x + (uint64_t)blockIdx.x * n, factor = 1, sum = 0;
+    let_next_start();
+    wait_for_input();
+    if (r.post) {
         for (uint32_t i = threadIdx.x; i < n; i += N_THREADS) sum += add[i] * add[i];
-        factor = 1.0f / sqrtf(block_sum(sum) / (float)n + eps);
+        factor = 1.0f / sqrtf(block_sum(sum) / (float)n + r.eps);
     }
     for (uint32_t i = threadIdx.x; i < n; i += N_THREADS)
-        row[i] += scale * (w ? add[i] * factor * w[i] : add[i]);
+        row[i] += r.scale * (r.post ? add[i] * factor * r.post[i] : add[i]);
+    if (r.w) norm_row(row, r.w, r.b, r.eps, n, r.h + (uint64_t)blockIdx.x * n);
 }
-void residual_rows(float *x, const float *y, const float *w, float eps, float scale, uint32_t n,
-                   uint32_t n_cols, cudaStream_t s)
+enum apr_gpu_status residual_rows(const struct apr_gpu_device *d, const struct residual *r, uint32_t n,
+                                  uint32_t n_cols, cudaStream_t s, struct apr_gpu_err *e)
 {
-    residual_kernel<<<n, N_THREADS, 0, s>>>(x, y, w, eps, scale, n_cols);
+    void *args[] = {(void *)r, &n_cols};
+    return gpu_launch(d, (const void *)residual_kernel, dim3(n), N_THREADS, 0, args, s, "residual", e);
 }
 
 /* ---- activations: enum apr_activation ---- */
@@ -86,15 +99,20 @@ struct relu {
 template <class ACT> static __global__ void activate_kernel(float *up, const float *gate, uint64_t n)
 {
     const uint64_t i = (uint64_t)blockIdx.x * N_THREADS + threadIdx.x;
+    let_next_start();
+    wait_for_input();
     if (i < n) up[i] = gate ? ACT::of(gate[i]) * up[i] : ACT::of(up[i]);
 }
-void activate(uint32_t activation, float *up, const float *gate, uint64_t n, cudaStream_t s)
+enum apr_gpu_status activate(const struct apr_gpu_device *d, uint32_t activation, float *up,
+                             const float *gate, uint64_t n, cudaStream_t s, struct apr_gpu_err *e)
 {
-    typedef void activate_fn(float *up, const float *gate, uint64_t n);
-    static activate_fn *const kernels[] = {activate_kernel<silu>, activate_kernel<gelu>,
-                                           activate_kernel<gelu_tanh>, activate_kernel<relu>};
+    static const void *const kernels[] = {
+        (const void *)activate_kernel<silu>, (const void *)activate_kernel<gelu>,
+        (const void *)activate_kernel<gelu_tanh>, (const void *)activate_kernel<relu>};
     static_assert(APR_SILU == 0 && APR_GELU == 1 && APR_GELU_TANH == 2 && APR_RELU == 3, "order of kernels");
-    kernels[activation]<<<(unsigned)((n + N_THREADS - 1) / N_THREADS), N_THREADS, 0, s>>>(up, gate, n);
+    void *args[] = {&up, &gate, &n};
+    return gpu_launch(d, kernels[activation], dim3((unsigned)((n + N_THREADS - 1) / N_THREADS)), N_THREADS, 0,
+                      args, s, "activation", e);
 }
 
 /* ---- ends ---- */

@@ -201,6 +201,21 @@ static enum apr_gpu_status wide_product(struct apr_gpu_model *m, const struct ma
     return gpu_cuda(cudaGetLastError(), what, e);
 }
 
+bool product_fuses(const struct apr_gpu_model *m, const struct mat *const *w, int n_mats, uint32_t n)
+{
+    for (int i = 0; i < n_mats; i++)
+        if (tile_is_raw(w[i]->kind)) return false;
+    return n == 1 && !m->opts.exact;
+}
+enum apr_gpu_status product_fused(struct apr_gpu_model *m, const struct mat *const *w, int n_mats,
+                                  const float *x, float *y, const char *what, struct apr_gpu_err *e)
+{
+    const struct act in = {NULL, (float *)x, NULL, 0, 0};
+    struct gemv g = {{}, n_mats, NULL, 0, in, GEMV_ROWS, y, {}, what};
+    for (int i = 0; i < n_mats; i++) g.m[i] = w[i];
+    return one_products(m, &g, e);
+}
+
 enum apr_gpu_status product(struct apr_gpu_model *m, const struct mat *w, const float *x, uint32_t n,
                             float *y, uint32_t y_stride, const char *what, struct apr_gpu_err *e)
 {

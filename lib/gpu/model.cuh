@@ -176,6 +176,8 @@ enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_
                                 struct apr_gpu_err *e);
 
 /* ---- one.cu ---- */
+/* Products of one row, as few launches as their types allow. */
+enum apr_gpu_status one_products(const struct apr_gpu_model *m, const struct gemv *g, struct apr_gpu_err *e);
 enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e);
 enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
                            const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,

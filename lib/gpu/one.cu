@@ -6,8 +6,7 @@
  */
 #include "model.cuh"
 
-static enum apr_gpu_status products(const struct apr_gpu_model *m, const struct gemv *g,
-                                    struct apr_gpu_err *e)
+enum apr_gpu_status one_products(const struct apr_gpu_model *m, const struct gemv *g, struct apr_gpu_err *e)
 {
     /* one launch takes matrices that read one form of the input, in tiles of one width */
     struct gemv part = *g;
@@ -44,7 +43,7 @@ static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_se
                            GEMV_SWIGLU,        NULL, mid,         "gate and up"};
     struct gemv down = {{&l->down}, 1, NULL, 0, mid, add, m->x, {}, "down"};
     gpu_mark_layer(m->dev, (int32_t)i);
-    GPU_TRY(products(m, &qkv, e));
+    GPU_TRY(one_products(m, &qkv, e));
     GPU_TRY(attn_step(m->dev, &h, &kv, s->st, NULL, 1, m->qkv, &m->room, &att, m->dev->stream, e));
     gpu_mark(m->dev, "attention", m->dev->stream);
     GPU_TRY(gemv_run(m->dev, &o, m->dev->stream, e));
