@@ -141,9 +141,10 @@ enum apr_gpu_status batch_begin(struct apr_gpu_model *m, struct apr_gpu_seq *con
 {
     for (uint32_t i = 0; i < LOGIT_ROWS; i++) {
         struct step *s = &m->batch_host[i];
-        *s = {-1, 0, NULL, NULL, 0, 0};
+        *s = {-1, 0, NULL, NULL, 0, 0, 0};
         if (i < n)
-            *s = {(int32_t)seqs[i]->n_pos, ids[i], seqs[i]->table, m->batch_out + i * STEPS_AHEAD, 0, 0};
+            *s = {(int32_t)seqs[i]->n_pos, ids[i], seqs[i]->table, m->batch_out + i * STEPS_AHEAD, 0, 0,
+                  seqs[i]->is_long};
     }
     return gpu_cuda(cudaMemcpyAsync(m->batch, m->batch_host, LOGIT_ROWS * sizeof *m->batch,
                                     cudaMemcpyHostToDevice, m->dev->stream),

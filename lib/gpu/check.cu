@@ -161,7 +161,8 @@ bool layer_is_plain(const struct apr_gpu_desc *m, const struct apr_gpu_layer *l)
 {
     const uint32_t n_half = m->ropes[l->i_rope].n_half;
     return !m->kv_rank && !l->window && !(m->attn_softcap > 0) && m->head_dim % 16 == 0 &&
-           m->head_dim <= 256 && (n_half == 0 || 2 * n_half == m->head_dim || m->rope_pairs);
+           m->head_dim <= 256 && !m->ropes[l->i_rope].long_inv_freq &&
+           (n_half == 0 || 2 * n_half == m->head_dim || m->rope_pairs);
 }
 
 static bool is_raw(const struct apr_gpu_mat *w)

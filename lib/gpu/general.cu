@@ -6,9 +6,9 @@ static struct any_heads heads_of(const struct apr_gpu_model *m, const struct lay
 {
     const struct heads *h = &m->heads;
     const struct general *g = &m->gen;
-    return {h->n_heads,      h->n_heads_kv, g->k_dim,  g->v_dim, h->dim_pad,      h->scale,
-            g->attn_softcap, h->eps,        h->pairs,  h->f32,   g->kv_rank != 0, l->window,
-            l->rope.n_half,  l->rope.at,    l->q_norm, l->k_norm};
+    return {h->n_heads,      h->n_heads_kv, g->k_dim,        g->v_dim,  h->dim_pad,      h->scale,
+            g->attn_softcap, h->eps,        h->pairs,        h->f32,    g->kv_rank != 0, l->window,
+            l->rope.n_half,  l->rope.at,    l->rope.at_long, l->q_norm, l->k_norm};
 }
 
 /* att = attention over the cache of q, k and v; layers that do nothing unusual take the fused kernels. */

@@ -69,8 +69,8 @@ struct any_heads {
     uint32_t n_heads, n_heads_kv, k_dim, v_dim, pad; /* pad: of a row of the cache */
     float scale, softcap, eps;
     bool pairs, f32, v_in_k;
-    uint32_t window, n_half; /* n_half: pairs that turn */
-    const float2 *rope;      /* [n_ctx, n_half] */
+    uint32_t window, n_half;        /* n_half: pairs that turn */
+    const float2 *rope, *rope_long; /* [n_ctx, n_half]; of long sequences, or NULL */
     const float *q_norm, *k_norm;
 };
 /* qkv: [n, q | k | v]; q is normed and turned in place, k and v go to the cache. */

@@ -26,9 +26,9 @@ static __device__ __forceinline__ float warp_sum(float v)
 }
 
 /* 2 n_half values turn, in place. */
-static __device__ void turn_head(const any_heads &h, uint32_t pos, float *x, int lane)
+static __device__ void turn_head(const any_heads &h, const struct step &row, float *x, int lane)
 {
-    const float2 *turn = h.rope + (uint64_t)pos * h.n_half;
+    const float2 *turn = (row.is_long && h.rope_long ? h.rope_long : h.rope) + (uint64_t)row.pos * h.n_half;
     for (uint32_t i = (uint32_t)lane; i < h.n_half; i += 32) {
         const uint32_t a = h.pairs ? 2 * i : i, b = h.pairs ? 2 * i + 1 : i + h.n_half;
         const float u = x[a], v = x[b];
@@ -71,7 +71,7 @@ static __global__ void any_store_kernel(any_heads h, struct kv kv, const struct 
     const bool is_q = j < h.n_heads, is_v = j >= h.n_heads + h.n_heads_kv;
     const float *norm = is_q ? h.q_norm : h.k_norm;
     if (!is_v && norm) norm_head(norm, h.eps, h.k_dim, x, lane);
-    if (!is_v) turn_head(h, pos, x, lane);
+    if (!is_v) turn_head(h, rows[t], x, lane);
     if (is_q) return;
     const uint32_t i_kv = j - h.n_heads - (is_v ? h.n_heads_kv : 0);
     store_head(h, is_v ? kv.v : kv.k, rows[t].table, i_kv, pos, x, h.k_dim, lane);
@@ -95,7 +95,7 @@ static __global__ void latent_store_kernel(any_heads h, struct kv kv, const stru
     if (j == h.n_heads) {
         float *row = l.kv_a + (uint64_t)t * n_row;
         norm_head(l.kv_a_norm, h.eps, l.kv_rank, row, lane);
-        turn_head(h, pos, row + l.kv_rank, lane);
+        turn_head(h, rows[t], row + l.kv_rank, lane);
         store_head(h, kv.k, rows[t].table, 0, pos, row, n_row, lane);
         return;
     }
@@ -103,7 +103,7 @@ static __global__ void latent_store_kernel(any_heads h, struct kv kv, const stru
     float *to = l.q_cache + ((uint64_t)t * h.n_heads + j) * n_row + l.kv_rank;
     for (uint32_t k = (uint32_t)lane; k < l.n_rope; k += 32) to[k] = q[k];
     __syncwarp();
-    turn_head(h, pos, to, lane);
+    turn_head(h, rows[t], to, lane);
 }
 void latent_store_rows(const struct any_heads *h, const struct kv *kv, const struct step *rows, uint32_t n,
                        const struct latent_store *l, cudaStream_t s)

@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define APR_GPU_ABI 4u
+#define APR_GPU_ABI 5u
 
 enum apr_gpu_status {
     APR_GPU_OK = 0,
@@ -48,7 +48,8 @@ struct apr_gpu_norm { /* RMSNorm, or with b LayerNorm */
 
 /* The first 2 n_half values of a head turn; n_half 0: nothing does. */
 struct apr_gpu_rope {
-    const double *inv_freq; /* [n_half] */
+    const double *inv_freq;      /* [n_half] */
+    const double *long_inv_freq; /* the same of sequences that are said to be long (seq_turn), or NULL */
     uint32_t n_half;
     float scale; /* multiplies cos and sin */
 };
@@ -194,6 +195,8 @@ struct apr_gpu {
     void (*seq_close)(struct apr_gpu_seq *s);
     uint32_t (*seq_pos)(const struct apr_gpu_seq *s);
     void (*seq_truncate)(struct apr_gpu_seq *s, uint32_t n_pos);
+    /* From now on the sequence turns by the rotation of long ones, or not; where that is new it is empty. */
+    void (*seq_turn)(struct apr_gpu_seq *s, bool is_long);
 
     /* Appends n tokens. logits: [n_rows, n_vocab] of the last n_rows of them, on the host; n_rows 0: none. */
     enum apr_gpu_status (*forward)(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids,

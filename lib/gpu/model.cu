@@ -152,26 +152,34 @@ static enum apr_gpu_status load_layer(struct apr_gpu_model *m, struct stage *s, 
 }
 
 /* Angles in double, as the CPU's tables; pairs behind the last that turns stay as they are. */
-static enum apr_gpu_status load_rope(struct apr_gpu_model *m, const struct apr_gpu_desc *d, uint32_t i_rope,
-                                     struct rope *to, struct apr_gpu_err *e)
+static enum apr_gpu_status load_angles(struct apr_gpu_model *m, const struct apr_gpu_rope *r,
+                                       const double *inv_freq, uint32_t n_half, const float2 **to,
+                                       struct apr_gpu_err *e)
 {
-    const struct apr_gpu_rope *r = &d->ropes[i_rope];
-    const uint32_t n_half = rope_pairs_of(d, i_rope);
     const uint64_t n = (uint64_t)m->opts.n_ctx * n_half;
     float2 *host = (float2 *)malloc(n * sizeof *host + 1), *dev = NULL;
     if (!host) return gpu_fail(e, APR_GPU_MEMORY, "no memory for the rotary table");
     for (uint64_t i = 0; i < n; i++) {
         const bool turns = i % n_half < r->n_half;
-        const double angle = turns ? (double)(i / n_half) * r->inv_freq[i % n_half] : 0,
+        const double angle = turns ? (double)(i / n_half) * inv_freq[i % n_half] : 0,
                      scale = turns ? r->scale : 1;
         host[i] = make_float2((float)(cos(angle) * scale), (float)(sin(angle) * scale));
     }
     enum apr_gpu_status s = model_alloc(m, (void **)&dev, n * sizeof *host, "the rotary table", e);
     if (s == APR_GPU_OK)
         s = gpu_cuda(cudaMemcpy(dev, host, n * sizeof *host, cudaMemcpyHostToDevice), "rotary table", e);
-    to->at = dev, to->n_half = n_half;
+    *to = dev;
     free(host);
     return s;
+}
+static enum apr_gpu_status load_rope(struct apr_gpu_model *m, const struct apr_gpu_desc *d, uint32_t i_rope,
+                                     struct rope *to, struct apr_gpu_err *e)
+{
+    const struct apr_gpu_rope *r = &d->ropes[i_rope];
+    to->n_half = rope_pairs_of(d, i_rope), to->at_long = NULL;
+    GPU_TRY(load_angles(m, r, r->inv_freq, to->n_half, &to->at, e));
+    if (!r->long_inv_freq) return APR_GPU_OK;
+    return load_angles(m, r, r->long_inv_freq, to->n_half, &to->at_long, e);
 }
 
 static enum apr_gpu_status open_lists(struct apr_gpu_model *m, struct apr_gpu_err *e)
@@ -308,6 +316,13 @@ void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos)
     if (n_pos < s->n_pos) s->n_pos = n_pos;
     uint32_t n = (s->n_pos + MODEL_PAGE - 1) / MODEL_PAGE;
     while (s->n_pages > n) s->m->free_pages[s->m->n_free++] = s->pages[--s->n_pages];
+}
+
+void seq_turn(struct apr_gpu_seq *s, bool is_long)
+{
+    if (s->is_long == is_long) return;
+    s->is_long = is_long;
+    seq_truncate(s, 0);
 }
 
 void seq_close(struct apr_gpu_seq *s)

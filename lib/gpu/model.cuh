@@ -82,6 +82,7 @@ struct apr_gpu_seq {
     struct apr_gpu_model *m;
     struct apr_gpu_seq **ranks; /* of several devices */
     uint32_t n_ctx, n_pos;
+    bool is_long;              /* turns by the rotation of long sequences */
     uint32_t n_pages;          /* held: enough for n_pos, more while a step is prepared */
     int32_t *pages;            /* [n_ctx / 16] on the host */
     int32_t *table;            /* the same on the device */
@@ -146,6 +147,7 @@ void seq_close(struct apr_gpu_seq *s);
 /* Pages for positions < n_pos are there afterwards; from the model's, whose end is APR_GPU_FULL. */
 enum apr_gpu_status seq_hold(struct apr_gpu_seq *s, uint32_t n_pos, struct apr_gpu_err *e);
 void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos);
+void seq_turn(struct apr_gpu_seq *s, bool is_long);
 
 /* ---- step.cu ---- */
 /* A step's rows on the device. */

@@ -95,7 +95,7 @@ static enum apr_gpu_status capture(struct apr_gpu_model *m, struct apr_gpu_seq *
 
 enum apr_gpu_status one_begin(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)
 {
-    *s->st_host = {(int32_t)s->n_pos, id, s->table, s->out, 0, 0};
+    *s->st_host = {(int32_t)s->n_pos, id, s->table, s->out, 0, 0, s->is_long};
     return gpu_cuda(
         cudaMemcpyAsync(s->st, s->st_host, sizeof *s->st, cudaMemcpyHostToDevice, s->m->dev->stream),
         "state of a sequence", e);

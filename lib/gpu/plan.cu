@@ -274,7 +274,8 @@ enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr_gpu_de
     free(m->cache_k);
     GPU_TRY(s);
     p->work = m->n_bytes - 2 * p->cache + LT_WORK_BYTES + STAGE_ALL_BYTES;
-    for (uint32_t i = 0; i < 2; i++) p->work += 8ull * m->opts.n_ctx * rope_pairs_of(desc, i);
+    for (uint32_t i = 0; i < 2; i++)
+        p->work += 8ull * m->opts.n_ctx * rope_pairs_of(desc, i) * (desc->ropes[i].long_inv_freq ? 2 : 1);
     for (uint32_t i = 0; i < desc->n_layers; i++) {
         const struct apr_gpu_mat *mats[LAYER_MATS];
         struct desc_stack stacks[LAYER_STACKS];

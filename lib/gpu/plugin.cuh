@@ -47,6 +47,7 @@ struct stack {
 };
 struct rope { /* [n_ctx, n_half] cos, sin */
     const float2 *at;
+    const float2 *at_long; /* of long sequences; NULL: they turn as all do */
     uint32_t n_half;
 };
 struct latent { /* see gpu.h */
@@ -105,6 +106,7 @@ struct step {
     int32_t *out;         /* tokens chosen, one a step; NULL: none */
     uint32_t n_done;      /* steps of this run */
     uint32_t n_bad;       /* logits that are not finite */
+    uint32_t is_long;     /* its sequence turns by the rotation of long ones */
 };
 
 /* ---- plugin.cu ---- */

@@ -62,7 +62,8 @@ enum apr_gpu_status step_lay(struct apr_gpu_model *m, struct batch *b, struct ap
         const struct apr_gpu_part *p = &b->parts[i];
         if (p->n == 1) m->which_host[b->n_single++] = n;
         for (uint32_t k = 0; k < p->n; k++)
-            m->rows_host[n++] = {(int32_t)(p->seq->n_pos + k), p->ids[k], p->seq->table, NULL, 0, 0};
+            m->rows_host[n++] = {
+                (int32_t)(p->seq->n_pos + k), p->ids[k], p->seq->table, NULL, 0, 0, p->seq->is_long};
     }
     b->rows = m->rows, b->which = m->which;
     CU(cudaMemcpyAsync(m->rows, m->rows_host, n * sizeof *m->rows, cudaMemcpyHostToDevice, m->dev->stream),

@@ -29,6 +29,7 @@ enum apr_gpu_status world_seq_open(struct apr_gpu_model *m, uint32_t n_ctx, stru
 void world_seq_close(struct apr_gpu_seq *s);
 uint32_t world_seq_pos(const struct apr_gpu_seq *s);
 void world_seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos);
+void world_seq_turn(struct apr_gpu_seq *s, bool is_long);
 enum apr_gpu_status world_forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids,
                                   uint32_t n, uint32_t n_rows, float *logits, struct apr_gpu_err *e);
 enum apr_gpu_status world_greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,

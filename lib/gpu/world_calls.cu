@@ -134,6 +134,11 @@ void world_seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos)
     if (!s->ranks) return seq_truncate(s, n_pos);
     for (uint32_t i = 0; i < world_size(s->m->dev->world); i++) seq_truncate(s->ranks[i], n_pos);
 }
+void world_seq_turn(struct apr_gpu_seq *s, bool is_long)
+{
+    if (!s->ranks) return seq_turn(s, is_long);
+    for (uint32_t i = 0; i < world_size(s->m->dev->world); i++) seq_turn(s->ranks[i], is_long);
+}
 
 /* ---- steps ------------------------------------------------------------------------------------------------
  */

@@ -159,7 +159,7 @@ static struct apr_gpu_desc describe(const struct shape *s)
                                  .attn_scale = 0.08f,
                                  .attn_softcap = caps ? 50 : 0,
                                  .logit_softcap = caps ? 30 : 0,
-                                 .ropes = {{inv_freq, n_turn / 2, 1}},
+                                 .ropes = {{.inv_freq = inv_freq, .n_half = n_turn / 2, .scale = 1}},
                                  .embed = mat(s->type, s->n_vocab, s->n_hidden, 0),
                                  .head = mat(s->type, s->n_vocab, s->n_hidden, 1000),
                                  .final_norm = {ones(s->n_hidden), NULL},

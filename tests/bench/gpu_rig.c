@@ -141,7 +141,7 @@ void bench_model(const struct bench_shape *s, const char *recipe, struct apr_gpu
                                .residual_scale = 1,
                                .attn_scale = 0.088388f,
                                .logit_scale = 1,
-                               .ropes = {{inv_freq, s->head_dim / 2, 1}},
+                               .ropes = {{.inv_freq = inv_freq, .n_half = s->head_dim / 2, .scale = 1}},
                                .head = random_mat(mix ? APR_Q6_K : type, s->n_vocab, s->n_hidden, true),
                                .final_norm = {ones(s->n_hidden), NULL},
                                .layers = l};

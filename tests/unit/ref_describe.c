@@ -53,12 +53,15 @@ static double act(uint32_t activation, double x)
     return of[activation];
 }
 
+static bool turns_long; /* of the sequence that is computed */
+
 static void turn(const struct apr_gpu_desc *d, const struct apr_gpu_layer *l, size_t pos, double *x)
 {
     const struct apr_gpu_rope *r = &d->ropes[l->i_rope];
+    const double *freq = turns_long && r->long_inv_freq ? r->long_inv_freq : r->inv_freq;
     for (size_t i = 0; i < r->n_half; i++) {
         size_t a = d->rope_pairs ? 2 * i : i, b = d->rope_pairs ? 2 * i + 1 : i + r->n_half;
-        double angle = (double)pos * r->inv_freq[i], c = cos(angle) * (double)r->scale,
+        double angle = (double)pos * freq[i], c = cos(angle) * (double)r->scale,
                s = sin(angle) * (double)r->scale, u = x[a], v = x[b];
         x[a] = u * c - v * s;
         x[b] = u * s + v * c;
@@ -240,13 +243,14 @@ static void embed(const struct apr_gpu_desc *d, int32_t id, size_t pos, double *
     free(row);
 }
 
-double *ref_describe(const struct apr_gpu_desc *d, const int32_t *ids, uint32_t n)
+double *ref_describe(const struct apr_gpu_desc *d, const int32_t *ids, uint32_t n, bool is_long)
 {
     size_t n_hidden = d->n_hidden, n_vocab = d->n_vocab;
     double *x = room(n * n_hidden), *logits = room(n * n_vocab), *h = room(n_hidden);
     struct seen s = {.k_dim = d->kv_rank ? d->kv_rank + d->n_rope : d->head_dim,
                      .v_dim = d->kv_rank ? d->kv_rank : d->head_dim};
     s.k = room(n * d->n_heads_kv * s.k_dim), s.v = room(n * d->n_heads_kv * s.v_dim);
+    turns_long = is_long;
     for (size_t t = 0; t < n; t++) embed(d, ids[t], t, x + t * n_hidden);
     for (uint32_t i = 0; i < d->n_layers; i++)
         for (size_t t = 0; t < n; t++) layer(d, &d->layers[i], &s, t, x + t * n_hidden);

@@ -40,6 +40,9 @@ static const struct {
                "'sliding_window_pattern': 2, 'query_pre_attn_scalar': 20}"},
     {"phi", "{" SIZES "'num_key_value_heads': 4, 'partial_rotary_factor': 0.5}"},
     {"phi3", "{" SIZES "'num_key_value_heads': 2, 'sliding_window': 9}"},
+    {"phi3", "{" SIZES "'num_key_value_heads': 2, 'original_max_position_embeddings': 16, 'rope_scaling': "
+             "{'type': 'longrope', 'short_factor': [1, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], 'long_factor': "
+             "[1, 2, 3, 4, 5, 6, 7, 8]}}"},
     {"gpt2", "{'n_embd': 64, 'n_layer': 3, 'n_head': 4, 'vocab_size': 90, 'n_positions': 64}"},
     {"granite", "{" SIZES "'num_key_value_heads': 2, 'embedding_multiplier': 3.0, "
                 "'residual_multiplier': 0.5, 'attention_multiplier': 0.2, 'logits_scaling': 1.7}"},
@@ -98,7 +101,7 @@ static double far(const float *x, const double *y)
 
 static double far_of(const struct apr_gpu_desc *d, const float *x)
 {
-    double *y = ref_describe(d, ids, N_TOKS), off = far(x, y);
+    double *y = ref_describe(d, ids, N_TOKS, d->ropes[0].long_inv_freq != NULL), off = far(x, y);
     free(y);
     return off;
 }
@@ -133,6 +136,7 @@ static size_t forget_each(const struct apr_gpu_desc *d, const float *x, const ch
     FORGET(d->positions.data, positions.data, NULL)
     FORGET(d->ropes[0].n_half, ropes[0].n_half, 0)
     FORGET(d->ropes[1].n_half, ropes[1].n_half, 0)
+    FORGET(d->ropes[0].long_inv_freq, ropes[0].long_inv_freq, NULL)
     FORGET(d->activation != APR_SILU, activation, APR_SILU)
     FORGET(d->expert_scale != 1, expert_scale, 1)
     FORGET(d->norm_topk, norm_topk, false)

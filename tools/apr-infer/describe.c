@@ -92,8 +92,10 @@ static enum apr_code layer_of(const struct apr_forward *f, uint32_t i, struct ap
 
 static struct apr_gpu_rope rope_of(const struct apr_rope_table *r)
 {
-    return (struct apr_gpu_rope){
-        .inv_freq = r->inv_freq, .n_half = (uint32_t)r->n_half, .scale = (float)r->scale};
+    return (struct apr_gpu_rope){.inv_freq = r->inv_freq,
+                                 .long_inv_freq = r->long_inv_freq,
+                                 .n_half = (uint32_t)r->n_half,
+                                 .scale = (float)r->scale};
 }
 
 static float or_one(double scale)
@@ -161,6 +163,5 @@ enum apr_code apr_describe(const struct apr_forward *f, const struct apr_model *
 
 bool apr_describe_fits(const struct apr_forward *f, size_t n_seq)
 {
-    return apr_rope_is_stable(&f->rope, n_seq) && !apr_rope_is_long(&f->rope, n_seq) &&
-           apr_rope_is_stable(&f->rope_local, n_seq);
+    return apr_rope_is_stable(&f->rope, n_seq) && apr_rope_is_stable(&f->rope_local, n_seq);
 }

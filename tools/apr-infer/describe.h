@@ -14,7 +14,8 @@
 
 APR_MUST_USE enum apr_code apr_describe(const struct apr_forward *f, const struct apr_model *m,
                                         struct apr_arena *a, struct apr_gpu_desc *d, struct apr_err *e);
-/* A sequence of n_seq tokens turns by the rotations of the description. */
+/* A sequence of n_seq tokens turns by the rotations of the description (dynamic NTK has one for each length).
+ */
 bool apr_describe_fits(const struct apr_forward *f, size_t n_seq);
 
 #endif

@@ -264,11 +264,10 @@ static enum apr_code check_length(const struct apr_offload *o, size_t n_seq, str
         return apr_fail(e, APR_EUSAGE, "%zu tokens, the model has rows for %" PRIu32 " positions", n_seq,
                         c->n_positions);
     if (apr_describe_fits(o->f, n_seq)) return APR_OK;
-    return apr_fail(
-        e, APR_EUNAVAIL,
-        "cuda: beyond %zu tokens the model rotates by the length of the sequence (here %zu), which "
-        "the plugin cannot compute; use --device cpu",
-        o->f->rope.n_ctx_orig, n_seq);
+    return apr_fail(e, APR_EUNAVAIL,
+                    "cuda: beyond %zu tokens the model stretches its rotation with the sequence (here %zu: "
+                    "dynamic), which the plugin cannot compute; use --device cpu",
+                    o->f->rope.n_ctx_orig, n_seq);
 }
 
 /* Room for another sequence: the one not used for longest is forgotten, and computed again when it comes
@@ -301,7 +300,9 @@ static enum apr_gpu_status catch_up(struct apr_offload *o, const struct apr_cach
     return status;
 }
 
-static enum apr_gpu_status seq_of(struct apr_offload *o, const struct apr_cache *cache,
+/* n_more: tokens that are to be appended, and those of the same prompt that come later: some rotations depend
+ * on the whole. Where the sequence changes sides what it has is computed again. */
+static enum apr_gpu_status seq_of(struct apr_offload *o, const struct apr_cache *cache, size_t n_more,
                                   struct apr_gpu_seq **s, struct apr_gpu_err *ge)
 {
     size_t i = 0;
@@ -318,6 +319,7 @@ static enum apr_gpu_status seq_of(struct apr_offload *o, const struct apr_cache 
     }
     o->seqs[i].i_used = o->i_call;
     *s = o->seqs[i].seq;
+    o->gpu->seq_turn(*s, apr_rope_is_long(&o->f->rope, cache->n_pos + n_more));
     return catch_up(o, cache, *s, ge);
 }
 
@@ -341,7 +343,7 @@ static enum apr_gpu_status try_step(struct apr_offload *o, void *call_, struct a
     for (size_t i = 0; i < call->n && status == APR_GPU_OK; i++) {
         const struct apr_part *p = &call->parts[i];
         o->parts[i] = (struct apr_gpu_part){.ids = p->ids, .n = (uint32_t)p->n};
-        status = seq_of(o, p->cache, &o->parts[i].seq, ge);
+        status = seq_of(o, p->cache, p->n + p->n_later, &o->parts[i].seq, ge);
     }
     if (status != APR_GPU_OK) return status;
     do status = o->gpu->step(o->model, o->parts, (uint32_t)call->n, ge);
@@ -378,7 +380,7 @@ static enum apr_gpu_status try_run(struct apr_offload *o, void *call_, struct ap
     const struct run_call *call = call_;
     struct apr_gpu_seq *s;
     o->i_call++;
-    enum apr_gpu_status status = seq_of(o, call->cache, &s, ge);
+    enum apr_gpu_status status = seq_of(o, call->cache, call->n, &s, ge);
     if (status != APR_GPU_OK) return status;
     do
         status = o->gpu->forward(o->model, s, call->ids, (uint32_t)call->n, (uint32_t)call->n_rows,
@@ -408,7 +410,7 @@ static enum apr_gpu_status try_greedy(struct apr_offload *o, void *call_, struct
     struct greedy_call *call = call_;
     struct apr_gpu_seq *s;
     o->i_call++;
-    enum apr_gpu_status status = seq_of(o, call->cache, &s, ge);
+    enum apr_gpu_status status = seq_of(o, call->cache, call->n, &s, ge);
     if (status != APR_GPU_OK) return status;
     return o->gpu->greedy(o->model, s, call->id, call->n, call->stop, call->n_stop, call->out, &call->n_made,
                           ge);
@@ -418,6 +420,10 @@ enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache,
                                  const int32_t *stop, size_t n_stop, int32_t *out, size_t *n_out,
                                  struct apr_err *e)
 {
+    const struct apr_rope_table *rope = &o->f->rope;
+    /* not across the length from which on the sequence turns otherwise: the caller asks again */
+    if (!apr_rope_is_long(rope, cache->n_pos + 1) && apr_rope_is_long(rope, cache->n_pos + n))
+        n = rope->n_ctx_orig - cache->n_pos;
     struct greedy_call call = {cache, id, (uint32_t)n, (uint32_t)n_stop, 0, stop, out};
     TRY(check_length(o, cache->n_pos + n, e));
     TRY(guarded(o, try_greedy, &call, e));
@@ -436,7 +442,7 @@ static enum apr_gpu_status try_inside(struct apr_offload *o, void *call_, struct
 {
     struct inside_call *call = call_;
     o->i_call++;
-    return seq_of(o, call->cache, &call->seq, ge);
+    return seq_of(o, call->cache, 1, &call->seq, ge);
 }
 
 enum apr_code apr_offload_inside(struct apr_offload *o, const struct apr_cache *cache,
