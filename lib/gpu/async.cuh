@@ -22,6 +22,18 @@ template <int N> static __device__ __forceinline__ void copies_wait()
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
 }
 
+/* Into the L2 cache, from where it is soon to be read: a hint, of whole 16s. */
+static __device__ __forceinline__ void l2_ahead(const void *p, uint32_t n_bytes)
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(p)),
+                 "r"(n_bytes));
+#else
+    for (uint32_t i = 0; i < n_bytes; i += 128)
+        asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global((const uint8_t *)p + i)));
+#endif
+}
+
 /* The predecessor's results may be read behind this. */
 static __device__ __forceinline__ void wait_for_input()
 {

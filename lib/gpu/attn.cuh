@@ -38,6 +38,46 @@ static __device__ __noinline__ void head_prepare(const struct heads &h, const fl
     for (uint32_t i = h.dim + lane; i < h.dim_pad; i += 32) to[i] = 0;
 }
 
+/* A head in a warp's registers: pairs of values to be rotated, lane by lane. */
+template <int DIM> struct head_pairs {
+    static constexpr int N = DIM >= 64 ? DIM / 64 : 1;
+    float2 x[N];
+    /* from: NULL: no head */
+    __device__ __forceinline__ void load(const heads &h, const float *from, int lane)
+    {
+#pragma unroll
+        for (int p = 0; p < N; p++) {
+            const uint32_t i = lane + 32 * p, a = h.pairs ? 2 * i : i,
+                           b = h.pairs ? 2 * i + 1 : i + h.dim / 2;
+            x[p] =
+                from && i < h.dim / 2 ? make_float2(__ldcg(from + a), __ldcg(from + b)) : make_float2(0, 0);
+        }
+    }
+    /* RMSNorm over the head where the model has it, rotation; put(column, value) for all DIM columns */
+    template <class PUT>
+    __device__ __forceinline__ void turn(const heads &h, const float *norm, const float2 *by, float scale,
+                                         int lane, PUT put) const
+    {
+        float sum = 0, factor = scale;
+        if (norm) {
+#pragma unroll
+            for (int p = 0; p < N; p++) sum += x[p].x * x[p].x + x[p].y * x[p].y;
+            for (int o = 16; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+            factor *= 1.0f / sqrtf(sum / (float)h.dim + h.eps);
+        }
+#pragma unroll
+        for (int p = 0; p < N; p++) {
+            const uint32_t i = lane + 32 * p, a = h.pairs ? 2 * i : i,
+                           b = h.pairs ? 2 * i + 1 : i + h.dim / 2;
+            if (i >= h.dim / 2) continue;
+            const float u = x[p].x * (norm ? norm[a] : 1.0f), v = x[p].y * (norm ? norm[b] : 1.0f);
+            put(a, (u * by[i].x - v * by[i].y) * factor);
+            put(b, (u * by[i].y + v * by[i].x) * factor);
+        }
+        for (uint32_t i = h.dim + lane; i < DIM; i += 32) put(i, 0.0f);
+    }
+};
+
 template <bool TRANS> static __device__ __forceinline__ void ldmatrix4(uint32_t r[4], const void *p)
 {
     uint32_t at = (uint32_t)__cvta_generic_to_shared(p);

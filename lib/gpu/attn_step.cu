@@ -16,6 +16,7 @@ struct step_args {
     struct kv kv;
     const struct step *rows;
     const uint32_t *which;  /* rows of this launch; NULL: all of them in order */
+    bool is_flat;           /* one row: a block for every SM, those without a share keep its place */
     uint32_t n_splits, n_z; /* most splits; blocks that share the heads of a KV head */
     const float *qkv;
     struct attn_room room;
@@ -25,27 +26,31 @@ struct step_args {
 #define N_WARPS 8
 #define G_MAX   16 /* query heads that share one read of a KV head: the rows of an A fragment */
 
-/* 16 neighbouring values, one a thread of a half-warp: out in the forms that are wanted. The whole warp
- * calls; there: within the head (the head size is a multiple of 16). */
-static __device__ __noinline__ void put_act(const struct act &out, uint32_t t, uint32_t i, float v,
-                                            bool there)
+/* Four neighbouring values of a lane: out in the forms that are wanted, a scale for the 16 of four lanes. The
+ * whole warp calls; there: within the head (the head size is a multiple of 16). */
+static __device__ __noinline__ void put_act4(const struct act &out, uint32_t t, uint32_t i, float4 v,
+                                             bool there)
 {
-    if (there && out.f) out.f[i] = v;
-    if (there && out.h) put_half(out, t, i, v);
+    const float x[4] = {v.x, v.y, v.z, v.w};
+    if (there && out.f) *(float4 *)(out.f + i) = v;
+    if (there && out.h)
+        for (uint32_t k = 0; k < 4; k++) put_half(out, t, i + k, x[k]);
     if (!out.q) return;
-    float top = fabsf(v);
-#pragma unroll
-    for (int o = 8; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
+    const float top = top16(top_of(v.x, v.y, v.z, v.w));
     act_scale s = act_scale_of(top);
-    int q = __float2int_rn(v * s.inv), sum = q;
+    int q[4], sum = 0;
 #pragma unroll
-    for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+    for (int k = 0; k < 4; k++) sum += q[k] = __float2int_rn(x[k] * s.inv);
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
     if (!there) return;
-    act_put(out.q, i, (int16_t)q);
+    *(int2 *)&out.q[i / 256].x[i % 32 / 8][i % 256 / 32][i % 8] =
+        make_int2((q[0] & 65535) | q[1] << 16, (q[2] & 65535) | q[3] << 16);
     if (i % 16 == 0) act_put_scale(out.q, i, s.d, sum);
 }
 
-/* Which pages a split has: whole pages, at least one a warp while there are enough. */
+/* Which pages a split has: whole pages, at least one a warp while there are enough, later two: adding up many
+ * splits costs more than a second page. */
 struct span {
     uint32_t n_pages, n_used, first, last; /* pages first .. last - 1 of this block */
 };
@@ -53,7 +58,8 @@ static __device__ __forceinline__ span span_of(uint32_t n, uint32_t n_most, uint
 {
     span s;
     s.n_pages = (n + PAGE - 1) / PAGE;
-    uint32_t n_want = (s.n_pages + N_WARPS - 1) / N_WARPS;
+    const uint32_t n_least = s.n_pages < 16 * N_WARPS ? N_WARPS : 2 * N_WARPS;
+    uint32_t n_want = (s.n_pages + n_least - 1) / n_least;
     if (n_want > n_most) n_want = n_most;
     uint32_t n_each = (s.n_pages + n_want - 1) / n_want;
     s.n_used = (s.n_pages + n_each - 1) / n_each;
@@ -65,10 +71,9 @@ static __device__ __forceinline__ span span_of(uint32_t n, uint32_t n_most, uint
 /* What a block shares besides the pages. */
 template <int DIM> struct __align__(16) step_room
 {
-    __half q[G_MAX * DIM];    /* as a page */
-    float head[N_WARPS][DIM]; /* of a warp: one head before it is rounded */
-    float fresh[2][DIM];      /* this step's key and value */
-    float2 turn[DIM / 2];     /* cos, sin of this position */
+    __half q[G_MAX * DIM]; /* as a page */
+    float fresh[2][DIM];   /* this step's key and value */
+    float2 turn[DIM / 2];  /* cos, sin of this position */
     float m[N_WARPS][G_MAX], l[N_WARPS][G_MAX];
     float scale[G_MAX][ATTN_SPLITS], sum[G_MAX];
     bool last;
@@ -161,9 +166,9 @@ static __device__ __noinline__ void scales_of(float m, float l, bool there, floa
 template <int DIM> struct block {
     const step_args &a;
     step_room<DIM> &r;
-    __half *pages;              /* of all warps */
-    uint32_t i_row, t, pos;     /* of this launch; of the step; of its sequence */
-    uint32_t i_kv, i_head, n_g; /* the first query head of n_g */
+    __half *pages;                   /* of all warps */
+    uint32_t i_split, i_row, t, pos; /* of this launch; of the step; of its sequence */
+    uint32_t i_kv, i_head, n_g;      /* the first query head of n_g */
     const int32_t *table;
     span sp;
     int lane, w;
@@ -189,29 +194,48 @@ template <int DIM> static __device__ __forceinline__ void fetch(const block<DIM>
     copies_commit();
 }
 
+/* The warp's other pages: to the L2 cache at once, whatever this kernel still waits for. */
+template <int DIM> static __device__ __forceinline__ void fetch_ahead(const block<DIM> &b)
+{
+    for (uint32_t p = b.sp.first + b.w + N_WARPS * (1 + (uint32_t)b.lane); p < b.sp.last; p += 32 * N_WARPS) {
+        uint64_t off = ((uint64_t)__ldg(b.table + p) * b.a.h.n_heads_kv + b.i_kv) * PAGE * DIM;
+        l2_ahead((const __half *)b.a.kv.k + off, PAGE * DIM * 2);
+        l2_ahead((const __half *)b.a.kv.v + off, PAGE * DIM * 2);
+    }
+}
+
 /* Queries of the group; in the last split this token's key and value, which the first block of a KV head
- * also writes to the cache. */
+ * also writes to the cache. All that is read comes first: it is in the L2 cache, and a step waits for it. */
 template <int DIM> static __device__ __forceinline__ void prepare(const block<DIM> &b, bool stores)
 {
     const struct heads &h = b.a.h;
     const float *qkv = b.a.qkv + (uint64_t)b.t * (h.n_heads + 2 * h.n_heads_kv) * h.dim;
-    const int lane = b.lane;
-    for (uint32_t g = (uint32_t)b.w; g < G_MAX; g += N_WARPS) {
-        float *x = b.r.head[b.w];
-        if (g < b.n_g)
-            head_prepare(h, qkv + (uint64_t)(b.i_head + g) * h.dim, h.q_norm, b.r.turn, h.scale, x, lane);
-        __syncwarp();
-        for (uint32_t i = lane; i < DIM; i += 32)
-            b.r.q[in_page<DIM>(g, i)] = __float2half_rn(g < b.n_g ? x[i] : 0.0f);
-        __syncwarp();
-    }
-    if (b.sp.last != b.sp.n_pages || b.w != N_WARPS - 1) return;
     const float *k = qkv + (uint64_t)(h.n_heads + b.i_kv) * h.dim, *v = k + (uint64_t)h.n_heads_kv * h.dim;
+    const int lane = b.lane;
+    const bool fresh = b.sp.last == b.sp.n_pages && b.w == N_WARPS - 1;
+    head_pairs<DIM> q[2], key;
+    float value[DIM / 32];
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++) {
+        const uint32_t g = b.w + N_WARPS * i;
+        q[i].load(h, g < b.n_g ? qkv + (uint64_t)(b.i_head + g) * h.dim : NULL, lane);
+    }
+    key.load(h, fresh ? k : NULL, lane);
+#pragma unroll
+    for (int i = 0; i < DIM / 32; i++)
+        value[i] = fresh && lane + 32u * i < h.dim ? __ldcg(v + lane + 32 * i) : 0.0f;
+#pragma unroll
+    for (uint32_t i = 0; i < 2; i++)
+        q[i].turn(h, h.q_norm, b.r.turn, h.scale, lane, [&](uint32_t c, float x) {
+            b.r.q[in_page<DIM>(b.w + N_WARPS * i, c)] = __float2half_rn(x);
+        });
+    if (!fresh) return;
+    key.turn(h, h.k_norm, b.r.turn, 1.0f, lane, [&](uint32_t c, float x) { b.r.fresh[0][c] = x; });
+#pragma unroll
+    for (int i = 0; i < DIM / 32; i++) b.r.fresh[1][lane + 32 * i] = value[i];
+    __syncwarp();
     __half *to_k = cache_at<__half>(b.a.kv.k, b.table, h, b.i_kv, b.pos),
            *to_v = cache_at<__half>(b.a.kv.v, b.table, h, b.i_kv, b.pos);
-    head_prepare(h, k, h.k_norm, b.r.turn, 1.0f, b.r.fresh[0], lane);
-    for (uint32_t i = lane; i < DIM; i += 32) b.r.fresh[1][i] = i < h.dim ? v[i] : 0.0f;
-    __syncwarp();
     for (uint32_t i = lane; i < DIM && stores; i += 32) {
         to_k[i] = __float2half_rn(b.r.fresh[0][i]);
         to_v[i] = __float2half_rn(b.r.fresh[1][i]);
@@ -265,59 +289,87 @@ template <int DIM> static __device__ __forceinline__ void warp_result(const bloc
     }
 }
 
-/* The warps' shares together: the result where there is one split, else this split's part. */
+/* Columns i .. i + 3 of a head's result; v: not yet divided by the sum of the weights. */
+template <int DIM>
+static __device__ __forceinline__ void put_out(const block<DIM> &b, uint32_t g, uint32_t i, float4 v)
+{
+    const float sum = b.r.sum[g];
+    put_act4(b.a.out, b.t, (b.i_head + g) * b.a.h.dim + i,
+             make_float4(v.x / sum, v.y / sum, v.z / sum, v.w / sum), i < b.a.h.dim);
+}
+
+/* The warps' shares together, a warp a head, four columns a lane: the result where there is one split, else
+ * this split's part. */
 template <int DIM> static __device__ __forceinline__ void join_warps(const block<DIM> &b)
 {
     step_room<DIM> &r = b.r;
     const float *o = (const float *)b.pages; /* [N_WARPS][G_MAX][DIM] */
-    for (int g = b.w; g < (int)b.n_g; g += N_WARPS)
+    for (uint32_t g = (uint32_t)b.w; g < b.n_g; g += N_WARPS) {
         scales_of(r.m[b.lane % N_WARPS][g], r.l[b.lane % N_WARPS][g], b.lane < N_WARPS, r.scale[g], &r.sum[g],
                   b.lane);
-    __syncthreads();
-    for (uint32_t k = threadIdx.x; k < b.n_g * DIM; k += 32 * N_WARPS) {
-        uint32_t g = k / DIM, i = k % DIM;
-        float v = 0;
+        __syncwarp();
+        float *to = b.part(g, b.i_split);
 #pragma unroll
-        for (int w = 0; w < N_WARPS; w++) v = fmaf(r.scale[g][w], o[(w * G_MAX + g) * DIM + i], v);
-        if (b.sp.n_used == 1) {
-            put_act(b.a.out, b.t, (b.i_head + g) * b.a.h.dim + i, v / r.sum[g], i < b.a.h.dim);
-            continue;
+        for (uint32_t i = 4 * (uint32_t)b.lane; i - 4 * (uint32_t)b.lane < DIM; i += 128) {
+            float4 v = make_float4(0, 0, 0, 0);
+#pragma unroll
+            for (int w = 0; w < N_WARPS; w++) {
+                const float s = r.scale[g][w];
+                float4 x = i < DIM ? *(const float4 *)&o[(w * G_MAX + g) * DIM + i] : v;
+                v = make_float4(fmaf(s, x.x, v.x), fmaf(s, x.y, v.y), fmaf(s, x.z, v.z), fmaf(s, x.w, v.w));
+            }
+            if (b.sp.n_used == 1) {
+                put_out(b, g, i, v);
+            } else if (i < DIM) {
+                *(float2 *)(to + 2 + i) = make_float2(v.x, v.y);
+                *(float2 *)(to + 4 + i) = make_float2(v.z, v.w);
+            }
         }
-        float *to = b.part(g, blockIdx.x);
-        to[2 + i] = v;
-        if (i == 0) {
-            float top = r.m[0][g];
-            for (int w = 1; w < N_WARPS; w++) top = fmaxf(top, r.m[w][g]);
-            to[0] = top, to[1] = r.sum[g];
-        }
+        if (b.sp.n_used == 1 || b.lane) continue;
+        float top = r.m[0][g];
+        for (int w = 1; w < N_WARPS; w++) top = fmaxf(top, r.m[w][g]);
+        to[0] = top, to[1] = r.sum[g];
     }
 }
 
-/* The splits together, by the block that came last. */
+/* The splits together, by the block that came last: a warp a head, eight splits asked for at a time. */
 template <int DIM> static __device__ __forceinline__ void join_splits(const block<DIM> &b, unsigned *count)
 {
     step_room<DIM> &r = b.r;
+    const uint32_t n = b.sp.n_used;
     __threadfence();
     __syncthreads();
-    if (threadIdx.x == 0) r.last = atomicAdd(count, 1u) == b.sp.n_used - 1;
+    if (threadIdx.x == 0) r.last = atomicAdd(count, 1u) == n - 1;
     __syncthreads();
     if (!r.last) return;
     __threadfence();
     for (uint32_t g = (uint32_t)b.w; g < b.n_g; g += N_WARPS) {
         const float *from = b.part(g, (uint32_t)b.lane);
-        bool there = (uint32_t)b.lane < b.sp.n_used;
+        bool there = (uint32_t)b.lane < n;
         scales_of(there ? __ldcg(from) : 0, there ? __ldcg(from + 1) : 0, there, r.scale[g], &r.sum[g],
                   b.lane);
-    }
-    __syncthreads();
-    for (uint32_t k = threadIdx.x; k < b.n_g * DIM; k += 32 * N_WARPS) {
-        uint32_t g = k / DIM, i = k % DIM;
-        const float *from = b.part(g, 0) + 2 + i;
-        float v = 0;
-#pragma unroll 8
-        for (uint32_t s = 0; s < b.sp.n_used; s++)
-            v = fmaf(r.scale[g][s], __ldcg(from + (uint64_t)s * (DIM + 2)), v);
-        put_act(b.a.out, b.t, (b.i_head + g) * b.a.h.dim + i, v / r.sum[g], i < b.a.h.dim);
+        __syncwarp();
+#pragma unroll
+        for (uint32_t i = 4 * (uint32_t)b.lane; i - 4 * (uint32_t)b.lane < DIM; i += 128) {
+            float4 v = make_float4(0, 0, 0, 0);
+            for (uint32_t s0 = 0; s0 < n; s0 += 8) {
+                float2 x[8][2];
+#pragma unroll
+                for (uint32_t k = 0; k < 8; k++) {
+                    const float2 *p = (const float2 *)(b.part(g, s0 + k) + 2 + i);
+                    bool in = i < DIM && s0 + k < n;
+                    x[k][0] = in ? __ldcg(p) : make_float2(0, 0),
+                    x[k][1] = in ? __ldcg(p + 1) : make_float2(0, 0);
+                }
+#pragma unroll
+                for (uint32_t k = 0; k < 8; k++) {
+                    const float s = s0 + k < n ? r.scale[g][s0 + k] : 0;
+                    v = make_float4(fmaf(s, x[k][0].x, v.x), fmaf(s, x[k][0].y, v.y), fmaf(s, x[k][1].x, v.z),
+                                    fmaf(s, x[k][1].y, v.w));
+                }
+            }
+            put_out(b, g, i, v);
+        }
     }
     if (threadIdx.x == 0) *count = 0;
 }
@@ -328,17 +380,23 @@ static __global__ void __launch_bounds__(32 * N_WARPS, DIM > 128 ? 1 : 2)
 {
     extern __shared__ __align__(128) uint8_t pages[];
     __shared__ step_room<DIM> r;
-    const uint32_t i_row = blockIdx.z / a.n_z, z = blockIdx.z % a.n_z, i_kv = blockIdx.y,
+    const uint32_t i_split = a.is_flat ? blockIdx.x % a.n_splits : blockIdx.x,
+                   i_group = a.is_flat ? blockIdx.x / a.n_splits : blockIdx.y,
+                   i_row = a.is_flat ? 0 : blockIdx.z / a.n_z,
+                   i_kv = a.is_flat ? i_group % a.h.n_heads_kv : i_group,
+                   z = a.is_flat ? i_group / a.h.n_heads_kv : blockIdx.z % a.n_z,
                    group = a.h.n_heads / a.h.n_heads_kv, g0 = z * G_MAX, t = a.which ? a.which[i_row] : i_row;
     let_next_start();
+    if (z >= a.n_z) return wait_for_input();
     /* the state was written before this step began, and so was the cache of the positions before */
     const int32_t pos = __ldcg(&a.rows[t].pos);
     if (pos < 0) return; /* a row that only fills up the batch */
-    const span sp = span_of((uint32_t)pos + 1, a.n_splits, blockIdx.x);
-    if (blockIdx.x >= sp.n_used) return;
+    const span sp = span_of((uint32_t)pos + 1, a.n_splits, i_split);
+    if (i_split >= sp.n_used) return wait_for_input();
     const block<DIM> b = {a,
                           r,
                           (__half *)pages,
+                          i_split,
                           i_row,
                           t,
                           (uint32_t)pos,
@@ -351,6 +409,7 @@ static __global__ void __launch_bounds__(32 * N_WARPS, DIM > 128 ? 1 : 2)
                           (int)threadIdx.x / 32};
     running<DIM> run = {{}, {-1e30f, -1e30f}, {0, 0}}; /* finite: no page must not make NaN */
     fetch(b, sp.first + b.w);
+    fetch_ahead(b);
     if (threadIdx.x < a.h.dim / 2)
         r.turn[threadIdx.x] = a.h.rope[(uint64_t)pos * (a.h.dim / 2) + threadIdx.x];
     __syncthreads();
@@ -366,20 +425,21 @@ static __global__ void __launch_bounds__(32 * N_WARPS, DIM > 128 ? 1 : 2)
 }
 
 template <int DIM>
-static enum apr_gpu_status launch_step(cudaLaunchConfig_t *c, const step_args *a, struct apr_gpu_err *e)
+static enum apr_gpu_status launch_step(const struct apr_gpu_device *d, cudaLaunchConfig_t *c,
+                                       const step_args *a, struct apr_gpu_err *e)
 {
     void *args[] = {(void *)a};
     c->dynamicSmemBytes = N_WARPS * pages_bytes<DIM>();
-    CU(cudaFuncSetAttribute(step_kernel<DIM>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                            (int)c->dynamicSmemBytes),
-       "shared memory of attention");
+    if (a->is_flat && c->dynamicSmemBytes < gpu_alone_smem(d)) c->dynamicSmemBytes = gpu_alone_smem(d);
+    GPU_TRY(gpu_allow_smem((const void *)step_kernel<DIM>, (uint32_t)c->dynamicSmemBytes, "attention", e));
     CU(cudaLaunchKernelExC(c, (const void *)step_kernel<DIM>, args), "attention");
     return APR_GPU_OK;
 }
 
 uint32_t attn_splits(const struct apr_gpu_device *d, const struct heads *h, uint32_t n_rows)
 {
-    uint32_t n = 2 * (uint32_t)d->n_sm / (n_rows * h->n_heads_kv);
+    uint32_t n_z = (h->n_heads / h->n_heads_kv + G_MAX - 1) / G_MAX,
+             n = (n_rows == 1 ? 1 : 2) * (uint32_t)d->n_sm / (n_rows * h->n_heads_kv * n_z);
     return n < 1 ? 1 : n > ATTN_SPLITS ? ATTN_SPLITS : n;
 }
 
@@ -389,22 +449,24 @@ enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads
                               cudaStream_t s, struct apr_gpu_err *e)
 {
     uint32_t group = h->n_heads / h->n_heads_kv, n_z = (group + G_MAX - 1) / G_MAX;
-    step_args a = {*h, *kv, rows, which, attn_splits(d, h, n_rows), n_z, qkv, *room, *out};
+    step_args a = {*h, *kv, rows, which, n_rows == 1, attn_splits(d, h, n_rows), n_z, qkv, *room, *out};
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute at[1];
+    const uint32_t n_blocks = a.n_splits * h->n_heads_kv * n_z;
     c.gridDim = dim3(a.n_splits, h->n_heads_kv, n_z * n_rows);
+    if (a.is_flat) c.gridDim = dim3(n_blocks > (uint32_t)d->n_sm ? n_blocks : (uint32_t)d->n_sm);
     c.blockDim = dim3(32 * N_WARPS);
     c.stream = s;
     gpu_overlap(d, &c, at);
     switch (h->dim_pad) {
     case 32:
-        return launch_step<32>(&c, &a, e);
+        return launch_step<32>(d, &c, &a, e);
     case 64:
-        return launch_step<64>(&c, &a, e);
+        return launch_step<64>(d, &c, &a, e);
     case 128:
-        return launch_step<128>(&c, &a, e);
+        return launch_step<128>(d, &c, &a, e);
     case 256:
-        return launch_step<256>(&c, &a, e);
+        return launch_step<256>(d, &c, &a, e);
     }
     return gpu_fail(e, APR_GPU_UNSUPPORTED, "a head of %u values", h->dim);
 }

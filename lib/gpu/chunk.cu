@@ -124,9 +124,8 @@ static enum apr_gpu_status head_rows(struct apr_gpu_model *m, const float *x, ui
     }
     for (uint32_t r = 0; r < n; r++) {
         struct act in = {NULL, (float *)x + (uint64_t)r * m->n_hidden, NULL, 0, 0};
-        struct gemv head = {
-            {&m->head}, 1,     m->final_norm, m->eps, in, GEMV_ROWS, y + (uint64_t)r * m->head.n_rows,
-            {},         "head"};
+        struct gemv head = gemv_of("head", GEMV_ROWS, &m->head, in);
+        head.norm = m->final_norm, head.eps = m->eps, head.y = y + (uint64_t)r * m->head.n_rows;
         GPU_TRY(gemv_run(m->dev, &head, q, e));
     }
     return head_whole(m, n, m->row_logits, e);

@@ -24,20 +24,39 @@ static __host__ __device__ __forceinline__ uint32_t few_block_of(const few_sums 
 {
     return (uint32_t)(((uint64_t)(i_item + 1) * s.n_blocks - 1) / s.n_items);
 }
+/* The parts of N rows, AT_ONCE of each asked for at a time, added in one order. there: rows that are wanted.
+ */
+template <int N, int AT_ONCE>
+static __device__ __forceinline__ void few_add(const few_sums &s, uint32_t t, const uint32_t *row,
+                                               const bool *there, float *v)
+{
+    const float *p[N];
+    uint32_t n[N], n_most = 0;
+#pragma unroll
+    for (int c = 0; c < N; c++) {
+        const uint32_t i = row[c] / s.tile_rows * s.n_chunks, b0 = few_block_of(s, i);
+        n[c] = there[c] ? few_block_of(s, i + s.n_chunks - 1) - b0 + 1 : 0;
+        p[c] = s.part + (uint64_t)t * s.n_rows + row[c];
+        n_most = max(n_most, n[c]);
+    }
+    for (uint32_t k = 0; k < n_most; k += AT_ONCE) {
+        float x[N][AT_ONCE];
+#pragma unroll
+        for (int c = 0; c < N; c++)
+#pragma unroll
+            for (uint32_t j = 0; j < AT_ONCE; j++)
+                x[c][j] = k + j < n[c] ? __ldcg(p[c] + (uint64_t)(k + j) * s.n_toks * s.n_rows) : 0.0f;
+#pragma unroll
+        for (int c = 0; c < N; c++)
+#pragma unroll
+            for (uint32_t j = 0; j < AT_ONCE; j++) v[c] += x[c][j];
+    }
+}
 static __device__ __forceinline__ float few_sum(const few_sums &s, uint32_t t, uint32_t row)
 {
-    uint32_t i = row / s.tile_rows * s.n_chunks, b0 = few_block_of(s, i),
-             n = few_block_of(s, i + s.n_chunks - 1) - b0 + 1;
-    const float *p = s.part + (uint64_t)t * s.n_rows + row;
+    const bool there = true;
     float v = 0;
-    for (uint32_t k = 0; k < n; k += 6) { /* six loads at a time, one order of sums */
-        float x[6];
-#pragma unroll
-        for (uint32_t j = 0; j < 6; j++)
-            x[j] = k + j < n ? __ldcg(p + (uint64_t)(k + j) * s.n_toks * s.n_rows) : 0.0f;
-#pragma unroll
-        for (uint32_t j = 0; j < 6; j++) v += x[j];
-    }
+    few_add<1, 16>(s, t, &row, &there, &v);
     return v;
 }
 

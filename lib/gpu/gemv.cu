@@ -1,86 +1,17 @@
 /* Matrices times one token: y = W x, with what comes before (RMSNorm, quantization) and after (bias,
  * residual, SwiGLU) in the same kernel.
  *
- * Bytes moved are the tiles, once; the bound is the memory's read bandwidth. One block of 12 warps an SM, and
- * room for the next kernel's beside it. A block owns the groups of 16 rows i_block, i_block + n_blocks, ...;
- * their tiles, laid end to end, are cut into 16 equal runs, one a warp. Each warp streams its run through a
- * ring of its own in shared memory (cp.async), so that about 100 KB are in flight on every SM; the ring is
- * filled before the kernel waits for its predecessor, because weights depend on nothing. Partial sums of
- * (group, warp) meet in shared memory and are added in the order of the warps.
+ * Bytes moved are the tiles, once; the bound is the memory's read bandwidth. One block of 12 warps an SM,
+ * alone there (gpu_alone_smem). A block owns the groups of 16 rows i_block, i_block + n_blocks, ...; their
+ * tiles, laid end to end, are cut into 12 equal runs, one a warp. Each warp streams its run through a ring of
+ * its own in shared memory (cp.async), so that about 100 KB are in flight on every SM; the ring is filled
+ * before the kernel waits for its predecessor, because weights depend on nothing. Partial sums of (group,
+ * warp) meet in shared memory and are added in the order of the warps.
  */
 #include "async.cuh"
-#include "plugin.cuh"
+#include "runs.cuh"
 
-#define N_WARPS   12
-#define N_THREADS (32 * N_WARPS)
-
-struct seg {
-    const uint8_t *tiles;
-    const float *bias;
-    uint32_t n_rows, n_groups, n_chunks, i_row; /* i_row: of y */
-    int kind;
-};
-struct gemv_args {
-    struct seg seg[3];
-    uint32_t n_seg, n_cols, n_blocks, n_groups; /* n_groups: of all segments; of a pair for SwiGLU */
-    const float *x, *norm;
-    const struct act_block *xq;
-    float eps;
-    float *y;
-    struct act out;
-};
-
-/* The i-th group of this block: which segment, which of its groups. For SwiGLU gate and up alternate. */
-template <int HOW>
-static __device__ __forceinline__ void locate(const gemv_args &a, uint32_t i, uint32_t *i_seg,
-                                              uint32_t *i_group)
-{
-    if (HOW == GEMV_SWIGLU) {
-        *i_seg = i % 2;
-        *i_group = blockIdx.x + i / 2 * a.n_blocks;
-        return;
-    }
-    uint32_t g = blockIdx.x + i * a.n_blocks, s = 0;
-    while (s + 1 < a.n_seg && g >= a.seg[s].n_groups) g -= a.seg[s++].n_groups;
-    *i_seg = s;
-    *i_group = g;
-}
-
-/* A place in the block's tiles: chunk i_chunk of its i-th group. */
-template <int HOW> struct cursor {
-    uint32_t i, i_chunk, n_chunks, bytes;
-    int kind;
-    const uint8_t *tile;
-    __device__ void open(const gemv_args &a)
-    {
-        uint32_t s, g;
-        locate<HOW>(a, i, &s, &g);
-        n_chunks = a.seg[s].n_chunks;
-        kind = a.seg[s].kind;
-        bytes = tile_bytes(kind);
-        tile = a.seg[s].tiles + ((uint64_t)g * n_chunks + i_chunk) * bytes;
-    }
-    __device__ void seek(const gemv_args &a, uint32_t i_unit)
-    {
-        for (i = 0;; i++) {
-            uint32_t s, g;
-            locate<HOW>(a, i, &s, &g);
-            if (i_unit < a.seg[s].n_chunks) break;
-            i_unit -= a.seg[s].n_chunks;
-        }
-        i_chunk = i_unit;
-        open(a);
-    }
-    /* true: the next tile begins another group */
-    __device__ bool next(const gemv_args &a, bool more)
-    {
-        tile += bytes;
-        if (++i_chunk < n_chunks) return false;
-        i++, i_chunk = 0;
-        if (more) open(a);
-        return true;
-    }
-};
+#include <string.h>
 
 /* ---- input ------------------------------------------------------------------------------------------------
  */
@@ -133,10 +64,7 @@ static __device__ float norm_factor(const gemv_args &a, float *room)
  * Not inlined: a short kernel pays for every line of code that it runs through once. */
 static __device__ __noinline__ void quantize4(float4 v, uint32_t i, act_block *to)
 {
-    float top = fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)));
-    top = fmaxf(top, __shfl_xor_sync(~0u, top, 1));
-    top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
-    act_scale s = act_scale_of(top);
+    act_scale s = act_scale_of(top16(top_of(v.x, v.y, v.z, v.w)));
     int q0 = __float2int_rn(v.x * s.inv), q1 = __float2int_rn(v.y * s.inv), q2 = __float2int_rn(v.z * s.inv),
         q3 = __float2int_rn(v.w * s.inv);
     int sum = q0 + q1 + q2 + q3;
@@ -215,80 +143,131 @@ static __device__ void take_input(const gemv_args &a, const held &h, uint8_t *ac
 /* ---- output -----------------------------------------------------------------------------------------------
  */
 
-/* part: [group + warp][16]. Row r of group i: its warps' sums in order. */
+/* A row of the block: thread t has row t % 16 of group t / 16, whose sum is that of warps w0 .. w1. */
+struct place {
+    uint32_t i, i_seg, i_group, w0, w1;
+    bool there;
+};
 template <int HOW>
-static __device__ float group_sum(const gemv_args &a, const float *part, uint32_t i, uint32_t r,
-                                  uint32_t n_units, uint32_t *i_seg, uint32_t *i_group, uint32_t *i_unit)
+static __device__ __forceinline__ place place_of(const gemv_args &a, uint32_t i, uint32_t n_local,
+                                                 uint32_t n_units)
 {
-    locate<HOW>(a, i, i_seg, i_group);
-    uint32_t u0 = *i_unit, u1 = u0 + a.seg[*i_seg].n_chunks;
-    *i_unit = u1;
+    place p = {i, 0, 0, 0, 0, false};
+    if (i >= n_local) return p;
+    locate<HOW>(a, i, &p.i_seg, &p.i_group);
+    const uint32_t u = HOW != GEMV_ROWS || a.n_seg == 1 ? i * a.seg[0].n_chunks : units_before(a, i);
     /* warp w has units n_units * w / N_WARPS up to those of w + 1 */
+    p.w0 = ((u + 1) * N_WARPS - 1) / n_units;
+    p.w1 = ((u + a.seg[p.i_seg].n_chunks) * N_WARPS - 1) / n_units;
+    p.there = p.i_group * TILE_ROWS + threadIdx.x % TILE_ROWS < a.seg[p.i_seg].n_rows;
+    return p;
+}
+/* part: [group + warp][16]; the warps' sums in order. */
+static __device__ __forceinline__ float place_sum(const float *part, const place &p, uint32_t n_units)
+{
     float sum = 0;
-    for (uint32_t w = 0; w < N_WARPS; w++) {
-        uint32_t w0 = n_units * w / N_WARPS, w1 = n_units * (w + 1) / N_WARPS;
-        if (w1 > u0 && w0 < u1 && w1 > w0) sum += part[(i + w) * TILE_ROWS + r];
-    }
+    for (uint32_t w = p.w0; w <= p.w1; w++)
+        if (n_units >= N_WARPS || n_units * w / N_WARPS < n_units * (w + 1) / N_WARPS)
+            sum += part[(p.i + w) * TILE_ROWS + threadIdx.x % TILE_ROWS];
     return sum;
 }
-
-static __device__ __forceinline__ uint32_t units_before(const gemv_args &a, uint32_t i)
+static __device__ __forceinline__ float bias_of(const gemv_args &a, const place &p)
 {
-    uint32_t n = 0, s, g;
-    for (uint32_t k = 0; k < i; k++) {
-        locate<GEMV_ROWS>(a, k, &s, &g);
-        n += a.seg[s].n_chunks;
-    }
-    return n;
+    const float *b = a.seg[p.i_seg].bias;
+    return b && p.there ? b[p.i_group * TILE_ROWS + threadIdx.x % TILE_ROWS] : 0.0f;
 }
 
+/* What a thread's first row needs besides the sum, found before it is there. */
+struct early {
+    place p, up; /* up: of SwiGLU's second matrix */
+    float bias, up_bias, x, w;
+};
 template <int HOW>
-static __device__ void put_rows(const gemv_args &a, const float *part, uint32_t n_local, uint32_t n_units)
+static __device__ __forceinline__ early early_of(const gemv_args &a, uint32_t t, uint32_t n_local,
+                                                 uint32_t n_units)
 {
-    bool one_size = a.n_seg == 1;
-    for (uint32_t t = threadIdx.x; t < n_local * TILE_ROWS; t += N_THREADS) {
-        uint32_t i = t / TILE_ROWS, r = t % TILE_ROWS, s, g;
-        uint32_t u = one_size ? i * a.seg[0].n_chunks : units_before(a, i);
-        float v = group_sum<HOW>(a, part, i, r, n_units, &s, &g, &u);
-        uint32_t row = g * TILE_ROWS + r;
-        if (row >= a.seg[s].n_rows) continue;
-        if (a.seg[s].bias) v += a.seg[s].bias[row];
-        float *y = a.y + a.seg[s].i_row + row;
-        *y = HOW == GEMV_ADD ? __ldcg(y) + v : v;
+    early e = {};
+    const uint32_t i = t / TILE_ROWS;
+    e.p = place_of<HOW>(a, HOW == GEMV_SWIGLU ? 2 * i : i, n_local, n_units);
+    e.bias = bias_of(a, e.p);
+    if (HOW == GEMV_SWIGLU) {
+        e.up = place_of<HOW>(a, 2 * i + 1, n_local, n_units);
+        e.up_bias = bias_of(a, e.up);
     }
+    if (HOW == GEMV_ADD && a.next_norm && e.p.there)
+        e.w = a.next_norm[e.p.i_group * TILE_ROWS + threadIdx.x % TILE_ROWS];
+    return e;
+}
+/* ... and what is known when the kernel before has ended: the residual */
+template <int HOW> static __device__ __forceinline__ void early_x(const gemv_args &a, early *e)
+{
+    if (HOW == GEMV_ADD && e->p.there)
+        e->x = __ldcg(a.y + e->p.i_group * TILE_ROWS + threadIdx.x % TILE_ROWS);
 }
 
-/* silu(gate) * up, 16 rows a half-warp: as float, or as integers with one scale. */
-static __device__ void put_swiglu(const gemv_args &a, const float *part, uint32_t n_local, uint32_t n_units)
+/* Values of 16 rows in a half-warp, as integers with one scale. The whole warp calls; there: a group. */
+static __device__ __forceinline__ void put16(act_block *to, uint32_t row, uint32_t r, float v, bool there)
 {
-    uint32_t n_pairs = n_local / 2, c = a.seg[0].n_chunks,
-             n_rounds = (n_pairs * TILE_ROWS + N_THREADS - 1) / N_THREADS;
-    for (uint32_t k = 0; k < n_rounds; k++) {
-        uint32_t t = k * N_THREADS + threadIdx.x, i = t / TILE_ROWS, r = t % TILE_ROWS, s, g = 0, row = ~0u;
-        float h = 0;
-        if (i < n_pairs) {
-            uint32_t u = 2 * i * c;
-            float gate = group_sum<GEMV_SWIGLU>(a, part, 2 * i, r, n_units, &s, &g, &u);
-            float up = group_sum<GEMV_SWIGLU>(a, part, 2 * i + 1, r, n_units, &s, &g, &u);
-            row = g * TILE_ROWS + r;
-            if (row < a.seg[0].n_rows) {
-                if (a.seg[0].bias) gate += a.seg[0].bias[row];
-                if (a.seg[1].bias) up += a.seg[1].bias[row];
-                h = gate / (1.0f + __expf(-gate)) * up;
-            }
-        }
-        if (a.out.f && i < n_pairs && row < a.seg[0].n_rows) a.out.f[row] = h;
-        if (!a.out.q) continue;
-        float top = fabsf(h);
+    uint32_t top = __float_as_uint(fabsf(v)); /* as an integer: NaN must show */
 #pragma unroll
-        for (int o = 8; o; o >>= 1) top = fmaxf(top, __shfl_xor_sync(~0u, top, o));
-        act_scale sc = act_scale_of(top);
-        int q = __float2int_rn(h * sc.inv), sum = q;
+    for (int o = 8; o; o >>= 1) top = max(top, __shfl_xor_sync(~0u, top, o));
+    act_scale sc = act_scale_of(__uint_as_float(top));
+    int q = __float2int_rn(v * sc.inv), sum = q;
 #pragma unroll
-        for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
-        if (i >= n_pairs) continue;
-        act_put(a.out.q, row, (int16_t)q);
-        if (r == 0) act_put_scale(a.out.q, row, sc.d, sum);
+    for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+    if (!there) return;
+    act_put(to, row, (int16_t)q);
+    if (r == 0) act_put_scale(to, row, sc.d, sum);
+}
+
+static __device__ __forceinline__ void put_row(const gemv_args &a, const early &e, float v)
+{
+    if (e.p.there)
+        a.y[a.seg[e.p.i_seg].i_row + e.p.i_group * TILE_ROWS + threadIdx.x % TILE_ROWS] = v + e.bias;
+}
+
+/* To the residual; then times the next norm's weights for its reader, who needs the sum of squares too. */
+static __device__ __forceinline__ void put_added(const gemv_args &a, const early &e, float v, bool in)
+{
+    const uint32_t r = threadIdx.x % TILE_ROWS, row = e.p.i_group * TILE_ROWS + r;
+    const float x = e.p.there ? e.x + (v + e.bias) : 0.0f;
+    if (e.p.there) a.y[row] = x;
+    if (!a.next_norm) return;
+    if (a.next.f && e.p.there) a.next.f[row] = x * e.w;
+    if (a.next.q) put16(a.next.q, row, r, x * e.w, in);
+    float sum = x * x;
+#pragma unroll
+    for (int o = 8; o; o >>= 1) sum += __shfl_xor_sync(~0u, sum, o);
+    if (in && r == 0) a.next_sq[e.p.i_group] = sum;
+}
+
+/* silu(gate) * up: as float, or as integers with one scale. */
+static __device__ __forceinline__ void put_swiglu(const gemv_args &a, const early &e, float gate, float up,
+                                                  bool in)
+{
+    const uint32_t r = threadIdx.x % TILE_ROWS, row = e.p.i_group * TILE_ROWS + r;
+    gate += e.bias, up += e.up_bias;
+    const float h = e.p.there ? gate / (1.0f + __expf(-gate)) * up : 0.0f;
+    if (a.out.f && e.p.there) a.out.f[row] = h;
+    if (a.out.q) put16(a.out.q, row, r, h, in);
+}
+
+/* All rows of the block; whole warps at a time. */
+template <int HOW>
+static __device__ __forceinline__ void put_all(const gemv_args &a, const float *part, uint32_t n_local,
+                                               uint32_t n_units, float factor, early e)
+{
+    const uint32_t n = (HOW == GEMV_SWIGLU ? n_local / 2 : n_local) * TILE_ROWS;
+    for (uint32_t t = threadIdx.x; t - threadIdx.x % 32 < n; t += N_THREADS) {
+        if (t >= N_THREADS) e = early_of<HOW>(a, t, n_local, n_units), early_x<HOW>(a, &e);
+        const bool in = t < n;
+        const float v = in ? factor * place_sum(part, e.p, n_units) : 0.0f;
+        if (HOW == GEMV_SWIGLU)
+            put_swiglu(a, e, v, in ? factor * place_sum(part, e.up, n_units) : 0.0f, in);
+        else if (HOW == GEMV_ADD)
+            put_added(a, e, v, in);
+        else
+            put_row(a, e, v);
     }
 }
 
@@ -343,11 +322,8 @@ static __global__ void __launch_bounds__(N_THREADS, 2)
     float *part = (float *)(room + act_bytes);
     const int lane = (int)threadIdx.x % 32;
     const uint32_t w = threadIdx.x / 32;
-    const uint32_t n_mine =
-        blockIdx.x < a.n_groups ? (a.n_groups - blockIdx.x + a.n_blocks - 1) / a.n_blocks : 0;
-    const uint32_t n_local = HOW == GEMV_SWIGLU ? 2 * n_mine : n_mine;
-    uint32_t n_units =
-        a.n_seg == 1 || HOW == GEMV_SWIGLU ? n_local * a.seg[0].n_chunks : units_before(a, n_local);
+    const share mine = share_of<HOW>(a);
+    const uint32_t n_local = mine.n_groups, n_units = mine.n_units;
     const uint32_t u0 = n_units * w / N_WARPS, u1 = n_units * (w + 1) / N_WARPS;
 
     let_next_start();
@@ -367,7 +343,11 @@ static __global__ void __launch_bounds__(N_THREADS, 2)
     for (uint32_t i = 0; i < DEPTH; i++) issue(i);
     held h;
     hold_norm(a, &h);
+    early first = early_of<HOW>(a, threadIdx.x, n_local, n_units);
     wait_for_input();
+    float sq = 0;
+    early_x<HOW>(a, &first);
+    for (uint32_t i = threadIdx.x; i < a.n_sq; i += N_THREADS) sq += __ldcg(a.sq + i);
     take_input<QUANT>(a, h, act, sums);
 
     float acc[4] = {0, 0, 0, 0};
@@ -382,57 +362,87 @@ static __global__ void __launch_bounds__(N_THREADS, 2)
         uint32_t i = at.i;
         if (at.next(a, u + 1 < u1) || u + 1 == u1) flush(acc, part + (i + w) * TILE_ROWS, lane);
     }
-    __syncthreads();
-    if (HOW == GEMV_SWIGLU)
-        put_swiglu(a, part, n_local, n_units);
+    float factor = 1.0f;
+    if (a.n_sq)
+        factor = rsqrtf(__fdividef(block_sum(sq, sums), (float)a.n_cols) + a.eps);
     else
-        put_rows<HOW>(a, part, n_local, n_units);
+        __syncthreads();
+    put_all<HOW>(a, part, n_local, n_units, factor, first);
 }
 
-template <bool QUANT, int HOW> static const void *kernel_of(uint32_t slot, uint32_t *ring)
+/* Wide inputs leave room for a shallower ring. */
+#define WIDE_ACT (60u << 10)
+template <bool QUANT, int HOW> static const void *kernel_of(uint32_t slot, bool wide, uint32_t *ring)
 {
+    if (!QUANT && wide) return *ring = N_WARPS * 2 * 2048, (const void *)gemv_kernel<QUANT, HOW, 2, 2048>;
+    if (!QUANT) return *ring = N_WARPS * 3 * 2048, (const void *)gemv_kernel<QUANT, HOW, 3, 2048>;
     if (slot <= 2304) return *ring = N_WARPS * 3 * 2304, (const void *)gemv_kernel<QUANT, HOW, 3, 2304>;
     return *ring = N_WARPS * 2 * 3360, (const void *)gemv_kernel<QUANT, HOW, 2, 3360>;
+}
+
+/* Returns the bytes of the largest tile. */
+static uint32_t args_of(const struct apr_gpu_device *d, const struct gemv *g, struct gemv_args *a)
+{
+    uint32_t slot = 0, i_row = 0;
+    a->n_seg = (uint32_t)g->n_m;
+    a->n_cols = g->m[0]->n_cols;
+    for (int i = 0; i < g->n_m; i++) {
+        const struct mat *m = g->m[i];
+        a->seg[i] = {m->tiles, m->bias, m->n_rows, m->n_groups, m->n_chunks, i_row, m->kind};
+        i_row += m->n_rows;
+        a->n_groups += m->n_groups;
+        if (tile_bytes(m->kind) > slot) slot = tile_bytes(m->kind);
+    }
+    if (g->how == GEMV_SWIGLU) a->n_groups = g->m[0]->n_groups;
+    a->n_blocks = a->n_groups < (uint32_t)d->n_sm ? a->n_groups : (uint32_t)d->n_sm;
+    a->x = g->in.f, a->xq = tile_is_quantized(g->m[0]->kind) && !g->norm ? g->in.q : NULL;
+    a->norm = g->norm, a->eps = g->eps, a->y = g->y, a->out = g->out;
+    a->sq = g->sq, a->n_sq = g->sq ? (a->n_cols + TILE_ROWS - 1) / TILE_ROWS : 0;
+    a->next_norm = g->next_norm, a->next = g->next, a->next_sq = g->next_sq;
+    return slot;
+}
+
+static const void *choose(const struct gemv *g, uint32_t slot, bool wide, uint32_t *ring)
+{
+    if (tile_is_quantized(g->m[0]->kind))
+        return g->how == GEMV_ROWS  ? kernel_of<true, GEMV_ROWS>(slot, wide, ring)
+               : g->how == GEMV_ADD ? kernel_of<true, GEMV_ADD>(slot, wide, ring)
+                                    : kernel_of<true, GEMV_SWIGLU>(slot, wide, ring);
+    return g->how == GEMV_ROWS  ? kernel_of<false, GEMV_ROWS>(slot, wide, ring)
+           : g->how == GEMV_ADD ? kernel_of<false, GEMV_ADD>(slot, wide, ring)
+                                : kernel_of<false, GEMV_SWIGLU>(slot, wide, ring);
+}
+struct layout {
+    struct gemv_args a;
+    uint32_t act_bytes, part_bytes, smem;
+    const void *kernel;
+};
+static void lay_out(const struct apr_gpu_device *d, const struct gemv *g, struct layout *l)
+{
+    const bool quant = tile_is_quantized(g->m[0]->kind);
+    memset(l, 0, sizeof *l);
+    const uint32_t slot = args_of(d, g, &l->a), n_padded = (l->a.n_cols + 255) / 256 * 256,
+                   n_local =
+                       (l->a.n_groups + l->a.n_blocks - 1) / l->a.n_blocks * (g->how == GEMV_SWIGLU ? 2 : 1);
+    uint32_t ring;
+    l->act_bytes = quant ? n_padded / 256 * (uint32_t)sizeof(act_block) : n_padded * 4;
+    l->part_bytes = ((n_local + N_WARPS) * TILE_ROWS * 4 + 127) / 128 * 128;
+    l->kernel = choose(g, slot, l->act_bytes > WIDE_ACT, &ring);
+    l->smem = l->act_bytes + l->part_bytes + ring;
 }
 
 enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *g, cudaStream_t s,
                              struct apr_gpu_err *e)
 {
-    struct gemv_args a = {};
-    bool quant = tile_is_quantized(g->m[0]->kind);
-    uint32_t slot = 0, i_row = 0;
-    a.n_seg = (uint32_t)g->n_m;
-    a.n_cols = g->m[0]->n_cols;
-    for (int i = 0; i < g->n_m; i++) {
-        const struct mat *m = g->m[i];
-        gpu_mark_bytes(d, mat_bytes(m));
-        a.seg[i] = {m->tiles, m->bias, m->n_rows, m->n_groups, m->n_chunks, i_row, m->kind};
-        i_row += m->n_rows;
-        a.n_groups += m->n_groups;
-        if (tile_bytes(m->kind) > slot) slot = tile_bytes(m->kind);
-    }
-    if (g->how == GEMV_SWIGLU) a.n_groups = g->m[0]->n_groups;
-    a.n_blocks = a.n_groups < (uint32_t)d->n_sm ? a.n_groups : (uint32_t)d->n_sm;
-    a.x = g->in.f, a.xq = quant && !g->norm ? g->in.q : NULL;
-    a.norm = g->norm, a.eps = g->eps, a.y = g->y, a.out = g->out;
-
-    uint32_t ring, n_padded = (a.n_cols + 255) / 256 * 256;
-    uint32_t act_bytes = quant ? n_padded / 256 * (uint32_t)sizeof(act_block) : n_padded * 4;
-    uint32_t n_local = (a.n_groups + a.n_blocks - 1) / a.n_blocks * (g->how == GEMV_SWIGLU ? 2 : 1);
-    uint32_t part_bytes = ((n_local + N_WARPS) * TILE_ROWS * 4 + 127) / 128 * 128;
-    const void *k;
-    if (quant)
-        k = g->how == GEMV_ROWS  ? kernel_of<true, GEMV_ROWS>(slot, &ring)
-            : g->how == GEMV_ADD ? kernel_of<true, GEMV_ADD>(slot, &ring)
-                                 : kernel_of<true, GEMV_SWIGLU>(slot, &ring);
-    else
-        k = g->how == GEMV_ROWS  ? kernel_of<false, GEMV_ROWS>(slot, &ring)
-            : g->how == GEMV_ADD ? kernel_of<false, GEMV_ADD>(slot, &ring)
-                                 : kernel_of<false, GEMV_SWIGLU>(slot, &ring);
-    void *args[] = {&a, &act_bytes, &part_bytes};
-    if (act_bytes + part_bytes + ring > (uint32_t)d->max_smem)
+    struct layout l;
+    lay_out(d, g, &l);
+    for (int i = 0; i < g->n_m; i++) gpu_mark_bytes(d, mat_bytes(g->m[i]));
+    if (l.smem > (uint32_t)d->max_smem)
         return gpu_fail(e, APR_GPU_UNSUPPORTED,
-                        "a matrix of %u columns needs %u bytes of shared memory, the device has %d", a.n_cols,
-                        act_bytes + part_bytes + ring, d->max_smem);
-    return gpu_launch(d, k, dim3(a.n_blocks), N_THREADS, act_bytes + part_bytes + ring, args, s, g->what, e);
+                        "a matrix of %u columns needs %u bytes of shared memory, the device has %d",
+                        l.a.n_cols, l.smem, d->max_smem);
+    void *args[] = {&l.a, &l.act_bytes, &l.part_bytes};
+    const uint32_t least = gpu_alone_smem(d);
+    return gpu_launch(d, l.kernel, dim3((unsigned)d->n_sm), N_THREADS, l.smem < least ? least : l.smem, args,
+                      s, g->what, e);
 }

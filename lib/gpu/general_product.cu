@@ -225,7 +225,8 @@ enum apr_gpu_status product(struct apr_gpu_model *m, const struct mat *w, const 
     }
     if (n == 1 && !tile_is_raw(w->kind)) {
         const struct act in = {NULL, (float *)x, NULL, 0, 0};
-        const struct gemv g = {{w}, 1, NULL, 0, in, GEMV_ROWS, y, {}, what};
+        struct gemv g = gemv_of(what, GEMV_ROWS, w, in);
+        g.y = y;
         return gemv_run(m->dev, &g, m->dev->stream, e);
     }
     if (n <= LOGIT_ROWS && few_can(&w, 1)) return few_product(m, w, x, n, y, y_stride, what, e);

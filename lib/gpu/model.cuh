@@ -38,6 +38,8 @@ struct apr_gpu_model {
     /* one token */
     float *x, *qkv, *att_f, *h_f, *logits; /* logits: [n_vocab] */
     struct act_block *att_q, *h_q;
+    struct act next_x; /* the residual times the next norm's weights, in all forms */
+    float *next_sq;    /* [n_hidden / 16] sums of its squares */
     struct attn_room room;
     uint64_t *best;
     unsigned *best_count;

@@ -27,21 +27,57 @@ enum apr_gpu_status one_products(const struct apr_gpu_model *m, const struct gem
     return APR_GPU_OK;
 }
 
+/* The forms of the residual that matrices read, when it is made by the kernel before. */
+static struct act next_of(const struct apr_gpu_model *m, const struct mat *const *w, int n)
+{
+    struct act x = {};
+    for (int i = 0; i < n; i++) {
+        if (tile_is_quantized(w[i]->kind))
+            x.q = m->next_x.q;
+        else
+            x.f = m->next_x.f;
+    }
+    return x;
+}
+/* g reads the residual behind a norm: as the kernel before has made it, or, where that is not the last word,
+ * as it is. */
+static void read_residual(const struct apr_gpu_model *m, struct gemv *g, const float *norm, bool is_made)
+{
+    g->eps = m->eps;
+    if (is_made) {
+        g->in = m->next_x, g->sq = m->next_sq;
+    } else {
+        g->in.f = m->x, g->norm = norm;
+    }
+}
+
 static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_seq *s, uint32_t i,
                                       struct apr_gpu_err *e)
 {
-    const struct layer *l = &m->layers[i];
+    const struct layer *l = &m->layers[i], *after = i + 1 < m->n_layers ? l + 1 : NULL;
     struct heads h = model_heads(m, i);
     struct kv kv = model_kv(m, i);
-    bool o_q = tile_is_quantized(l->o.kind), down_q = tile_is_quantized(l->down.kind);
-    struct act x = {NULL, m->x, NULL, 0, 0}, att = {o_q ? m->att_q : NULL, o_q ? NULL : m->att_f, NULL, 0, 0},
-               mid = {down_q ? m->h_q : NULL, down_q ? NULL : m->h_f, NULL, 0, 0};
-    struct gemv qkv = {{&l->q, &l->k, &l->v}, 3, l->attn_norm, m->eps, x, GEMV_ROWS, m->qkv, {}, "qkv"};
+    const bool alone = !m->dev->comm; /* else the residual is not known before comm_sum */
     const enum gemv_out add = comm_adds(m->dev) ? GEMV_ADD : GEMV_ROWS;
-    struct gemv o = {{&l->o}, 1, NULL, 0, att, add, m->x, {}, "o"};
-    struct gemv gate_up = {{&l->gate, &l->up}, 2,    l->ffn_norm, m->eps,       x,
-                           GEMV_SWIGLU,        NULL, mid,         "gate and up"};
-    struct gemv down = {{&l->down}, 1, NULL, 0, mid, add, m->x, {}, "down"};
+    bool o_q = tile_is_quantized(l->o.kind), down_q = tile_is_quantized(l->down.kind);
+    struct act att = {o_q ? m->att_q : NULL, o_q ? NULL : m->att_f, NULL, 0, 0},
+               mid = {down_q ? m->h_q : NULL, down_q ? NULL : m->h_f, NULL, 0, 0};
+    const struct mat *mid_reads[] = {&l->gate, &l->up},
+                     *end_reads[] = {after ? &after->q : &m->head, after ? &after->k : &m->head,
+                                     after ? &after->v : &m->head};
+    struct gemv qkv = gemv_of("qkv", GEMV_ROWS, &l->q, {}), o = gemv_of("o", add, &l->o, att),
+                gate_up = gemv_of("gate and up", GEMV_SWIGLU, &l->gate, {}),
+                down = gemv_of("down", add, &l->down, mid);
+    qkv.m[1] = &l->k, qkv.m[2] = &l->v, qkv.n_m = 3, qkv.y = m->qkv;
+    gate_up.m[1] = &l->up, gate_up.n_m = 2, gate_up.out = mid;
+    o.y = down.y = m->x;
+    read_residual(m, &qkv, l->attn_norm, alone && i);
+    read_residual(m, &gate_up, l->ffn_norm, alone);
+    if (alone) {
+        o.next_norm = l->ffn_norm, o.next = next_of(m, mid_reads, 2), o.next_sq = m->next_sq;
+        down.next_norm = after ? after->attn_norm : m->final_norm, down.next = next_of(m, end_reads, 3),
+        down.next_sq = m->next_sq;
+    }
     gpu_mark_layer(m->dev, (int32_t)i);
     GPU_TRY(one_products(m, &qkv, e));
     GPU_TRY(attn_step(m->dev, &h, &kv, s->st, NULL, 1, m->qkv, &m->room, &att, m->dev->stream, e));
@@ -56,9 +92,9 @@ static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_se
 enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
 {
     struct apr_gpu_model *m = s->m;
-    struct act x = {NULL, m->x, NULL, 0, 0};
-    struct gemv head = {{&m->head}, 1,     m->final_norm, m->eps, x, GEMV_ROWS, head_part(m, m->logits),
-                        {},         "head"};
+    struct gemv head = gemv_of("head", GEMV_ROWS, &m->head, {});
+    head.y = head_part(m, m->logits);
+    read_residual(m, &head, m->final_norm, !m->dev->comm);
     if (m->is_general) {
         const struct batch b = {NULL, 1, 1, 1, NULL, s->st};
         GPU_TRY(general_step(m, &b, e));

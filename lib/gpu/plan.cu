@@ -107,6 +107,9 @@ static enum apr_gpu_status room_of_one(struct apr_gpu_model *m, struct apr_gpu_e
     ALLOC(m->h_f, 4ull * m->n_inter, "the feed-forward block");
     ZEROED(m->att_q, (n_q + 255) / 256 * sizeof(act_block), "attention");
     ZEROED(m->h_q, (m->n_inter + 255) / 256 * sizeof(act_block), "the feed-forward block");
+    ZEROED(m->next_x.q, (m->n_hidden + 255ull) / 256 * sizeof(act_block), "the residual");
+    ALLOC(m->next_x.f, 4ull * m->n_hidden, "the residual");
+    ALLOC(m->next_sq, (m->n_hidden + TILE_ROWS - 1ull) / TILE_ROWS * 4, "the residual");
     ALLOC(m->logits, 4ull * m->n_vocab, "logits");
     ALLOC(m->room.part, n_part * h->n_heads * (h->dim_pad + 2) * 4, "splits of attention");
     ZEROED(m->room.count, 4ull * LOGIT_ROWS * h->n_heads, "counters");

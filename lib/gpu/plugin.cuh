@@ -86,7 +86,7 @@ struct apr_gpu_device {
     struct world *world; /* this one is several (world.cuh), and only their table's functions take it */
     enum apr_gpu_fault fault;
     mutable uint32_t i_skew; /* launches since */
-    struct hoard *hoard; /* memory taken by APR_GPU_FAULT_MEMORY */
+    struct hoard *hoard;     /* memory taken by APR_GPU_FAULT_MEMORY */
     char name[400];
 };
 /* Times of a step's launches (profile.cu): an event behind each; before it, what the launch reads and of
@@ -119,6 +119,16 @@ enum apr_gpu_status gpu_launch_at(const struct apr_gpu_device *d, const void *ke
                                   uint32_t n_threads, uint32_t n_smem, void **args, cudaStream_t s,
                                   const char *what, struct apr_gpu_err *e, const char *file, uint32_t line);
 #define gpu_launch(...) gpu_launch_at(__VA_ARGS__, __FILE__, __LINE__)
+
+/* Dynamic shared memory that a block asks for at least to have an SM alone: half of what there is. The
+ * kernels of one token have a block for every SM, and the next kernel's blocks start where they find room:
+ * two of them on one SM would take twice as long and all others wait, and their weights, asked for early,
+ * would delay the short reads on which the kernels before them wait. */
+static inline uint32_t gpu_alone_smem(const struct apr_gpu_device *d)
+{
+    const int half = d->sm_smem / 2;
+    return (uint32_t)(half < d->max_smem ? half : d->max_smem);
+}
 
 /* ---- fault.cu ---- */
 /* Every call of the table begins with it: the device is the thread's, and is not known to hang. */
@@ -159,7 +169,20 @@ struct gemv {
     float *y;         /* rows of all matrices one behind the other; GEMV_ADD: added to it */
     struct act out;   /* GEMV_SWIGLU */
     const char *what; /* for errors and profiles */
+    /* Not NULL: the input was multiplied by a norm's weights when it was made; sums of squares of 16 columns,
+     * from which its RMS follows. */
+    const float *sq;
+    /* GEMV_ADD, where not NULL: y times these weights and those sums, for who reads y next */
+    const float *next_norm;
+    struct act next;
+    float *next_sq;
 };
+static inline struct gemv gemv_of(const char *what, enum gemv_out how, const struct mat *m, struct act in)
+{
+    struct gemv g = {};
+    g.what = what, g.how = how, g.m[0] = m, g.n_m = 1, g.in = in;
+    return g;
+}
 enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *g, cudaStream_t s,
                              struct apr_gpu_err *e);
 

@@ -49,6 +49,19 @@ static __device__ __forceinline__ act_scale act_scale_of(float top)
     if (!(top < 3.0e38f)) s.d = __int_as_float(0x7fc00000), s.inv = 0;
     return s;
 }
+/* The largest magnitude of four, as an integer of the same order: NaN is above everything, so it shows. */
+static __device__ __forceinline__ uint32_t top_of(float x, float y, float z, float w)
+{
+    const uint32_t a = __float_as_uint(fabsf(x)), b = __float_as_uint(fabsf(y)),
+                   c = __float_as_uint(fabsf(z)), d = __float_as_uint(fabsf(w));
+    return max(max(a, b), max(c, d));
+}
+/* ... and of the four lanes that share a scale */
+static __device__ __forceinline__ float top16(uint32_t top)
+{
+    top = max(top, __shfl_xor_sync(~0u, top, 1));
+    return __uint_as_float(max(top, __shfl_xor_sync(~0u, top, 2)));
+}
 static __device__ __forceinline__ void act_put(act_block *b, uint32_t i, int16_t q)
 {
     b[i / 256].x[i % 32 / 8][i % 256 / 32][i % 8] = q;
