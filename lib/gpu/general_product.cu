@@ -211,7 +211,8 @@ enum apr_gpu_status product_fused(struct apr_gpu_model *m, const struct mat *con
                                   const float *x, float *y, const char *what, struct apr_gpu_err *e)
 {
     const struct act in = {NULL, (float *)x, NULL, 0, 0};
-    struct gemv g = {{}, n_mats, NULL, 0, in, GEMV_ROWS, y, {}, what};
+    struct gemv g = gemv_of(what, GEMV_ROWS, w[0], in);
+    g.n_m = n_mats, g.y = y;
     for (int i = 0; i < n_mats; i++) g.m[i] = w[i];
     return one_products(m, &g, e);
 }
