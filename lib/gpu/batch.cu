@@ -181,7 +181,7 @@ enum apr_gpu_status batch_decode(struct apr_gpu_model *m, const struct apr_gpu_p
     uint32_t i_graph;
     for (uint32_t i = 0; i < n_parts; i++) seqs[i] = parts[i].seq, ids[i] = parts[i].ids[0];
     GPU_TRY(begin(m, seqs, ids, n_parts, &i_graph, e));
-    CU(cudaGraphLaunch(m->graphs[i_graph], m->dev->stream), "a step");
+    GPU_TRY(comm_launch(m->dev, m->graphs[i_graph], e));
     return finish(m, n_parts, e);
 }
 
@@ -206,7 +206,7 @@ enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *con
         k = n - done < STEPS_AHEAD ? n - done : STEPS_AHEAD;
         for (uint32_t i = 0; i < n_seqs; i++) GPU_TRY(seq_hold(seqs[i], seqs[i]->n_pos + k, e));
         GPU_TRY(begin(m, seqs, next, n_seqs, &i_graph, e));
-        for (uint32_t i = 0; i < k; i++) CU(cudaGraphLaunch(m->graphs[i_graph], m->dev->stream), "a step");
+        for (uint32_t i = 0; i < k; i++) GPU_TRY(comm_launch(m->dev, m->graphs[i_graph], e));
         GPU_TRY(finish(m, n_seqs, e));
         for (uint32_t i = 0; i < n_seqs; i++) {
             memcpy(out + (uint64_t)i * n + done, m->batch_out_host + i * STEPS_AHEAD, 4ull * k);

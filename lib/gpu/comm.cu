@@ -289,6 +289,18 @@ enum apr_gpu_status comm_meet(struct apr_gpu_device *d, struct apr_gpu_err *e)
     return s;
 }
 
+enum apr_gpu_status comm_launch(struct apr_gpu_device *d, cudaGraphExec_t graph, struct apr_gpu_err *e)
+{
+    const bool same = d->comm && d->comm->net->link == APR_GPU_LINK_SAME;
+    if (same) {
+        CU(cudaGraphUpload(graph, d->stream), "a step");
+        GPU_TRY(gpu_wait(d, "a step", e));
+        GPU_TRY(comm_meet(d, e));
+    }
+    CU(cudaGraphLaunch(graph, d->stream), "a step");
+    return same ? gpu_wait(d, "a step", e) : APR_GPU_OK;
+}
+
 void comm_abort(struct comm_net *net)
 {
     pthread_mutex_lock(&net->lock);

@@ -46,6 +46,11 @@ enum apr_gpu_status comm_rows(struct apr_gpu_device *d, const float *part, uint3
  * made. */
 enum apr_gpu_status comm_meet(struct apr_gpu_device *d, struct apr_gpu_err *e);
 
+/* A graph that all devices launch. Ranks of one device share its queues: there a copy or a launch that stands
+ * behind one that waits for another rank would hold up that rank; so they come to it together, with nothing
+ * queued, and queue nothing before it is done. */
+enum apr_gpu_status comm_launch(struct apr_gpu_device *d, cudaGraphExec_t graph, struct apr_gpu_err *e);
+
 /* ---- nccl.cu ---- */
 struct nccl;
 enum apr_gpu_status nccl_open(struct apr_gpu_device *const *d, uint32_t n, struct nccl **out,

@@ -156,7 +156,7 @@ enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_e
     if (m->tap)
         GPU_TRY(one_issue(s, e));
     else
-        CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
+        GPU_TRY(comm_launch(m->dev, s->graph, e));
     return read_steps(s, 1, e);
 }
 
@@ -176,7 +176,7 @@ enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32
         uint32_t k = n - *n_out < STEPS_AHEAD ? n - *n_out : STEPS_AHEAD;
         GPU_TRY(seq_hold(s, s->n_pos + k, e));
         GPU_TRY(one_begin(s, *n_out ? out[*n_out - 1] : id, e));
-        for (uint32_t i = 0; i < k; i++) CU(cudaGraphLaunch(s->graph, m->dev->stream), "a step");
+        for (uint32_t i = 0; i < k; i++) GPU_TRY(comm_launch(m->dev, s->graph, e));
         GPU_TRY(read_steps(s, k, e));
         for (uint32_t i = 0; i < k; i++) {
             out[(*n_out)++] = s->out_host[i];

@@ -152,7 +152,7 @@ static enum apr_gpu_status run(struct apr_gpu_model *m, struct batch *b, struct 
     if (graph) cudaGraphDestroy(graph);
     for (int i = 0; i < 3 && s == APR_GPU_OK; i++) { /* the last one counts: code and clocks are warm */
         s = begin(m, b, e);
-        if (s == APR_GPU_OK) s = gpu_cuda(cudaGraphLaunch(*exec, q), "a step", e);
+        if (s == APR_GPU_OK) s = comm_launch(m->dev, *exec, e);
         if (s == APR_GPU_OK) s = gpu_wait(m->dev, "a step", e);
     }
     return s;
