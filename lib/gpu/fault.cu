@@ -62,15 +62,28 @@ static __global__ void spin_kernel()
 {
     sleep_us(3000000);
 }
-static __global__ void skew_kernel(uint32_t us, bool waits)
+#define SKEW_US      50u
+#define RACE_THREADS 256u
+
+static __global__ void skew_kernel()
 {
     let_next_start();
-    sleep_us(us);
-    if (waits) wait_for_input();
+    sleep_us(SKEW_US);
+    wait_for_input();
+}
+/* A kernel that forgets to wait before it reads: what it writes is from before its predecessor. */
+static __global__ void race_kernel(float *a, float *b, uint32_t n)
+{
+    const bool has_a = a && threadIdx.x < n, has_b = b && threadIdx.x < n;
+    let_next_start();
+    const float u = has_a ? __ldcg(a + threadIdx.x) : 0, v = has_b ? __ldcg(b + threadIdx.x) : 0;
+    sleep_us(SKEW_US);
+    wait_for_input();
+    if (has_a) a[threadIdx.x] = u;
+    if (has_b) b[threadIdx.x] = v;
 }
 
-/* Between a launch and its successor: the latter starts long before the former is done. In a race every other
- * kernel in between is none: what stands behind it reads while its predecessor still waits. */
+/* Between a launch and its successor: the latter starts long before the former is done. */
 void gpu_skew(const struct apr_gpu_device *d, cudaStream_t s)
 {
     cudaLaunchConfig_t c = {};
@@ -78,9 +91,12 @@ void gpu_skew(const struct apr_gpu_device *d, cudaStream_t s)
     if (d->fault != APR_GPU_FAULT_SKEW && d->fault != APR_GPU_FAULT_RACE) return;
     at[0].id = cudaLaunchAttributeProgrammaticStreamSerialization;
     at[0].val.programmaticStreamSerializationAllowed = 1;
-    c.gridDim = dim3(1), c.blockDim = dim3(32), c.stream = s, c.attrs = at, c.numAttrs = d->sm >= 90 ? 1 : 0;
-    bool waits = d->fault == APR_GPU_FAULT_SKEW || d->i_skew++ % 2 == 0;
-    (void)cudaLaunchKernelEx(&c, skew_kernel, waits ? 50u : 0u, waits); /* its error is the next launch's */
+    c.gridDim = dim3(1), c.blockDim = dim3(RACE_THREADS), c.stream = s;
+    c.attrs = at, c.numAttrs = d->sm >= 90 ? 1 : 0;
+    if (d->fault == APR_GPU_FAULT_SKEW) /* an error of it is the next launch's */
+        (void)cudaLaunchKernelEx(&c, skew_kernel);
+    else
+        (void)cudaLaunchKernelEx(&c, race_kernel, d->racy[0], d->racy[1], d->n_racy);
 }
 
 /* Ever smaller pieces, so that not even a small request is met. */
@@ -108,7 +124,7 @@ enum apr_gpu_status gpu_fault(struct apr_gpu_device *d, enum apr_gpu_fault what,
 {
     GPU_TRY(gpu_enter(d, e));
     gpu_unhoard(d);
-    d->fault = what, d->i_skew = 0;
+    d->fault = what;
     if (what == APR_GPU_FAULT_MEMORY) return hoard(d, e);
     if (what == APR_GPU_FAULT_TRAP) {
         trap_kernel<<<1, 1, 0, d->stream>>>();

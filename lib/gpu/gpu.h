@@ -161,7 +161,7 @@ enum apr_gpu_fault {
     APR_GPU_FAULT_SPIN,   /* a kernel keeps the queue busy for three seconds */
     APR_GPU_FAULT_SERIAL, /* launches do not overlap */
     APR_GPU_FAULT_SKEW,   /* a kernel that only waits 50 us before every launch that overlaps */
-    APR_GPU_FAULT_RACE,   /* the same, and every other one waits for nothing: results are wrong */
+    APR_GPU_FAULT_RACE,   /* the same, and it reads before its predecessor has written: results are wrong */
 };
 
 struct apr_gpu {

@@ -241,6 +241,7 @@ enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_de
     enum apr_gpu_status st = fill(m, desc, &s, e);
     stage_close(&s);
     if (st != APR_GPU_OK) return model_close(m), st;
+    d->racy[0] = m->x, d->racy[1] = m->xs, d->n_racy = m->n_hidden;
     *out = m;
     return APR_GPU_OK;
 }
@@ -249,6 +250,7 @@ void model_close(struct apr_gpu_model *m)
 {
     if (!m) return;
     if (m->dev->is_late) return; /* every call would wait for what never ends: the process keeps it */
+    m->dev->n_racy = 0;
     for (uint32_t i = 0; i < m->n_blocks; i++) cudaFree(m->blocks[i]);
     for (uint32_t i = 0; i < N_GRAPHS; i++)
         if (m->graphs[i]) cudaGraphExecDestroy(m->graphs[i]);

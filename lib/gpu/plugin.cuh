@@ -85,8 +85,9 @@ struct apr_gpu_device {
     struct comm *comm;   /* of one of several (comm.cuh); NULL: alone */
     struct world *world; /* this one is several (world.cuh), and only their table's functions take it */
     enum apr_gpu_fault fault;
-    mutable uint32_t i_skew; /* launches since */
-    struct hoard *hoard;     /* memory taken by APR_GPU_FAULT_MEMORY */
+    float *racy[2];      /* what APR_GPU_FAULT_RACE reads too early: residuals of the model opened last */
+    uint32_t n_racy;     /* floats of each */
+    struct hoard *hoard; /* memory taken by APR_GPU_FAULT_MEMORY */
     char name[400];
 };
 /* Times of a step's launches (profile.cu): an event behind each; before it, what the launch reads and of

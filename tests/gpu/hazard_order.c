@@ -126,7 +126,7 @@ static void run_under(struct rig *r, const struct toy *t, enum apr_gpu_fault fau
 }
 
 /* 9: no kernel reads before its predecessor has written, however early it starts. Planted: the kernel in
- * between does not wait for its own predecessor. */
+ * between reads the residual before its predecessor has written it; that must show in both runs. */
 bool hazard_overlap(struct rig *r, bool bad)
 {
     const uint32_t n_one = 6000, n_rows = 400;
@@ -136,12 +136,12 @@ bool hazard_overlap(struct rig *r, bool bad)
     run_under(r, &t, APR_GPU_FAULT_SERIAL, n_one, n_rows, 3, serial);
     run_under(r, &t, bad ? APR_GPU_FAULT_RACE : APR_GPU_FAULT_SKEW, n_one, n_rows, 3, skewed);
     toy_free(&t);
-    bool same = plain[0] == serial[0] && plain[1] == serial[1],
-         same_skewed = skewed[0] == serial[0] && skewed[1] == serial[1];
+    bool same = plain[0] == serial[0] && plain[1] == serial[1];
+    int n_off = (skewed[0] != serial[0]) + (skewed[1] != serial[1]);
     rig_note(r,
-             "%u steps of one and %u of eleven: overlapping %s, overlapping and delayed by 50 us a launch %s",
-             n_one, n_rows, same ? "the same" : "DIFFERENT", same_skewed ? "the same" : "DIFFERENT");
-    return same && same_skewed;
+             "%u steps of one and %u of eleven: overlapping %s, and delayed by 50 us a launch %d of 2 differ",
+             n_one, n_rows, same ? "the same" : "DIFFERENT", n_off);
+    return same && n_off < (bad ? 2 : 1);
 }
 
 /* 10: arrival counters are as they were after every step: long runs give what serial launches give. Planted:

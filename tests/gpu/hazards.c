@@ -1,7 +1,8 @@
 /* hazards [NUMBER|NAME...]: the GPU plugin against what is known to go wrong on GPUs, each test once as it is
  * and once with a planted fault that it must notice. One line a test; exit 1 when one fails, 9 without a GPU.
  * hazards planted NAME...: only with the planted fault; exit 1 says that it was noticed.
- * hazards small [TYPE]: two layers in every way, for sanitizers. hazards hold: keeps the device busy for
+ * hazards alone: those that want the device for themselves; hazards beside [I N]: the others, each N-th from
+ * I. hazards small [TYPE]: two layers in every way, for sanitizers. hazards hold: keeps the device busy for
  * three seconds.
  */
 #include <stdio.h>
@@ -14,34 +15,41 @@
 struct hazard {
     const char *number, *name;
     hazard_fn *run;
+    bool alone; /* takes all memory, waits for an answer by the clock, or loses the device */
 };
 static const struct hazard hazards[] = {
-    {"1", "k-bias", hazard_k_bias},
-    {"2", "k-type", hazard_k_type},
-    {"3", "spikes", hazard_spikes},
-    {"4", "splits", hazard_splits},
-    {"5", "blocks", hazard_blocks},
-    {"5", "nan", hazard_nan},
-    {"6", "contexts", hazard_contexts},
-    {"7", "windows", hazard_windows},
-    {"8", "replay", hazard_replay},
-    {"9", "overlap", hazard_overlap},
-    {"10", "counters", hazard_counters},
-    {"11", "hang", hazard_hang},
-    {"11", "neighbour", hazard_neighbour},
-    {"13", "same", hazard_same},
-    {"14", "ties", hazard_ties},
-    {"15", "unpack", hazard_unpack},
-    {"15", "types", hazard_types},
-    {"16", "kl", hazard_kl},
-    {"-", "memory", hazard_memory},
-    {"-", "eviction", hazard_eviction},
-    {"-", "lost", hazard_lost}, /* the last one: it resets the device */
+    {"1", "k-bias", hazard_k_bias, false},
+    {"2", "k-type", hazard_k_type, false},
+    {"3", "spikes", hazard_spikes, false},
+    {"4", "splits", hazard_splits, false},
+    {"5", "blocks", hazard_blocks, false},
+    {"5", "nan", hazard_nan, false},
+    {"6", "contexts", hazard_contexts, false},
+    {"7", "windows", hazard_windows, false},
+    {"8", "replay", hazard_replay, false},
+    {"9", "overlap", hazard_overlap, false},
+    {"10", "counters", hazard_counters, false},
+    {"11", "hang", hazard_hang, true},
+    {"11", "neighbour", hazard_neighbour, true},
+    {"13", "same", hazard_same, false},
+    {"14", "ties", hazard_ties, false},
+    {"15", "unpack", hazard_unpack, false},
+    {"15", "types", hazard_types, false},
+    {"16", "kl", hazard_kl, false},
+    {"-", "memory", hazard_memory, true},
+    {"-", "eviction", hazard_eviction, false},
+    {"-", "lost", hazard_lost, true}, /* the last one: it resets the device */
 };
 #define N_HAZARDS (sizeof hazards / sizeof *hazards)
 
 static bool is_wanted(const struct hazard *h, int argc, char **argv)
 {
+    if (argc == 2 && !strcmp(argv[1], "alone")) return h->alone;
+    if (argc == 2 && !strcmp(argv[1], "beside")) return !h->alone;
+    if (argc == 4 && !strcmp(argv[1], "beside")) {
+        const size_t n = strtoul(argv[3], NULL, 10);
+        return !h->alone && n && (size_t)(h - hazards) % n == strtoul(argv[2], NULL, 10);
+    }
     for (int i = 1; i < argc; i++)
         if (!strcmp(argv[i], h->name) || !strcmp(argv[i], h->number)) return true;
     return argc < 2;

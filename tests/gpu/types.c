@@ -47,13 +47,14 @@ static double far_in(struct rig *r, const struct toy *t, bool exact, uint32_t n_
     return far;
 }
 
-/* Planted: one bit of one block of the first layer's down is not what the reference computes with. */
+/* Planted: one bit of a block in the middle of each row of the first layer's down is not what the reference
+ * computes with; of F32 it is the first of the fraction, the lower ones would be lost in rounding. */
 static void damage(struct toy *t)
 {
-    uint8_t *block = (uint8_t *)t->gpu_layers[0].down.data;
-    block[t->gpu_layers[0].down.row_bytes / 2] ^= 0x40;
-    for (uint32_t row = 1; row < t->n_hidden; row++)
-        block[row * t->gpu_layers[0].down.row_bytes + t->gpu_layers[0].down.row_bytes / 2] ^= 0x40;
+    const struct apr_gpu_mat *down = &t->gpu_layers[0].down;
+    const uint64_t off = down->row_bytes / 2 + (down->type == APR_F32 ? 2 : 0);
+    for (uint32_t row = 0; row < t->n_hidden; row++)
+        ((uint8_t *)down->data)[row * down->row_bytes + off] ^= 0x40;
 }
 
 bool hazard_types(struct rig *r, bool bad)
