@@ -184,6 +184,7 @@ int main(int argc, char **argv)
     struct apr_gpu_err e;
     struct apr_gpu_device *dev;
     struct apr_gpu_desc d;
+    setvbuf(stdout, NULL, _IOLBF, 0); /* a run that is cut off keeps its lines */
     for (size_t i = 0; argc > 1 && i < BENCH_SHAPES; i++)
         if (!strcmp(argv[1], bench_shapes[i].name)) s = &bench_shapes[i];
     if (apr_gpu_load(&r.g, &err) != APR_OK) return fprintf(stderr, "bench_gpu: %s\n", err.text), 9;
