@@ -81,16 +81,17 @@ static struct apr_gpu_mat random_mat(uint32_t type, uint32_t n_rows, uint32_t n_
     uint64_t row_bytes = (uint64_t)n_cols / q->block_elems * q->block_bytes, n_bytes = row_bytes * n_rows;
     uint8_t *p = malloc(n_bytes + 8);
     if (!p) exit(6);
+    const bool halves = type == APR_BF16; /* whose exponents keep sums finite */
     for (uint64_t i = 0; i < n_bytes; i += 8) {
         uint64_t v = bench_next();
+        if (halves) v = (v & 0x80ff80ff80ff80ffu) | 0x3c003c003c003c00u;
         memcpy(p + i, &v, 8);
     }
-    for (uint64_t i = 0; i < n_bytes; i += q->block_bytes) { /* scales that keep sums finite */
+    for (uint64_t i = 0; !halves && i < n_bytes; i += q->block_bytes) { /* and scales that do */
         static const uint8_t small[4] = {0x20, 0x05, 0x40, 0x10}, smaller[2] = {0x10, 0x02};
         if (type == APR_Q4_K) memcpy(p + i, small, 4);
         if (type == APR_Q6_K) memcpy(p + i + 208, smaller, 2);
         if (type == APR_Q8_0) memcpy(p + i, small, 2);
-        if (type == APR_BF16) p[i + 1] = (uint8_t)((p[i + 1] & 0x80) | 0x3c);
     }
     if (streamed) bench_weight_bytes += n_bytes;
     return (struct apr_gpu_mat){p, row_bytes, type, n_rows, n_cols, NULL, 0};

@@ -73,3 +73,56 @@ T
     tests/tools/gpu-report "$W/m" "$W/latest.json" def5678 'scripts/gpu-check'
     jq -e '.rows == []' "$W/latest.json"
 }
+
+# Programs that print what those of a GPU would: nvidia-smi, hazards, bench_gpu.
+fake_gpu() {
+    mkdir -p "$W/bin" "$W/fake"
+    printf '%s\n' '#!/bin/sh' 'echo "GPU 0: NVIDIA X"' >"$W/fake/nvidia-smi"
+    printf '%s\n' '#!/bin/sh' "echo hazards \$* >>$W/calls" '[ ! -e "$HAZARDS_FAIL" ] || { echo "hazard 9 FAILED"; exit 1; }' \
+        'echo "hazards: ok $*"' >"$W/bin/hazards"
+    cat >"$W/bin/bench_gpu" <<T
+#!/bin/sh
+echo bench_gpu \$* >>$W/calls
+[ "\$1" != check ] || { echo 'check: ok'; exit 0; }
+echo 'NVIDIA X, sm_90, 132 SM'
+echo 'decode_d0 600.0 tok/s (590.0 at worst), 80.0 % of the read bandwidth'
+T
+    chmod +x "$W/fake/nvidia-smi" "$W/bin/hazards" "$W/bin/bench_gpu"
+    PATH=$W/fake:$PATH
+}
+
+@test "what is timed comes first and alone, and is written before what follows" {
+    fake_gpu
+    run scripts/gpu-check -b "$W/bin" -o "$W/out" -c abc1234 -s hazards,speed,bf16
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ "$(head -n 2 "$W/calls" | tr '\n' ';')" = 'bench_gpu 7b q4_k_m resident;bench_gpu 7b bf16 one;' ]
+    [ "$(tail -n 1 "$W/calls")" = 'hazards alone' ]
+    [ "$(sed -n 3,5p "$W/calls" | sort | tr '\n' ';')" = 'bench_gpu check;hazards beside 0 2;hazards beside 1 2;' ]
+    jq -e '.commit == "abc1234" and (.rows | map(.name) | index("decode_d0") != null and index("decode_bf16") != null)' "$W/out/latest.json"
+    grep -q 'hazards: ok beside 1 2' "$W/out/latest.log"
+    [[ "${lines[-1]}" == '== done in '*': ok' ]]
+}
+
+@test "a failure beside others is told and is the exit status; what was timed stays" {
+    fake_gpu
+    : >"$W/fail"
+    HAZARDS_FAIL=$W/fail run scripts/gpu-check -b "$W/bin" -o "$W/out" -c abc1234 -s hazards,speed
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [ "$(grep -c '^MISSED: hazards$' <<<"$output")" -eq 3 ]
+    [[ "${lines[-1]}" == *'something MISSED its bound' ]]
+    jq -e '.rows[0].ours == 600' "$W/out/latest.json"
+}
+
+@test "a run that is cut off leaves what was timed" {
+    fake_gpu
+    printf '%s\n' '#!/bin/sh' 'exec sleep 30' >"$W/bin/hazards"
+    SECONDS=0
+    run timeout 3 scripts/gpu-check -b "$W/bin" -o "$W/out" -c abc1234 -s hazards,speed
+    [ "$status" -eq 124 ]
+    [ "$SECONDS" -lt 15 ]
+    jq -e '.rows[0].ours == 600' "$W/out/latest.json"
+    grep -q '^decode_d0 600' "$W/out/latest.log"
+    grep -q '^== cut off at' "$W/out/latest.log"
+}
