@@ -91,16 +91,16 @@ T
     PATH=$W/fake:$PATH
 }
 
-@test "what is timed comes first and alone, and is written before what follows" {
+@test "what is timed comes before the rest and alone, and is written before what follows" {
     fake_gpu
     run scripts/gpu-check -b "$W/bin" -o "$W/out" -c abc1234 -s hazards,speed,bf16
     echo "$output"
     [ "$status" -eq 0 ]
-    [ "$(head -n 2 "$W/calls" | tr '\n' ';')" = 'bench_gpu 7b q4_k_m resident;bench_gpu 7b bf16 one;' ]
+    [ "$(head -n 3 "$W/calls" | tr '\n' ';')" = 'bench_gpu check;bench_gpu 7b q4_k_m resident;bench_gpu 7b bf16 one;' ]
     [ "$(tail -n 1 "$W/calls")" = 'hazards alone' ]
-    [ "$(sed -n 3,5p "$W/calls" | sort | tr '\n' ';')" = 'bench_gpu check;hazards beside 0 2;hazards beside 1 2;' ]
+    [ "$(sed -n 4,7p "$W/calls" | sort | tr '\n' ';')" = 'hazards beside 0 4;hazards beside 1 4;hazards beside 2 4;hazards beside 3 4;' ]
     jq -e '.commit == "abc1234" and (.rows | map(.name) | index("decode_d0") != null and index("decode_bf16") != null)' "$W/out/latest.json"
-    grep -q 'hazards: ok beside 1 2' "$W/out/latest.log"
+    grep -q 'hazards: ok beside 1 4' "$W/out/latest.log"
     [[ "${lines[-1]}" == '== done in '*': ok' ]]
 }
 
@@ -110,14 +110,14 @@ T
     HAZARDS_FAIL=$W/fail run scripts/gpu-check -b "$W/bin" -o "$W/out" -c abc1234 -s hazards,speed
     echo "$output"
     [ "$status" -eq 1 ]
-    [ "$(grep -c '^MISSED: hazards$' <<<"$output")" -eq 3 ]
+    [ "$(grep -c '^MISSED: hazards$' <<<"$output")" -eq 5 ]
     [[ "${lines[-1]}" == *'something MISSED its bound' ]]
     jq -e '.rows[0].ours == 600' "$W/out/latest.json"
 }
 
 @test "a run that is cut off leaves what was timed" {
     fake_gpu
-    printf '%s\n' '#!/bin/sh' 'exec sleep 30' >"$W/bin/hazards"
+    printf '%s\n' '#!/bin/sh' 'echo "hazard 1 ok"' 'exec sleep 30' >"$W/bin/hazards"
     SECONDS=0
     run timeout 3 scripts/gpu-check -b "$W/bin" -o "$W/out" -c abc1234 -s hazards,speed
     [ "$status" -eq 124 ]
@@ -125,4 +125,5 @@ T
     jq -e '.rows[0].ours == 600' "$W/out/latest.json"
     grep -q '^decode_d0 600' "$W/out/latest.log"
     grep -q '^== cut off at' "$W/out/latest.log"
+    grep -A 1 '^== hazards_2 (NOT done)' "$W/out/latest.log" | grep -q '^hazard 1 ok'
 }

@@ -30,7 +30,14 @@ middle() {
     once "$GATE_WORK/middle.gguf" tests/tools/random-gguf "$GATE_WORK/middle.gguf" 1.5b q4_k_m
     echo "$GATE_WORK/middle.gguf"
 }
-rate() { # MODEL OPTIONS...: tokens a second of the first test
+# measured NAME COMMAND...: what the command prints; a planted fault is judged by the same numbers, not by new ones.
+measured() {
+    local file=$GATE_WORK/measured-${1//[^a-zA-Z0-9.-]/_}
+    [ -s "$file" ] || "${@:2}" >"$file" || { rm -f "$file" && return 1; }
+    cat "$file"
+}
+rate() { measured "ours $*" bench_rate "$@"; }
+bench_rate() { # MODEL OPTIONS...: tokens a second of the first test
     expect 0 apr bench "$1" "${@:2}" --json && jq '.tests[0].toks_per_s.mean' <<<"$out"
 }
 
@@ -195,7 +202,8 @@ F_TRUENO_012() {
     [ "$n" -ge 5 ]
 }
 
-peer_rate() { # OPTIONS...: llama.cpp stands for Ollama, whose engine it is
+peer_rate() { measured "peer $*" llama_rate "$@"; }
+llama_rate() { # OPTIONS...: llama.cpp stands for Ollama, whose engine it is
     LD_LIBRARY_PATH=$APR_PEER_BIN:${LD_LIBRARY_PATH:-} "$APR_PEER_BIN/llama-bench" -m "$(big)" -ngl 99 -fa 1 -r 3 -o json "$@" 2>/dev/null |
         jq -e '.[0].avg_ts'
 }
