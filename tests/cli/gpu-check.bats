@@ -127,3 +127,24 @@ T
     grep -q '^== cut off at' "$W/out/latest.log"
     grep -A 1 '^== hazards_2 (NOT done)' "$W/out/latest.log" | grep -q '^hazard 1 ok'
 }
+
+@test "the peer's numbers are beside ours; one that fails is told, and not among its numbers" {
+    fake_gpu
+    mkdir "$W/peer"
+    cat >"$W/peer/llama-bench" <<'T'
+#!/bin/sh
+case "$*" in
+*'-fa 1 -ngl 99'*'-n 128'*) echo '{"n_prompt":0,"n_gen":128,"n_depth":0,"avg_ts":290,"samples_ts":[280.0,300.0]}' ;;
+*'-d 4096,16384'*) echo 'no device memory' >&2; exit 1 ;;
+esac
+T
+    printf '%s\n' '#!/bin/sh' 'echo "{\"pl\":8,\"speed_tg\":1000}"' >"$W/peer/llama-batched-bench"
+    printf '%s\n' '#!/bin/sh' 'echo "{\"n_prompt\":0,\"toks_per_s\":{\"mean\":500}}"' >"$W/bin/apr-infer"
+    chmod +x "$W/peer/llama-bench" "$W/peer/llama-batched-bench" "$W/bin/apr-infer"
+    run scripts/gpu-check -b "$W/bin" -p "$W/peer" -m "$W/none.gguf" -o "$W/out" -c abc1234 -s speed,peer
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [ "$(grep -c '^MISSED' <<<"$output")" -eq 1 ]
+    grep -q '^MISSED: llama-bench: no device memory$' "$W/out/latest.log"
+    jq -e '.rows | map({key: .name, value: .}) | from_entries | .decode_d0.peer == 300 and .decode_d0.ratio == 2 and .file_decode_d0.ours == 500' "$W/out/latest.json"
+}
