@@ -26,6 +26,7 @@ struct apr_gpu_model {
 struct apr_gpu_seq {
     struct apr_gpu_model *m;
     uint32_t n_ctx, n_pos;
+    bool is_long;
 };
 static bool lost_for_process; /* until a reset, as of a CUDA context */
 
@@ -139,7 +140,7 @@ static enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, str
         return fail(e, APR_GPU_MEMORY, "table of pages: out of memory");
     *s = calloc(1, sizeof **s);
     if (!*s) return fail(e, APR_GPU_MEMORY, "no memory");
-    **s = (struct apr_gpu_seq){m, n_ctx, 0};
+    **s = (struct apr_gpu_seq){m, n_ctx, 0, false};
     return APR_GPU_OK;
 }
 static void seq_close(struct apr_gpu_seq *s)
@@ -153,6 +154,11 @@ static uint32_t seq_pos(const struct apr_gpu_seq *s)
 static void seq_truncate(struct apr_gpu_seq *s, uint32_t n_pos)
 {
     if (n_pos < s->n_pos) s->n_pos = n_pos;
+}
+static void seq_turn(struct apr_gpu_seq *s, bool is_long)
+{
+    if (s->is_long != is_long) seq_truncate(s, 0);
+    s->is_long = is_long;
 }
 
 /* Ordinary text from the vocabulary's middle, the same for the same token at the same position. */
@@ -272,6 +278,7 @@ const struct apr_gpu *apr_gpu_plugin(void)
         .seq_close = seq_close,
         .seq_pos = seq_pos,
         .seq_truncate = seq_truncate,
+        .seq_turn = seq_turn,
         .forward = forward,
         .greedy = greedy,
         .step = step,
