@@ -12,6 +12,19 @@ static __device__ __forceinline__ void copy16(void *to, const void *from, bool t
         "cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"((uint32_t)__cvta_generic_to_shared(to)),
         "l"(from), "r"(n));
 }
+/* ... of what is read once a token, and so is the first to leave the L2 cache, before code and results. */
+static __device__ __forceinline__ uint64_t read_once()
+{
+    uint64_t policy;
+    asm volatile("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+    return policy;
+}
+static __device__ __forceinline__ void copy16_once(void *to, const void *from, uint64_t policy)
+{
+    asm volatile("cp.async.cg.shared.global.L2::cache_hint [%0], [%1], 16, %2;" ::"r"(
+                     (uint32_t)__cvta_generic_to_shared(to)),
+                 "l"(from), "l"(policy));
+}
 static __device__ __forceinline__ void copies_commit()
 {
     asm volatile("cp.async.commit_group;");
@@ -20,18 +33,6 @@ static __device__ __forceinline__ void copies_commit()
 template <int N> static __device__ __forceinline__ void copies_wait()
 {
     asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
-}
-
-/* Into the L2 cache, from where it is soon to be read: a hint, of whole 16s. */
-static __device__ __forceinline__ void l2_ahead(const void *p, uint32_t n_bytes)
-{
-#if __CUDA_ARCH__ >= 900
-    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(p)),
-                 "r"(n_bytes));
-#else
-    for (uint32_t i = 0; i < n_bytes; i += 128)
-        asm volatile("prefetch.global.L2 [%0];" ::"l"(__cvta_generic_to_global((const uint8_t *)p + i)));
-#endif
 }
 
 /* The predecessor's results may be read behind this. */

@@ -194,16 +194,6 @@ template <int DIM> static __device__ __forceinline__ void fetch(const block<DIM>
     copies_commit();
 }
 
-/* The warp's other pages: to the L2 cache at once, whatever this kernel still waits for. */
-template <int DIM> static __device__ __forceinline__ void fetch_ahead(const block<DIM> &b)
-{
-    for (uint32_t p = b.sp.first + b.w + N_WARPS * (1 + (uint32_t)b.lane); p < b.sp.last; p += 32 * N_WARPS) {
-        uint64_t off = ((uint64_t)__ldg(b.table + p) * b.a.h.n_heads_kv + b.i_kv) * PAGE * DIM;
-        l2_ahead((const __half *)b.a.kv.k + off, PAGE * DIM * 2);
-        l2_ahead((const __half *)b.a.kv.v + off, PAGE * DIM * 2);
-    }
-}
-
 /* Queries of the group; in the last split this token's key and value, which the first block of a KV head
  * also writes to the cache. All that is read comes first: it is in the L2 cache, and a step waits for it. */
 template <int DIM> static __device__ __forceinline__ void prepare(const block<DIM> &b, bool stores)
@@ -409,7 +399,6 @@ static __global__ void __launch_bounds__(32 * N_WARPS, DIM > 128 ? 1 : 2)
                           (int)threadIdx.x / 32};
     running<DIM> run = {{}, {-1e30f, -1e30f}, {0, 0}}; /* finite: no page must not make NaN */
     fetch(b, sp.first + b.w);
-    fetch_ahead(b);
     if (threadIdx.x < a.h.dim / 2)
         r.turn[threadIdx.x] = a.h.rope[(uint64_t)pos * (a.h.dim / 2) + threadIdx.x];
     __syncthreads();

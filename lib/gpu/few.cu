@@ -43,8 +43,8 @@ static __device__ __forceinline__ const few_seg &seg_of(const few_args &a, uint3
 
 /* This warp's 32 rows of an item. */
 template <int WARPS>
-static __device__ __forceinline__ void ask_weights(const few_args &a, place at, uint8_t *stage, int w,
-                                                   int lane)
+static __device__ __forceinline__ void ask_weights(const few_args &a, uint64_t once, place at, uint8_t *stage,
+                                                   int w, int lane)
 {
     const few_seg &s = seg_of(a, at.tile);
 #pragma unroll
@@ -53,8 +53,12 @@ static __device__ __forceinline__ void ask_weights(const few_args &a, place at, 
                  n = g < s.n_groups ? min(s.chunk_bytes, s.group_bytes - off) : 0;
         const uint8_t *from = s.tiles + (n ? (uint64_t)g * s.group_bytes + off : 0);
         uint8_t *to = stage + (2 * w + m) * a.slot_bytes;
-        for (uint32_t o = 16 * (uint32_t)lane; o < s.chunk_bytes; o += 512)
-            copy16(to + o, o < n ? from + o : s.tiles, o < n);
+        for (uint32_t o = 16 * (uint32_t)lane; o < s.chunk_bytes; o += 512) {
+            if (o < n)
+                copy16_once(to + o, from + o, once);
+            else
+                copy16(to + o, s.tiles, false);
+        }
     }
 }
 template <int N8, int WARPS>
@@ -142,10 +146,11 @@ static __global__ void __launch_bounds__(32 * WARPS, WARPS == 4 ? 3 : 1)
                    n = (uint32_t)((uint64_t)a.s.n_items * (blockIdx.x + 1) / a.s.n_blocks) - i0;
     place in = {i0 / n_chunks, i0 % n_chunks}, at = in, x_in = in;
     float acc[2][N8][4] = {};
+    const uint64_t once = read_once();
 
     let_next_start();
     for (uint32_t i = 0; i < STAGES - 1 && i < n; i++, in.next(n_chunks))
-        ask_weights<WARPS>(a, in, room + i * stage_bytes + x_bytes, w, lane);
+        ask_weights<WARPS>(a, once, in, room + i * stage_bytes + x_bytes, w, lane);
     wait_for_input();
     for (uint32_t i = 0; i < STAGES - 1; i++) {
         if (i < n) ask_tokens<N8, WARPS>(a, x_in, room + i * stage_bytes), x_in.next(n_chunks);
@@ -156,7 +161,7 @@ static __global__ void __launch_bounds__(32 * WARPS, WARPS == 4 ? 3 : 1)
         __syncthreads();
         if (k + STAGES - 1 < n) {
             uint8_t *to = room + (k + STAGES - 1) % STAGES * stage_bytes;
-            ask_weights<WARPS>(a, in, to + x_bytes, w, lane);
+            ask_weights<WARPS>(a, once, in, to + x_bytes, w, lane);
             ask_tokens<N8, WARPS>(a, in, to);
             in.next(n_chunks);
         }

@@ -1,144 +1,17 @@
 /* Matrices times one token: y = W x, with what comes before (RMSNorm, quantization) and after (bias,
  * residual, SwiGLU) in the same kernel.
  *
- * Bytes moved are the tiles, once; the bound is the memory's read bandwidth. One block of 12 warps an SM,
+ * Bytes moved are the tiles, once; the bound is the memory's read bandwidth. One block of 16 warps an SM,
  * alone there (gpu_alone_smem). A block owns the groups of 16 rows i_block, i_block + n_blocks, ...; their
- * tiles, laid end to end, are cut into 12 equal runs, one a warp. Each warp streams its run through a ring of
- * its own in shared memory (cp.async), so that about 100 KB are in flight on every SM; the ring is filled
- * before the kernel waits for its predecessor, because weights depend on nothing. Partial sums of (group,
- * warp) meet in shared memory and are added in the order of the warps.
+ * tiles, laid end to end, are cut into 16 equal runs, one a warp. Each warp streams its run through a ring of
+ * its own in shared memory (cp.async), so that about 100 KB are in flight on every SM; most of the ring is
+ * filled before the kernel waits for its predecessor, because weights depend on nothing. Partial sums of
+ * (group, warp) meet in shared memory and are added in the order of the warps.
  */
 #include "async.cuh"
-#include "runs.cuh"
+#include "gemv_in.cuh"
 
 #include <string.h>
-
-/* ---- input ------------------------------------------------------------------------------------------------
- */
-
-static __device__ __noinline__ float block_sum(float v, float *room)
-{
-#pragma unroll
-    for (int o = 16; o; o >>= 1) v += __shfl_xor_sync(~0u, v, o);
-    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = v;
-    __syncthreads();
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < N_WARPS; i++) sum += room[i];
-    return sum;
-}
-
-static __device__ __forceinline__ float4 load4(const float *p)
-{
-    return __ldcg((const float4 *)p);
-}
-
-/* What is known before the predecessor has finished: the norm's weights, for inputs of up to N_HELD columns.
- */
-#define N_HELD4 3
-#define N_HELD  (4 * N_HELD4 * N_THREADS)
-struct held {
-    float4 w[N_HELD4];
-};
-static __device__ __forceinline__ void hold_norm(const gemv_args &a, held *h)
-{
-    if (!a.norm || a.n_cols > N_HELD) return;
-#pragma unroll
-    for (uint32_t k = 0; k < N_HELD4; k++) {
-        uint32_t i = 4 * (threadIdx.x + k * N_THREADS);
-        if (i < a.n_cols) h->w[k] = *(const float4 *)(a.norm + i);
-    }
-}
-
-static __device__ float norm_factor(const gemv_args &a, float *room)
-{
-    float sum = 0;
-    for (uint32_t i = 4 * threadIdx.x; i < a.n_cols; i += 4 * N_THREADS) {
-        float4 v = load4(a.x + i);
-        sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-    }
-    return 1.0f / sqrtf(block_sum(sum, room) / (float)a.n_cols + a.eps);
-}
-
-/* Four values of a lane, 16 of four lanes: to integers with their scale. v is zero beyond the last column.
- * Not inlined: a short kernel pays for every line of code that it runs through once. */
-static __device__ __noinline__ void quantize4(float4 v, uint32_t i, act_block *to)
-{
-    act_scale s = act_scale_of(top16(top_of(v.x, v.y, v.z, v.w)));
-    int q0 = __float2int_rn(v.x * s.inv), q1 = __float2int_rn(v.y * s.inv), q2 = __float2int_rn(v.z * s.inv),
-        q3 = __float2int_rn(v.w * s.inv);
-    int sum = q0 + q1 + q2 + q3;
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
-    *(int2 *)&to[i / 256].x[i % 32 / 8][i % 256 / 32][i % 8] =
-        make_int2((q0 & 65535) | q1 << 16, (q2 & 65535) | q3 << 16);
-    if (i % 16 == 0) act_put_scale(to, i, s.d, sum);
-}
-
-static __device__ __forceinline__ float4 normed4(const gemv_args &a, uint32_t i, float factor)
-{
-    if (i >= a.n_cols) return make_float4(0, 0, 0, 0);
-    float4 v = load4(a.x + i);
-    if (!a.norm) return v;
-    float4 w = *(const float4 *)(a.norm + i);
-    return make_float4(v.x * factor * w.x, v.y * factor * w.y, v.z * factor * w.z, v.w * factor * w.w);
-}
-
-/* RMSNorm of an input that fits the registers: read once. */
-template <bool QUANT>
-static __device__ __forceinline__ void take_held(const gemv_args &a, const held &h, uint8_t *act, float *room)
-{
-    float4 v[N_HELD4];
-    float sum = 0;
-#pragma unroll
-    for (uint32_t k = 0; k < N_HELD4; k++) {
-        uint32_t i = 4 * (threadIdx.x + k * N_THREADS);
-        v[k] = i < a.n_cols ? load4(a.x + i) : make_float4(0, 0, 0, 0);
-    }
-#pragma unroll
-    for (uint32_t k = 0; k < N_HELD4; k++)
-        sum += v[k].x * v[k].x + v[k].y * v[k].y + v[k].z * v[k].z + v[k].w * v[k].w;
-    float factor = rsqrtf(__fdividef(block_sum(sum, room), (float)a.n_cols) + a.eps);
-    uint32_t n_padded = (a.n_cols + 255) / 256 * 256;
-#pragma unroll
-    for (uint32_t k = 0; k < N_HELD4; k++) {
-        uint32_t i = 4 * (threadIdx.x + k * N_THREADS);
-        if (i >= n_padded) break; /* the same for a whole warp */
-        bool in = i < a.n_cols;
-        float4 y = make_float4(in ? v[k].x * factor * h.w[k].x : 0, in ? v[k].y * factor * h.w[k].y : 0,
-                               in ? v[k].z * factor * h.w[k].z : 0, in ? v[k].w * factor * h.w[k].w : 0);
-        if (QUANT)
-            quantize4(y, i, (act_block *)act);
-        else
-            *(float4 *)((float *)act + i) = y;
-    }
-}
-
-template <bool QUANT>
-static __device__ void take_input(const gemv_args &a, const held &h, uint8_t *act, float *room)
-{
-    if (a.norm && a.n_cols <= N_HELD) {
-        take_held<QUANT>(a, h, act, room);
-        __syncthreads();
-        return;
-    }
-    if (QUANT && a.xq) {
-        uint32_t n = (a.n_cols + 255) / 256 * (uint32_t)(sizeof(act_block) / 16);
-        for (uint32_t i = threadIdx.x; i < n; i += N_THREADS)
-            ((uint4 *)act)[i] = __ldcg((const uint4 *)a.xq + i);
-    } else {
-        float factor = a.norm ? norm_factor(a, room) : 1.0f;
-        uint32_t n_padded = (a.n_cols + 255) / 256 * 256;
-        for (uint32_t i = 4 * threadIdx.x; i < n_padded; i += 4 * N_THREADS) {
-            float4 v = normed4(a, i, factor);
-            if (QUANT)
-                quantize4(v, i, (act_block *)act);
-            else
-                *(float4 *)((float *)act + i) = v;
-        }
-    }
-    __syncthreads();
-}
 
 /* ---- output -----------------------------------------------------------------------------------------------
  */
@@ -312,8 +185,11 @@ static __device__ __forceinline__ void flush(float acc[4], float *to, int lane)
     }
 }
 
+/* Tiles that a warp asks for before the input, which arrives behind them. */
+#define EARLY 2
+
 template <bool QUANT, int HOW, int DEPTH, int SLOT>
-static __global__ void __launch_bounds__(N_THREADS, 2)
+static __global__ void __launch_bounds__(N_THREADS, 1)
     gemv_kernel(const __grid_constant__ gemv_args a, uint32_t act_bytes, uint32_t part_bytes)
 {
     extern __shared__ __align__(128) uint8_t room[];
@@ -327,31 +203,39 @@ static __global__ void __launch_bounds__(N_THREADS, 2)
     const uint32_t u0 = n_units * w / N_WARPS, u1 = n_units * (w + 1) / N_WARPS;
 
     let_next_start();
+    const uint64_t once = read_once();
     cursor<HOW> in, at;
     if (u0 < u1) in.seek(a, u0), at = in;
     uint32_t n_in = u0;
-    auto issue = [&](uint32_t slot) {
+    auto issue = [&](int slot) {
         if (n_in < u1) {
             uint8_t *to = ring + slot * SLOT;
-            for (uint32_t o = 16 * (uint32_t)lane; o < in.bytes; o += 512) copy16(to + o, in.tile + o, true);
+            for (uint32_t o = 16 * (uint32_t)lane; o < in.bytes; o += 512)
+                copy16_once(to + o, in.tile + o, once);
             n_in++;
             in.next(a, n_in < u1);
         }
         copies_commit();
     };
-#pragma unroll
-    for (uint32_t i = 0; i < DEPTH; i++) issue(i);
+    int n_issued = 0;
+#pragma unroll 1
+    for (; n_issued < DEPTH && n_issued < EARLY; n_issued++) issue(n_issued);
     held h;
     hold_norm(a, &h);
     early first = early_of<HOW>(a, threadIdx.x, n_local, n_units);
+    const plain<QUANT> as_is(a);
+    asked x;
     wait_for_input();
+    as_is.ask(&x);
     float sq = 0;
     early_x<HOW>(a, &first);
     for (uint32_t i = threadIdx.x; i < a.n_sq; i += N_THREADS) sq += __ldcg(a.sq + i);
-    take_input<QUANT>(a, h, act, sums);
+#pragma unroll 1
+    for (; n_issued < DEPTH; n_issued++) issue(n_issued);
+    take_input<QUANT>(a, as_is, x, h, act, sums);
 
     float acc[4] = {0, 0, 0, 0};
-    uint32_t slot = 0;
+    int slot = 0;
     for (uint32_t u = u0; u < u1; u++) {
         copies_wait<DEPTH - 1>();
         __syncwarp();
@@ -370,14 +254,31 @@ static __global__ void __launch_bounds__(N_THREADS, 2)
     put_all<HOW>(a, part, n_local, n_units, factor, first);
 }
 
-/* Wide inputs leave room for a shallower ring. */
-#define WIDE_ACT (60u << 10)
-template <bool QUANT, int HOW> static const void *kernel_of(uint32_t slot, bool wide, uint32_t *ring)
+/* The kernels of one output by what they keep on the way: tiles of up to n_slot bytes, n_depth a warp. */
+struct way {
+    bool quant;
+    uint32_t n_slot, n_depth;
+    const void *kernel;
+};
+#define SUMS_BYTES (N_WARPS * 4) /* what every kernel has besides */
+#define WAY(quant, depth, slot)                                                                              \
+    {                                                                                                        \
+        quant, slot, depth, (const void *)gemv_kernel<quant, HOW, depth, slot>                               \
+    }
+/* The deepest that leaves room for n_bytes more; NULL where none does. ring: its bytes, or the least. */
+template <int HOW>
+static const void *kernel_of(const struct apr_gpu_device *d, bool quant, uint32_t n_slot, uint32_t n_bytes,
+                             uint32_t *ring)
 {
-    if (!QUANT && wide) return *ring = N_WARPS * 2 * 2048, (const void *)gemv_kernel<QUANT, HOW, 2, 2048>;
-    if (!QUANT) return *ring = N_WARPS * 3 * 2048, (const void *)gemv_kernel<QUANT, HOW, 3, 2048>;
-    if (slot <= 2304) return *ring = N_WARPS * 3 * 2304, (const void *)gemv_kernel<QUANT, HOW, 3, 2304>;
-    return *ring = N_WARPS * 2 * 3360, (const void *)gemv_kernel<QUANT, HOW, 2, 3360>;
+    static const struct way ways[] = {WAY(true, 3, 2304),  WAY(true, 2, 2304), WAY(true, 1, 2304),
+                                      WAY(true, 2, 3360),  WAY(true, 1, 3360), WAY(false, 3, 2048),
+                                      WAY(false, 2, 2048), WAY(false, 1, 2048)};
+    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
+        if (ways[i].quant != quant || ways[i].n_slot < n_slot) continue;
+        *ring = N_WARPS * ways[i].n_depth * ways[i].n_slot;
+        if (n_bytes + *ring + SUMS_BYTES <= (uint32_t)d->max_smem) return ways[i].kernel;
+    }
+    return NULL;
 }
 
 /* Returns the bytes of the largest tile. */
@@ -402,16 +303,6 @@ static uint32_t args_of(const struct apr_gpu_device *d, const struct gemv *g, st
     return slot;
 }
 
-static const void *choose(const struct gemv *g, uint32_t slot, bool wide, uint32_t *ring)
-{
-    if (tile_is_quantized(g->m[0]->kind))
-        return g->how == GEMV_ROWS  ? kernel_of<true, GEMV_ROWS>(slot, wide, ring)
-               : g->how == GEMV_ADD ? kernel_of<true, GEMV_ADD>(slot, wide, ring)
-                                    : kernel_of<true, GEMV_SWIGLU>(slot, wide, ring);
-    return g->how == GEMV_ROWS  ? kernel_of<false, GEMV_ROWS>(slot, wide, ring)
-           : g->how == GEMV_ADD ? kernel_of<false, GEMV_ADD>(slot, wide, ring)
-                                : kernel_of<false, GEMV_SWIGLU>(slot, wide, ring);
-}
 struct layout {
     struct gemv_args a;
     uint32_t act_bytes, part_bytes, smem;
@@ -424,11 +315,14 @@ static void lay_out(const struct apr_gpu_device *d, const struct gemv *g, struct
     const uint32_t slot = args_of(d, g, &l->a), n_padded = (l->a.n_cols + 255) / 256 * 256,
                    n_local =
                        (l->a.n_groups + l->a.n_blocks - 1) / l->a.n_blocks * (g->how == GEMV_SWIGLU ? 2 : 1);
-    uint32_t ring;
+    uint32_t ring = 0;
     l->act_bytes = quant ? n_padded / 256 * (uint32_t)sizeof(act_block) : n_padded * 4;
     l->part_bytes = ((n_local + N_WARPS) * TILE_ROWS * 4 + 127) / 128 * 128;
-    l->kernel = choose(g, slot, l->act_bytes > WIDE_ACT, &ring);
-    l->smem = l->act_bytes + l->part_bytes + ring;
+    l->smem = l->act_bytes + l->part_bytes;
+    l->kernel = g->how == GEMV_ROWS  ? kernel_of<GEMV_ROWS>(d, quant, slot, l->smem, &ring)
+                : g->how == GEMV_ADD ? kernel_of<GEMV_ADD>(d, quant, slot, l->smem, &ring)
+                                     : kernel_of<GEMV_SWIGLU>(d, quant, slot, l->smem, &ring);
+    l->smem += ring;
 }
 
 enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *g, cudaStream_t s,
@@ -437,7 +331,7 @@ enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *
     struct layout l;
     lay_out(d, g, &l);
     for (int i = 0; i < g->n_m; i++) gpu_mark_bytes(d, mat_bytes(g->m[i]));
-    if (l.smem > (uint32_t)d->max_smem)
+    if (!l.kernel)
         return gpu_fail(e, APR_GPU_UNSUPPORTED,
                         "a matrix of %u columns needs %u bytes of shared memory, the device has %d",
                         l.a.n_cols, l.smem, d->max_smem);

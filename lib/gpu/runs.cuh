@@ -4,7 +4,7 @@
 
 #include "plugin.cuh"
 
-#define N_WARPS   12
+#define N_WARPS   16
 #define N_THREADS (32 * N_WARPS)
 
 struct seg {
