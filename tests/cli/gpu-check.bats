@@ -148,3 +148,26 @@ T
     grep -q '^MISSED: llama-bench: no device memory$' "$W/out/latest.log"
     jq -e '.rows | map({key: .name, value: .}) | from_entries | .decode_d0.peer == 300 and .decode_d0.ratio == 2 and .file_decode_d0.ours == 500' "$W/out/latest.json"
 }
+
+@test "gpu-pack: every program runs with the libraries beside it; changes are refused" {
+    [ -z "$(git status --porcelain 2>/dev/null)" ] && git rev-parse HEAD >/dev/null || skip 'no clean checkout here'
+    command -v nvcc >/dev/null || [ -x /usr/local/cuda/bin/nvcc ] || skip 'nvcc is not installed'
+    run --separate-stderr scripts/gpu-pack "$W/pack.tar.xz"
+    echo "$stderr" | tail -n 5
+    [ "$status" -eq 0 ]
+    mkdir "$W/pack" && tar -C "$W/pack" -xf "$W/pack.tar.xz"
+    [ "$(cat "$W/pack/commit")" = "$(git rev-parse --short HEAD)" ]
+    for program in apr-infer apr-import apr-export apr-qa apr-hex; do
+        [ "$(env -i LD_LIBRARY_PATH="$W/pack/lib" PATH="$W/pack/bin:$PATH" LC_ALL=C ldd "$W/pack/bin/$program" |
+            grep -c "$W/pack/lib/")" -ge 3 ]
+        run env -i LD_LIBRARY_PATH="$W/pack/lib" "$W/pack/bin/$program" --version
+        [ "$status" -eq 0 ]
+    done
+    [ -x "$W/pack/bin/hazards" ] && [ -x "$W/pack/bin/bench_gpu" ] && [ -e "$W/pack/bin/apr-cuda.so" ]
+    git clone -q . "$W/clone"
+    touch "$W/clone/new"
+    run --separate-stderr "$W/clone/scripts/gpu-pack" "$W/other.tar.xz"
+    [ "$status" -eq 1 ]
+    [ "$stderr" = 'gpu-pack: the checkout has changes: the commit would not be what is packed' ]
+    [ ! -e "$W/other.tar.xz" ]
+}
