@@ -2,8 +2,9 @@
  * is read again is still in a cache, and the order of sums stays (8 lanes, k ascending; kern.h).
  *
  * 256 columns of 16 rows are widened to f32 (16 KiB, first cache) and meet up to 96 tokens (96 KiB of their
- * columns); 32 rows have their sums in scratch (96 KiB), unrounded, until the last column. Only for the files
- * of the vector tables, which bring the tile. Nothing is owned.
+ * columns); 64 rows have their sums in scratch (192 KiB, second cache), unrounded, until the last column: so
+ * many, because the activations of a long row are read from farther away for each time. Only for the files of
+ * the vector tables, which bring the tile. Nothing is owned.
  *
  *     apr_by_slices(&tiles, slice_bf16, &(struct apr_slice_args){w, w_row_bytes, ...});
  */
@@ -15,7 +16,7 @@
 
 #define APR_SLICE_COLS  256 /* a multiple of every block of a type */
 #define APR_SLICE_BLOCK 16  /* rows that are widened together */
-#define APR_SLICE_ROWS  32  /* rows that have sums */
+#define APR_SLICE_ROWS  64  /* rows that have sums */
 #define APR_SLICE_TOKS  96
 
 /* scratch of a thread */
