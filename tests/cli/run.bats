@@ -91,6 +91,19 @@ $forged<|im_end|>
 ' -n 40 --stop 'never to be seen')" = "$full" ]
 }
 
+@test "--ignore-eos: as many tokens as -n says, the same ones up to the end token" {
+    ids() { apr run "$MODEL" "$Q" -n 12 --json -q "$@" | jq -c '[.n_generated, .finish_reason, .tokens[:2], (.tokens | length)]'; }
+    [ "$(ids)" = '[2,"stop",[19,4002],2]' ]
+    [ "$(ids --ignore-eos)" = '[12,"length",[19,4002],12]' ]
+    [ "$(ids --ignore-eos --lookup)" = '[12,"length",[19,4002],12]' ]
+    [ "$(ids --ignore-eos --temperature 1 --top-k 1 --stop '4')" = '[1,"stop",[19],1]' ]
+    [ "$(apr run "$MODEL" "$Q" -n 12 --ignore-eos)" != 4 ]
+    apr run -h | grep -q -- '--ignore-eos '
+    run --separate-stderr apr run "$MODEL" "$Q" --ignore-eos --json-schema <(echo '{}')
+    [ "$status" -eq 2 ]
+    [ "$(wc -l <<<"$stderr")" -eq 1 ]
+}
+
 @test "sampling: a seed is a text, on any thread count; other seeds give others" {
     s() { apr run "$MODEL" --raw 'The quick' -n 24 --temperature 1 "$@"; }
     a=$(s --seed 5)

@@ -17,7 +17,7 @@ struct run_args {
     const char *prompt, *input, *system, *format, *template_name;
     int64_t n_max;
     struct apr_strs stops;
-    bool raw, chat, stream, benchmark, model_sampling, gpu, no_gpu;
+    bool raw, chat, stream, benchmark, ignore_eos, model_sampling, gpu, no_gpu;
     struct apr_sample_opts sample;
     double cfg_scale; /* NaN = not given */
     const char *negative;
@@ -55,6 +55,7 @@ static const struct apr_opt opts[] = {
     APR_OPT(struct run_args, model_sampling, "model-sampling", 0, NULL,
             "start from the model's own sampling values"),
     APR_OPT(struct run_args, stops, "stop", 0, "TEXT", "end before TEXT (repeatable)"),
+    APR_OPT(struct run_args, ignore_eos, "ignore-eos", 0, NULL, "go on behind the model's end tokens"),
     APR_OPT(struct run_args, no_gpu, "no-gpu", 0, NULL, "compute on the CPU"),
     APR_OPT(struct run_args, gpu, "gpu", 0, NULL, "compute on a GPU"),
     APR_CONTEXT_OPTS(struct run_args),
@@ -103,6 +104,8 @@ static enum apr_code check_args(const struct run_args *a, bool *json, struct apr
         return apr_fail(e, APR_EUSAGE, "--cfg-scale: found %g, expected 0 to 100", a->cfg_scale);
     if (a->grammar && a->schema)
         return apr_fail(e, APR_EUSAGE, "--grammar and --json-schema exclude each other");
+    if (a->ignore_eos && (a->grammar || a->schema))
+        return apr_fail(e, APR_EUSAGE, "--ignore-eos: a grammar ends its text itself");
     if (a->n_max != NOT_GIVEN && (a->n_max < -1 || a->n_max == 0))
         return apr_fail(e, APR_EUSAGE, "--max-tokens: found %" PRId64 ", expected 1 or more, or -1",
                         a->n_max);
@@ -302,6 +305,7 @@ static const char *text_option(const struct run_args *a)
            : a->raw                                 ? "raw"
            : a->chat                                ? "chat"
            : a->stops.n                             ? "stop"
+           : a->ignore_eos                          ? "ignore-eos"
            : a->benchmark                           ? "benchmark"
            : a->model_sampling                      ? "model-sampling"
            : a->sample.samplers                     ? "samplers"
@@ -366,7 +370,7 @@ static enum apr_code with_text(const struct run_args *a, const struct apr_ctx *c
     TRY(check_text(a, ctx, s, json, e));
     const struct apr_text_sink to = {write_text, stdout};
     const struct apr_reply_site site = {&sampler, s->tok, &s->model->generation, json ? NULL : &to};
-    apr_reply_init(&g, &(struct apr_reply_opts){.n_max = n_max, .stops = &a->stops}, &site);
+    apr_reply_init(&g, &(struct apr_reply_opts){n_max, &a->stops, a->ignore_eos}, &site);
     enum apr_code code = init_sampler(a, ctx, s, &sampler, e);
     if (code == APR_OK) code = init_limit(a, ctx, s, &sampler, &limit, e);
     if (code == APR_OK) code = apr_speculate_open(&sp, &a->spec, &a->engine, s, &sampler, ctx, e);
