@@ -38,7 +38,7 @@ near() { awk -v x="$1" -v want="$2" -v rel="$3" 'BEGIN { d = x / want - 1; exit 
     [ "$(jq -c '[.test, .n_threads]' <<<"$output" | tr -d '\n')" = '["pp8",1]["tg2",1]["pp8",2]["tg2",2]' ]
     run -0 --separate-stderr apr bench "$MODEL" -p 8 -n 2 -r 1 --warmup 0 -t 1 -o csv
     [ "${#lines[@]}" -eq 3 ]
-    [ "$(awk -F, '{ print NF }' <<<"$output" | sort -u)" = 22 ]
+    [ "$(awk -F, '{ print NF }' <<<"$output" | sort -u)" = 23 ]
     [ "$(cut -d, -f8 <<<"$output" | tr '\n' ' ')" = "test pp8 tg2 " ]
 }
 
@@ -60,8 +60,8 @@ near() { awk -v x="$1" -v want="$2" -v rel="$3" 'BEGIN { d = x / want - 1; exit 
     run -0 --separate-stderr apr bench "$MODEL" --parallel 2 -p 0 -n 2 -r 1 --warmup 0
     [[ "${lines[2]}" == *"| tg2 x 2 |"* ]]
     run -0 --separate-stderr apr bench "$MODEL" --parallel 3 -p 16 -n 2 -r 1 --warmup 0 -o csv
-    [[ "${lines[0]}" == *,n_sequences ]]
-    [[ "${lines[1]}" == *",tg2 x 3 @ d16,0,2,16,1,"*,3 ]]
+    [[ "${lines[0]}" == *,n_sequences,n_latency_toks ]]
+    [[ "${lines[1]}" == *",tg2 x 3 @ d16,0,2,16,1,"*,3,1 ]]
     run -0 --separate-stderr apr bench "$MODEL" --parallel 2 -c 40 -r 1 --warmup 0 -o jsonl
     [ "$(jq -r .test <<<"$output")" = "tg40 x 2" ]
     for args in "--parallel 0" "--parallel 257" "--parallel 2 --pg 8,2" "--parallel 8 -b 4 -n 1" "--parallel 2 -p 5000 -n 2" "--parallel 2 -n 0"; do

@@ -1,8 +1,9 @@
 /* A GPU plugin without a GPU: logits are made up from token and position, faults and their ends are those of
  * a device. For tests of what becomes of requests when a device fails; built beside a copy of apr-infer as
  * apr-cuda.so. FAKE_GPUS=N: so many devices; each says on stderr what it has got of a model, when there are
- * several.
+ * several. FAKE_GPU_CALLS=FILE: what was asked for, a line a call.
  */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -40,6 +41,18 @@ static enum apr_gpu_status fail(struct apr_gpu_err *e, enum apr_gpu_status s, co
 {
     snprintf(e->text, sizeof e->text, "%s", text);
     return s;
+}
+static void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
+static void note(const char *format, ...)
+{
+    const char *path = getenv("FAKE_GPU_CALLS");
+    FILE *f = path ? fopen(path, "a") : NULL;
+    va_list args;
+    if (!f) return;
+    va_start(args, format);
+    vfprintf(f, format, args);
+    va_end(args);
+    fclose(f);
 }
 static enum apr_gpu_status enter(struct apr_gpu_device *d, struct apr_gpu_err *e)
 {
@@ -166,8 +179,8 @@ static uint32_t choice(const struct apr_gpu_model *m, int32_t id, uint32_t pos)
 {
     return 300 + ((uint32_t)id * 31 + pos * 17) % (m->n_vocab - 400);
 }
-static enum apr_gpu_status step(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
-                                struct apr_gpu_err *e)
+static enum apr_gpu_status append(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
+                                  struct apr_gpu_err *e)
 {
     enum apr_gpu_status st = enter(m->dev, e);
     if (st != APR_GPU_OK) return st;
@@ -176,6 +189,12 @@ static enum apr_gpu_status step(struct apr_gpu_model *m, const struct apr_gpu_pa
         for (uint32_t k = 0; k < parts[i].n; k++)
             m->rows[m->n_rows++] = (float)choice(m, parts[i].ids[k], parts[i].seq->n_pos++);
     return APR_GPU_OK;
+}
+static enum apr_gpu_status step(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
+                                struct apr_gpu_err *e)
+{
+    note("step of %u at %u\n", n_parts, parts[0].seq->n_pos);
+    return append(m, parts, n_parts, e);
 }
 static enum apr_gpu_status logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *out,
                                   struct apr_gpu_err *e)
@@ -190,7 +209,8 @@ static enum apr_gpu_status logits(struct apr_gpu_model *m, uint32_t i_row, uint3
 static enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *s, const int32_t *ids,
                                    uint32_t n, uint32_t n_rows, float *out, struct apr_gpu_err *e)
 {
-    enum apr_gpu_status st = step(m, &(struct apr_gpu_part){s, ids, n}, 1, e);
+    note("forward of %u at %u\n", n, s->n_pos);
+    enum apr_gpu_status st = append(m, &(struct apr_gpu_part){s, ids, n}, 1, e);
     return st == APR_GPU_OK && n_rows ? logits(m, n - n_rows, n_rows, out, e) : st;
 }
 static enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
@@ -198,7 +218,8 @@ static enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s
                                   struct apr_gpu_err *e)
 {
     enum apr_gpu_status st = enter(m->dev, e);
-    (void)stop, (void)n_stop;
+    (void)stop;
+    note("greedy of %u at %u, %u stop tokens\n", n, s->n_pos, n_stop);
     for (*n_out = 0; st == APR_GPU_OK && *n_out < n; id = out[(*n_out)++])
         out[*n_out] = (int32_t)choice(m, id, s->n_pos++);
     return st;

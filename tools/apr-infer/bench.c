@@ -86,21 +86,61 @@ static enum apr_code step_together(const struct work *w, size_t i_gen, struct ap
         w->parts[i] =
             (struct apr_part){.cache = cache_of(w, i), .ids = ids_of(w, i) + w->t->n_depth + i_gen, .n = 1};
     TRY(apr_forward_step(f, w->parts, w->t->n_seqs, e));
-    return apr_forward_logits(f, 0, w->t->n_seqs, w->logits, e);
+    if (!f->offload) return apr_forward_logits(f, 0, w->t->n_seqs, w->logits, e);
+    for (size_t i = 0; i < w->t->n_seqs; i++) TRY(apr_forward_check(f, i, i, apr_forward_kept(f, i), e));
+    return APR_OK;
+}
+
+/* A device goes on alone, as it does for apr run; sequences together are stepped by the host, as for apr
+ * batch. */
+static bool goes_alone(const struct work *w)
+{
+    const struct apr_forward *f = &w->b->session->fwd;
+    return f->offload && !f->c.exact && !w->t->n_seqs;
+}
+
+/* Tokens that one step of the host makes, at most. */
+static size_t n_in_one_go(const struct work *w)
+{
+    if (!goes_alone(w)) return 1;
+    return w->t->n_gen < APR_N_AHEAD ? w->t->n_gen : APR_N_AHEAD;
+}
+
+/* The device's tokens from here on: id, and n - 1 that it chooses. *id becomes the one that follows. */
+static enum apr_code go_alone(const struct work *w, int32_t *id, size_t n, size_t *n_made, struct apr_err *e)
+{
+    struct apr_session *s = w->b->session;
+    int32_t out[APR_N_AHEAD];
+    if (n > APR_N_AHEAD) n = APR_N_AHEAD;
+    TRY(apr_offload_greedy(s->fwd.offload, &s->cache, *id, n, NULL, 0, out, n_made, e));
+    *id = out[*n_made - 1];
+    return APR_OK;
+}
+
+/* Tokens i_gen .. of every sequence: one, or as many as the device makes in one go. */
+static enum apr_code make(const struct work *w, size_t i_gen, int32_t *id, size_t *n_made, struct apr_err *e)
+{
+    const struct apr_bench_test *t = w->t;
+    *n_made = 1;
+    if (goes_alone(w)) return go_alone(w, id, t->n_gen - i_gen, n_made, e);
+    if (t->n_seqs) return step_together(w, i_gen, e);
+    return step(w, w->ids + t->n_depth + t->n_prompt + i_gen, 1, e);
 }
 
 /* Latencies of made tokens are kept where they are the test. */
 static enum apr_code repetition(struct work *w, bool is_kept, double *seconds, struct apr_err *e)
 {
     const struct apr_bench_test *t = w->t;
+    size_t n_made;
     for (size_t i = 0; i < n_sequences(t); i++) TRY(fill(w, i, e));
     const int32_t *ids = w->ids + t->n_depth;
+    int32_t id = t->n_gen ? ids[t->n_prompt] : 0;
     int64_t ns_start = apr_now_ns();
     if (t->n_prompt) TRY(step(w, ids, t->n_prompt, e));
-    for (size_t i = 0; i < t->n_gen; i++) {
-        int64_t ns_token = apr_now_ns();
-        TRY(t->n_seqs ? step_together(w, i, e) : step(w, ids + t->n_prompt + i, 1, e));
-        if (is_kept && !t->n_prompt) w->latencies[w->n_latencies++] = ms_since(ns_token);
+    for (size_t i = 0; i < t->n_gen; i += n_made) {
+        int64_t ns_made = apr_now_ns();
+        TRY(make(w, i, &id, &n_made, e));
+        if (is_kept && !t->n_prompt) w->latencies[w->n_latencies++] = ms_since(ns_made) / (double)n_made;
     }
     double ms = ms_since(ns_start);
     *seconds = ms * 1e-3;
@@ -157,7 +197,7 @@ enum apr_code apr_bench_run(struct apr_bench *b, const struct apr_bench_test *t,
     struct work w = {.b = b, .t = t};
     double *samples, seconds;
     size_t n = (size_t)b->n_repetitions, n_toks = n_sequences(t) * (t->n_prompt + t->n_gen);
-    *row = (struct apr_bench_row){.test = *t, .n = n};
+    *row = (struct apr_bench_row){.test = *t, .n = n, .n_latency_toks = t->n_prompt ? 0 : n_in_one_go(&w)};
     TRY(work_alloc(&w, arena, e));
     TRY(apr_arena_try(arena, &samples, n, sizeof *samples, "timings", e));
     for (size_t i = 0; i < n_sequences(t); i++) apr_cache_truncate(cache_of(&w, i), 0);

@@ -3,7 +3,9 @@
  *
  * Each repetition begins with the cache filled up to the depth, which is not timed. A prompt ends with the
  * logits of its last token; every made token computes its logits; nothing is sampled. Tokens are drawn
- * evenly from the vocabulary by a fixed generator, or come from a given text, repeated.
+ * evenly from the vocabulary by a fixed generator, or come from a given text, repeated. On a device one
+ * sequence goes on greedily behind the first of them, APR_N_AHEAD tokens in one go, as apr run does; no end
+ * token ends it.
  *
  *     struct apr_bench b = {.session = &s, .n_warmup = 1, .n_repetitions = 5};
  *     struct apr_bench_row row; TRY(apr_bench_run(&b, &test, &row, &arena, e));
@@ -31,6 +33,7 @@ struct apr_bench_row {
     size_t n;
     struct apr_summary rate;       /* tokens a second, of all sequences */
     struct apr_summary latency_ms; /* of a step (tg), of the whole run (others) */
+    size_t n_latency_toks; /* tokens in a row of which one latency is the mean, at most; 0: it is a run's */
     struct apr_summary run_s;
 };
 

@@ -30,6 +30,16 @@ static const char *count_text(uint64_t n, char out[32])
     return out;
 }
 
+/* Those of means of several tokens do not look like those of tokens: "2.01 of 8". */
+static const char *latency_text(const struct apr_bench_row *r, double ms, char out[48])
+{
+    if (r->n_latency_toks > 1)
+        (void)snprintf(out, 48, "%.2f of %zu", ms, r->n_latency_toks);
+    else
+        (void)snprintf(out, 48, "%.2f", ms);
+    return out;
+}
+
 static enum apr_code put_md(struct apr_buf *b, const struct apr_bench_row *rows, size_t n, struct apr_err *e)
 {
     char name[128], params[32];
@@ -39,15 +49,16 @@ static enum apr_code put_md(struct apr_buf *b, const struct apr_bench_row *rows,
                        "|---|---|---:|---:|---|---:|---:|---|---:|---:|---:|---:|---:|\n"));
     for (size_t i = 0; i < n; i++) {
         const struct apr_bench_row *r = &rows[i];
-        char model[256];
+        char model[256], p50[48], p95[48], p99[48];
         apr_escape(model, sizeof model, r->model, strlen(r->model));
         TRY(apr_buf_printf(b, e,
                            "| %s | %s | %.2f MiB | %s | %s | %" PRIu64 " | %" PRIu64
-                           " | %s | %.2f ± %.2f | %.2f | %.2f | %.2f | %.2f |\n",
+                           " | %s | %.2f ± %.2f | %s | %s | %s | %.2f |\n",
                            model, r->type, (double)r->n_model_bytes / 1048576,
                            count_text(r->n_params, params), r->kernels, r->n_threads, r->n_chunk,
                            apr_bench_name(&r->test, name, sizeof name), r->rate.mean, r->rate.sd,
-                           r->latency_ms.p50, r->latency_ms.p95, r->latency_ms.p99, r->rate.cv_pct));
+                           latency_text(r, r->latency_ms.p50, p50), latency_text(r, r->latency_ms.p95, p95),
+                           latency_text(r, r->latency_ms.p99, p99), r->rate.cv_pct));
     }
     return APR_OK;
 }
@@ -67,7 +78,7 @@ static enum apr_code put_csv(struct apr_buf *b, const struct apr_bench_row *rows
         b, e,
         "model,type,size_bytes,n_params,kernels,n_threads,n_chunk,test,n_prompt,n_gen,n_depth,n_repetitions,"
         "toks_per_s_mean,toks_per_s_sd,toks_per_s_cv_pct,latency_p50_ms,latency_p95_ms,latency_p99_ms,"
-        "cache_type_k,cache_type_v,cache_bytes,n_sequences\n"));
+        "cache_type_k,cache_type_v,cache_bytes,n_sequences,n_latency_toks\n"));
     for (size_t i = 0; i < n; i++) {
         const struct apr_bench_row *r = &rows[i];
         TRY(csv_text(b, r->model, e));
@@ -75,11 +86,12 @@ static enum apr_code put_csv(struct apr_buf *b, const struct apr_bench_row *rows
         TRY(csv_text(b, r->kernels, e));
         TRY(apr_buf_printf(b, e,
                            ",%" PRIu64 ",%" PRIu64 ",%s,%zu,%zu,%zu,%zu,"
-                           "%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%s,%s,%" PRIu64 ",%zu\n",
+                           "%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,%s,%s,%" PRIu64 ",%zu,%zu\n",
                            r->n_threads, r->n_chunk, apr_bench_name(&r->test, name, sizeof name),
                            r->test.n_prompt, r->test.n_gen, r->test.n_depth, r->n, r->rate.mean, r->rate.sd,
                            r->rate.cv_pct, r->latency_ms.p50, r->latency_ms.p95, r->latency_ms.p99, r->k_type,
-                           r->v_type, r->n_cache_bytes, r->test.n_seqs ? r->test.n_seqs : 1));
+                           r->v_type, r->n_cache_bytes, r->test.n_seqs ? r->test.n_seqs : 1,
+                           r->n_latency_toks));
     }
     return APR_OK;
 }
@@ -105,6 +117,7 @@ static void out_row(struct apr_out *o, const struct apr_bench_row *r)
     apr_out_u64(o, "n_repetitions", r->n);
     apr_summary_out(o, "toks_per_s", &r->rate);
     apr_summary_out(o, "latency_ms", &r->latency_ms);
+    apr_out_u64(o, "n_latency_toks", r->n_latency_toks);
     apr_out_arr(o, "samples_toks_per_s");
     for (size_t i = 0; i < r->n; i++) apr_out_f64(o, NULL, r->samples[i]);
     apr_out_end(o);

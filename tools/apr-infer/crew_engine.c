@@ -48,11 +48,12 @@ static enum apr_code step(void *ctx, struct apr_turn *turns, size_t n_turns, str
     }
     TRY(apr_forward_step(f, ce->parts, n_turns, e));
     if (!n_rows) return APR_OK;
-    TRY(apr_forward_logits_of(f, ce->rows, n_rows, ce->logits, e));
+    const bool is_kept = f->offload; /* not copied once more */
+    if (!is_kept) TRY(apr_forward_logits_of(f, ce->rows, n_rows, ce->logits, e));
     for (size_t i = 0, k = 0; i < n_turns; i++) {
         struct apr_turn *t = &turns[i];
         if (!t->wants_logits) continue;
-        t->logits = ce->logits + k * n_vocab;
+        t->logits = is_kept ? apr_forward_kept(f, ce->rows[k]) : ce->logits + k * n_vocab;
         t->code = apr_forward_check(f, ce->rows[k], k, t->logits, &t->err);
         k++;
     }
@@ -87,8 +88,9 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
     apr_arena_init(&ce->arena);
     TRY(apr_arena_try(&ce->arena, &ce->parts, n_seats, sizeof *ce->parts, "sequences", e));
     TRY(apr_arena_try(&ce->arena, &ce->rows, n_seats, sizeof *ce->rows, "sequences", e));
-    TRY(apr_arena_try(&ce->arena, &ce->logits, n_seats, s->model->config.n_vocab * sizeof *ce->logits,
-                      "logits", e));
+    if (!s->fwd.offload)
+        TRY(apr_arena_try(&ce->arena, &ce->logits, n_seats, s->model->config.n_vocab * sizeof *ce->logits,
+                          "logits", e));
     apr_blocks_allow(&s->blocks, n_positions + n_seats * APR_PAGE_POS); /* each sequence takes whole blocks */
     ce->engine = (struct apr_engine){
         .ctx = ce,

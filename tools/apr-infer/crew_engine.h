@@ -21,7 +21,7 @@ struct apr_crew_engine {
     struct apr_arena arena;         /* owns all below */
     struct apr_part *parts;         /* [n_seats] of a step */
     size_t *rows;                   /* [n_seats] whose logits are wanted */
-    float *logits;                  /* [n_seats, n_vocab] */
+    float *logits;                  /* [n_seats, n_vocab]; NULL on a device, where they are kept */
 };
 
 /* Prompts share what they begin with, but not on a device. Positions for all are bounded by what n_seats can

@@ -142,6 +142,9 @@ APR_MUST_USE enum apr_code apr_forward_logits(struct apr_forward *f, size_t i_to
  * sequence's NaN is not the others' error: the caller checks each row. */
 APR_MUST_USE enum apr_code apr_forward_logits_of(struct apr_forward *f, const size_t *i_toks, size_t n_rows,
                                                  float *logits, struct apr_err *e);
+/* On a device: the logits of a token of the last step that is its part's last, where they already are, until
+ * the next step. Else NULL. */
+const float *apr_forward_kept(const struct apr_forward *f, size_t i_tok);
 /* Row i_row of what logits_of gave last, that of token i_tok: NaN or Inf is APR_EINFER naming the position.
  */
 APR_MUST_USE enum apr_code apr_forward_check(const struct apr_forward *f, size_t i_tok, size_t i_row,

@@ -1,9 +1,6 @@
 /* The loop that steps the model for one answer. */
 #include "generate.h"
 
-#define N_AHEAD                                                                                              \
-    8u /* tokens that a device chooses in one go: text still flows, and no token waits for the host */
-
 /* What one run of the loop carries along. */
 struct loop {
     struct apr_session *s;
@@ -13,8 +10,8 @@ struct loop {
     struct apr_spec *spec;         /* of ways, or NULL */
     struct apr_cache other_cache;  /* of the guide's sequence */
     float *logits, *other;         /* [n_vocab]; other has as many rows as spec */
-    const float *at;               /* logits after the text: l->logits, or a row of spec's */
-    int32_t ahead[N_AHEAD];        /* chosen by the device; [i_ahead, n_ahead) are not yet taken */
+    const float *at;               /* logits after the text, wherever they are */
+    int32_t ahead[APR_N_AHEAD];    /* chosen by the device; [i_ahead, n_ahead) are not yet taken */
     size_t i_ahead, n_ahead;
 };
 
@@ -24,6 +21,8 @@ static enum apr_code next_logits(struct loop *l, const int32_t *ids, size_t n_id
 {
     struct apr_session *s = l->s;
     TRY(apr_forward_prompt(&s->fwd, &s->cache, ids, n_ids, e));
+    l->at = l->guide ? NULL : apr_forward_kept(&s->fwd, s->fwd.n_toks - 1);
+    if (l->at) return apr_forward_check(&s->fwd, s->fwd.n_toks - 1, 0, l->at, e);
     TRY(apr_forward_logits(&s->fwd, s->fwd.n_toks - 1, 1, l->logits, e));
     l->at = l->logits;
     if (!l->guide) return APR_OK;
@@ -119,7 +118,7 @@ static enum apr_code run_ahead(struct loop *l, int32_t id, struct apr_err *e)
     size_t n = l->r->opts.n_max - l->r->ids.n, n_free = s->n_ctx - s->cache.n_pos, n_stop = 0;
     int32_t stop[APR_MAX_EOS];
     if (n > n_free) n = n_free;
-    if (n > N_AHEAD) n = N_AHEAD;
+    if (n > APR_N_AHEAD) n = APR_N_AHEAD;
     for (uint32_t i = 0; i < s->model->generation.n_eos && !l->r->opts.ignore_eos; i++)
         stop[n_stop++] = (int32_t)s->model->generation.eos_ids[i];
     l->i_ahead = 0;

@@ -72,6 +72,12 @@ void apr_forward_hidden(const struct apr_forward *f, size_t i_tok, size_t n_rows
         apr_norm_row(f, &f->w.final_norm, f->x + (i_tok + i) * n, hidden + i * n);
 }
 
+const float *apr_forward_kept(const struct apr_forward *f, size_t i_tok)
+{
+    const uint32_t at = f->offload ? f->rows[i_tok].i_logits : APR_NO_LOGITS;
+    return at == APR_NO_LOGITS ? NULL : f->device_logits + (size_t)at * f->w.cfg->n_vocab;
+}
+
 /* What the device left of the step; rows that were not fetched with it are asked for. */
 static enum apr_code copy_logits(const struct apr_forward *f, const struct rows *r, float *logits,
                                  struct apr_err *e)

@@ -32,7 +32,8 @@ APR_MUST_USE enum apr_code apr_offload_step(struct apr_offload *o, const struct 
 APR_MUST_USE enum apr_code apr_offload_logits(struct apr_offload *o, size_t i_row, size_t n_rows,
                                               float *logits, struct apr_err *e);
 /* Appends id and the tokens that follow it greedily, n in all; out: what was chosen after each. Ends early
- * behind one of the stop tokens. */
+ * behind one of the stop tokens, and where the sequence turns otherwise: the caller asks again. */
+#define APR_N_AHEAD 8u /* in one go: text still flows, and few tokens wait for the host */
 APR_MUST_USE enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache, int32_t id,
                                               size_t n, const int32_t *stop, size_t n_stop, int32_t *out,
                                               size_t *n_out, struct apr_err *e);
