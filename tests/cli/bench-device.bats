@@ -43,12 +43,38 @@ calls() { tr '\n' ';' <"$FAKE_GPU_CALLS"; }
     jq -e '.tests[0].n_latency_toks == 0' <<<"$output"
 }
 
-@test "reference mode and sequences together are stepped by the host, and their times are those of steps" {
+@test "sequences go on side by side, as in apr batch; one of them as one" {
+    bench -p 4 -n 11 -r 2 --parallel 3,70 --json
+    rows='greedy of 8, 3 rows;greedy of 3, 3 rows;'
+    [ "$(grep rows "$FAKE_GPU_CALLS" | head -n 4 | tr '\n' ';')" = "$rows$rows" ]
+    [ "$(grep rows "$FAKE_GPU_CALLS" | sed -n 5,8p | tr '\n' ';')" = 'greedy of 8, 64 rows;greedy of 8, 6 rows;greedy of 3, 64 rows;greedy of 3, 6 rows;' ]
+    [ "$(grep -c '^forward of 4 at 0' "$FAKE_GPU_CALLS")" -eq 73 ]
+    jq -e '.tests | map(.n_latency_toks == 8) | all' <<<"$output"
+    rm "$FAKE_GPU_CALLS"
+    bench -p 4 -n 3 -r 1 --parallel 1 --json
+    [ "$(calls)" = 'forward of 4 at 0;greedy of 3 at 4, 0 stop tokens;' ]
+}
+
+@test "batch: greedy answers side by side are those of run and of steps; a prompt, sampling or log-probabilities need steps" {
+    for i in 1 2 3 4 5; do echo "{\"id\": $i, \"prompt\": \"question $i\", \"max_tokens\": $((5 * i))}"; done >"$BATS_TEST_TMPDIR/in"
+    "$infer" batch "$M" --device cuda -i "$BATS_TEST_TMPDIR/in" -q --tokens >"$BATS_TEST_TMPDIR/ahead"
+    [ "$(sed 's/ at .*//; s/step of.*/step/' "$FAKE_GPU_CALLS" | tr '\n' ';')" = 'step;greedy of 4, 5 rows;greedy of 5, 4 rows;greedy of 5, 3 rows;greedy of 5, 2 rows;greedy of 5;' ]
+    FAKE_GPU_NO_ROWS=1 "$infer" batch "$M" --device cuda -i "$BATS_TEST_TMPDIR/in" -q --tokens >"$BATS_TEST_TMPDIR/steps"
+    cmp "$BATS_TEST_TMPDIR/ahead" "$BATS_TEST_TMPDIR/steps"
+    [ "$(jq -r 'select(.id == 3) | .text' "$BATS_TEST_TMPDIR/ahead")" = "$("$infer" run "$M" 'question 3' --device cuda -n 15 -q)" ]
+    for more in '"temperature": 1' '"logprobs": true'; do
+        rm "$FAKE_GPU_CALLS"
+        sed "2s/}/, $more}/" "$BATS_TEST_TMPDIR/in" | "$infer" batch "$M" --device cuda -q >/dev/null
+        [ "$(sed 's/ of .*//' "$FAKE_GPU_CALLS" | uniq -c | awk '{ print $1, $2 }' | tr '\n' ';')" = '10 step;3 greedy;' ]
+    done
+}
+
+@test "reference mode, and a device that has no such way, are stepped by the host; times are then those of steps" {
     bench -p 0 -n 5 -r 1 --exact --json
     [ "$(grep -c '^forward of 1 at' "$FAKE_GPU_CALLS")" -eq 5 ]
     jq -e '.tests[0].n_latency_toks == 1' <<<"$output"
     rm "$FAKE_GPU_CALLS"
-    bench -p 4 -n 5 -r 1 --parallel 3 --json
+    FAKE_GPU_NO_ROWS=1 bench -p 4 -n 5 -r 1 --parallel 3 --json
     [ "$(grep -c '^step of 3 at' "$FAKE_GPU_CALLS")" -eq 5 ]
     [ "$(grep -c '^forward of 4 at 0' "$FAKE_GPU_CALLS")" -eq 3 ]
     jq -e '.tests[0].n_latency_toks == 1' <<<"$output"

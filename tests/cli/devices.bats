@@ -77,7 +77,7 @@ go() { go_with "$M" "$1"; }
 
 @test "several devices that are lost are all opened again" {
     echo '{"id": 1, "prompt": "question", "max_tokens": 6}' >"$BATS_TEST_TMPDIR/requests"
-    APR_GPU_FAULT=trap@3 run --separate-stderr timeout 60 "$infer" batch "$M" -i "$BATS_TEST_TMPDIR/requests" --device cuda:0,1
+    APR_GPU_FAULT=trap@2 run --separate-stderr timeout 60 "$infer" batch "$M" -i "$BATS_TEST_TMPDIR/requests" --device cuda:0,1
     echo "$status: $stderr"
     [ "$status" -eq 0 ]
     [[ "$stderr" == *"device: opened again after: "* ]]

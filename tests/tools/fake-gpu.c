@@ -1,7 +1,8 @@
 /* A GPU plugin without a GPU: logits are made up from token and position, faults and their ends are those of
  * a device. For tests of what becomes of requests when a device fails; built beside a copy of apr-infer as
  * apr-cuda.so. FAKE_GPUS=N: so many devices; each says on stderr what it has got of a model, when there are
- * several. FAKE_GPU_CALLS=FILE: what was asked for, a line a call.
+ * several. FAKE_GPU_CALLS=FILE: what was asked for, a line a call. FAKE_GPU_NO_ROWS: greedy_rows is not
+ * offered.
  */
 #include <stdarg.h>
 #include <stdio.h>
@@ -213,24 +214,32 @@ static enum apr_gpu_status forward(struct apr_gpu_model *m, struct apr_gpu_seq *
     enum apr_gpu_status st = append(m, &(struct apr_gpu_part){s, ids, n}, 1, e);
     return st == APR_GPU_OK && n_rows ? logits(m, n - n_rows, n_rows, out, e) : st;
 }
-static enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
+static enum apr_gpu_status choose(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
                                   const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
                                   struct apr_gpu_err *e)
 {
     enum apr_gpu_status st = enter(m->dev, e);
-    (void)stop;
-    note("greedy of %u at %u, %u stop tokens\n", n, s->n_pos, n_stop);
+    (void)stop, (void)n_stop;
     for (*n_out = 0; st == APR_GPU_OK && *n_out < n; id = out[(*n_out)++])
         out[*n_out] = (int32_t)choice(m, id, s->n_pos++);
     return st;
+}
+static enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
+                                  const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                                  struct apr_gpu_err *e)
+{
+    note("greedy of %u at %u, %u stop tokens\n", n, s->n_pos, n_stop);
+    return choose(m, s, id, n, stop, n_stop, out, n_out, e);
 }
 static enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
                                        const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
                                        struct apr_gpu_err *e)
 {
     uint32_t n_out;
+    if (getenv("FAKE_GPU_NO_ROWS")) return fail(e, APR_GPU_UNSUPPORTED, "no kernel for batches");
+    note("greedy of %u, %u rows\n", n, n_seqs);
     for (uint32_t i = 0; i < n_seqs; i++) {
-        enum apr_gpu_status st = greedy(m, seqs[i], ids[i], n, NULL, 0, out + (size_t)i * n, &n_out, e);
+        enum apr_gpu_status st = choose(m, seqs[i], ids[i], n, NULL, 0, out + (size_t)i * n, &n_out, e);
         if (st != APR_GPU_OK) return st;
     }
     return APR_GPU_OK;

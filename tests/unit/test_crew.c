@@ -30,7 +30,8 @@ struct fake {
     size_t n_open, n_steps, n_mixed; /* n_mixed: steps with answers and parts of prompts */
     size_t n_most_answers;           /* answers that one step went on with */
     int fail_at_hash_bits;           /* logits of such a sequence are wrong; 0: none */
-    bool is_broken;
+    bool is_broken, has_no_way;
+    size_t n_gone_on; /* calls */
 };
 
 static uint64_t mix(uint64_t hash, int32_t id)
@@ -117,6 +118,34 @@ static enum apr_code fake_step(void *ctx, struct apr_turn *turns, size_t n_turns
     f->n_mixed += n_answers && n_answers < n_turns;
     if (n_answers > f->n_most_answers) f->n_most_answers = n_answers;
     return APR_OK;
+}
+
+/* Goes on by itself; every third call makes fewer tokens than it may, and some models have no way to. */
+static enum apr_code fake_go_on(void *ctx, const struct apr_turn *turns, size_t n_turns, size_t n,
+                                int32_t *out, size_t *n_out, struct apr_err *e)
+{
+    struct fake *f = ctx;
+    float logits[N_VOCAB];
+    assert_in_range(n, 1, f->engine.n_ahead);
+    if (f->has_no_way) return apr_fail(e, APR_EUNAVAIL, "no way");
+    if (++f->n_gone_on % 3 == 0 && n > 1) n--;
+    for (size_t i = 0; i < n_turns; i++) {
+        const struct apr_turn *t = &turns[i];
+        uint64_t *hash = &f->seqs[find(f, t->cache)].hash;
+        int32_t id = t->ids[0];
+        assert_int_equal(t->n, 1);
+        assert_true(t->cache->n_pos + n <= N_CTX);
+        for (size_t k = 0; k < n; k++) {
+            *hash = mix(*hash, id);
+            logits_of(*hash, logits);
+            id = 0;
+            for (int32_t v = 1; v < (int32_t)N_VOCAB; v++)
+                if (logits[v] > logits[id]) id = v;
+            out[i * f->engine.n_ahead + k] = id;
+        }
+        t->cache->n_pos += n;
+    }
+    return *n_out = n, APR_OK;
 }
 
 static void fake_init(struct fake *f, size_t n_batch)
@@ -243,6 +272,59 @@ static void neighbours_change_nothing(void **state)
             assert_true(f.n_most_answers <= seats[i]);
             if (seats[i] == 8) assert_true(f.n_mixed > 0);
         }
+}
+
+static void an_engine_that_goes_on_changes_nothing(void **state)
+{
+    (void)state;
+    static const size_t seats[] = {1, 3, 11}, ahead[] = {1, 2, 8, 32};
+    for (size_t i = 0; i < 3 * 4 * 2; i++) {
+        struct wish w[N_WISHES];
+        struct fake f;
+        memcpy(w, wishes, sizeof w);
+        fake_init(&f, 64);
+        f.engine.go_on = fake_go_on;
+        f.engine.n_ahead = ahead[i % 4];
+        f.has_no_way = i >= 12;
+        run_all(&f, w, N_WISHES, seats[i / 4 % 3]);
+        for (size_t j = 0; j < N_WISHES; j++) {
+            check_answer(&w[j], j);
+            apr_ids_free(&w[j].answer);
+        }
+        assert_true(f.has_no_way == !f.n_gone_on);
+    }
+}
+
+/* Who samples wants to see the logits, and so do the others then. */
+static void who_samples_gets_every_logit(void **state)
+{
+    (void)state;
+    struct wish w[2] = {{.n_prompt = 3, .n_max = 30}, {.n_prompt = 4, .n_max = 10}};
+    struct fake f;
+    struct apr_crew c;
+    struct apr_err e;
+    fake_init(&f, 64);
+    f.engine.go_on = fake_go_on;
+    f.engine.n_ahead = 8;
+    assert_int_equal(apr_crew_open(&c, &f.engine, 2, &e), APR_OK);
+    seat_wish(&c, &w[0], 0);
+    seat_wish(&c, &w[1], 1);
+    c.seats[1].sampler.opts.temperature = 1;
+    while (c.n_taken == 2) {
+        assert_int_equal(apr_crew_step(&c, &e), APR_OK);
+        assert_int_equal(f.n_gone_on, 0);
+        take_finished(&c);
+    }
+    while (c.n_taken) {
+        assert_int_equal(apr_crew_step(&c, &e), APR_OK);
+        take_finished(&c);
+    }
+    check_answer(&w[0], 0);
+    assert_true(f.n_gone_on > 0 || w[0].answer.n <= 10);
+    assert_int_equal(c.n_reply_toks + 2, w[0].answer.n + w[1].answer.n);
+    apr_ids_free(&w[0].answer);
+    apr_ids_free(&w[1].answer);
+    apr_crew_close(&c);
 }
 
 /* A long prompt takes many steps; those who answer get a token in each of them. */
@@ -373,6 +455,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(neighbours_change_nothing),
+        cmocka_unit_test(an_engine_that_goes_on_changes_nothing),
+        cmocka_unit_test(who_samples_gets_every_logit),
         cmocka_unit_test(a_long_prompt_delays_nobody),
         cmocka_unit_test(what_is_wrong_with_one_concerns_no_other),
         cmocka_unit_test(what_begins_the_same_is_computed_once),

@@ -13,6 +13,8 @@ struct work {
     int32_t *ids;           /* [sequences, depth + prompt + gen] */
     float *logits;          /* [sequences, n_vocab] */
     struct apr_part *parts; /* [sequences] */
+    int32_t *next, *chosen; /* [sequences] and [sequences, APR_N_AHEAD] of a device */
+    bool is_stepped;        /* the device has no way of its own */
     double *run_s;          /* [n_repetitions] */
     double *rates;          /* [n_repetitions] */
     double *latencies;      /* [n_latencies] milliseconds */
@@ -91,38 +93,42 @@ static enum apr_code step_together(const struct work *w, size_t i_gen, struct ap
     return APR_OK;
 }
 
-/* A device goes on alone, as it does for apr run; sequences together are stepped by the host, as for apr
- * batch. */
+/* A device goes on alone, as it does for apr run and apr batch. */
 static bool goes_alone(const struct work *w)
 {
     const struct apr_forward *f = &w->b->session->fwd;
-    return f->offload && !f->c.exact && !w->t->n_seqs;
+    return f->offload && !f->c.exact && !w->is_stepped;
 }
 
-/* Tokens that one step of the host makes, at most. */
+/* Tokens of a sequence that one step of the host makes, at most. */
 static size_t n_in_one_go(const struct work *w)
 {
     if (!goes_alone(w)) return 1;
     return w->t->n_gen < APR_N_AHEAD ? w->t->n_gen : APR_N_AHEAD;
 }
 
-/* The device's tokens from here on: id, and n - 1 that it chooses. *id becomes the one that follows. */
-static enum apr_code go_alone(const struct work *w, int32_t *id, size_t n, size_t *n_made, struct apr_err *e)
+/* The device's tokens from here on: next of each sequence, and n - 1 that it chooses. next becomes what
+ * follows. */
+static enum apr_code go_alone(const struct work *w, size_t n, size_t *n_made, struct apr_err *e)
 {
-    struct apr_session *s = w->b->session;
-    int32_t out[APR_N_AHEAD];
-    if (n > APR_N_AHEAD) n = APR_N_AHEAD;
-    TRY(apr_offload_greedy(s->fwd.offload, &s->cache, *id, n, NULL, 0, out, n_made, e));
-    *id = out[*n_made - 1];
+    const size_t n_seqs = n_sequences(w->t);
+    for (size_t i = 0; i < n_seqs; i++)
+        w->parts[i] = (struct apr_part){.cache = cache_of(w, i), .ids = &w->next[i], .n = 1};
+    TRY(apr_offload_greedy_rows(w->b->session->fwd.offload, w->parts, n_seqs, n, w->chosen, n_made, e));
+    for (size_t i = 0; i < n_seqs; i++) w->next[i] = w->chosen[i * APR_N_AHEAD + *n_made - 1];
     return APR_OK;
 }
 
 /* Tokens i_gen .. of every sequence: one, or as many as the device makes in one go. */
-static enum apr_code make(const struct work *w, size_t i_gen, int32_t *id, size_t *n_made, struct apr_err *e)
+static enum apr_code make(struct work *w, size_t i_gen, size_t *n_made, struct apr_err *e)
 {
     const struct apr_bench_test *t = w->t;
+    if (goes_alone(w)) {
+        enum apr_code code = go_alone(w, t->n_gen - i_gen, n_made, e);
+        if (code != APR_EUNAVAIL) return code;
+        w->is_stepped = true; /* no kernels for batches of its types */
+    }
     *n_made = 1;
-    if (goes_alone(w)) return go_alone(w, id, t->n_gen - i_gen, n_made, e);
     if (t->n_seqs) return step_together(w, i_gen, e);
     return step(w, w->ids + t->n_depth + t->n_prompt + i_gen, 1, e);
 }
@@ -134,12 +140,13 @@ static enum apr_code repetition(struct work *w, bool is_kept, double *seconds, s
     size_t n_made;
     for (size_t i = 0; i < n_sequences(t); i++) TRY(fill(w, i, e));
     const int32_t *ids = w->ids + t->n_depth;
-    int32_t id = t->n_gen ? ids[t->n_prompt] : 0;
+    for (size_t i = 0; i < n_sequences(t) && t->n_gen; i++)
+        w->next[i] = ids_of(w, i)[t->n_depth + t->n_prompt];
     int64_t ns_start = apr_now_ns();
     if (t->n_prompt) TRY(step(w, ids, t->n_prompt, e));
     for (size_t i = 0; i < t->n_gen; i += n_made) {
         int64_t ns_made = apr_now_ns();
-        TRY(make(w, i, &id, &n_made, e));
+        TRY(make(w, i, &n_made, e));
         if (is_kept && !t->n_prompt) w->latencies[w->n_latencies++] = ms_since(ns_made) / (double)n_made;
     }
     double ms = ms_since(ns_start);
@@ -158,6 +165,8 @@ static enum apr_code work_alloc(struct work *w, struct apr_arena *arena, struct 
         return apr_fail(e, APR_EUSAGE, "the test has too many tokens");
     TRY(apr_arena_try(arena, &w->ids, n_toks, sizeof *w->ids, "tokens", e));
     TRY(apr_arena_try(arena, &w->parts, n_seqs, sizeof *w->parts, "sequences", e));
+    TRY(apr_arena_try(arena, &w->next, n_seqs, sizeof *w->next, "tokens", e));
+    TRY(apr_arena_try(arena, &w->chosen, n_seqs, APR_N_AHEAD * sizeof *w->chosen, "tokens", e));
     TRY(apr_arena_try(arena, &w->logits, n_seqs, w->b->session->model->config.n_vocab * sizeof *w->logits,
                       "logits", e));
     TRY(apr_arena_try(arena, &w->run_s, n_reps, sizeof *w->run_s, "timings", e));
@@ -197,7 +206,7 @@ enum apr_code apr_bench_run(struct apr_bench *b, const struct apr_bench_test *t,
     struct work w = {.b = b, .t = t};
     double *samples, seconds;
     size_t n = (size_t)b->n_repetitions, n_toks = n_sequences(t) * (t->n_prompt + t->n_gen);
-    *row = (struct apr_bench_row){.test = *t, .n = n, .n_latency_toks = t->n_prompt ? 0 : n_in_one_go(&w)};
+    *row = (struct apr_bench_row){.test = *t, .n = n};
     TRY(work_alloc(&w, arena, e));
     TRY(apr_arena_try(arena, &samples, n, sizeof *samples, "timings", e));
     for (size_t i = 0; i < n_sequences(t); i++) apr_cache_truncate(cache_of(&w, i), 0);
@@ -207,6 +216,7 @@ enum apr_code apr_bench_run(struct apr_bench *b, const struct apr_bench_test *t,
         samples[i] = w.rates[i] = w.run_s[i] > 0 ? (double)n_toks / w.run_s[i] : 0;
     }
     row->samples = samples;
+    row->n_latency_toks = t->n_prompt ? 0 : n_in_one_go(&w);
     row->rate = apr_summary_of(w.rates, n);
     row->run_s = apr_summary_of(w.run_s, n);
     row->latency_ms = apr_summary_of(w.latencies, w.n_latencies);

@@ -3,9 +3,9 @@
  *
  * Each repetition begins with the cache filled up to the depth, which is not timed. A prompt ends with the
  * logits of its last token; every made token computes its logits; nothing is sampled. Tokens are drawn
- * evenly from the vocabulary by a fixed generator, or come from a given text, repeated. On a device one
- * sequence goes on greedily behind the first of them, APR_N_AHEAD tokens in one go, as apr run does; no end
- * token ends it.
+ * evenly from the vocabulary by a fixed generator, or come from a given text, repeated. On a device
+ * sequences go on greedily behind the first of them, APR_N_AHEAD tokens in one go, as apr run and apr batch
+ * have it; no end token ends them.
  *
  *     struct apr_bench b = {.session = &s, .n_warmup = 1, .n_repetitions = 5};
  *     struct apr_bench_row row; TRY(apr_bench_run(&b, &test, &row, &arena, e));

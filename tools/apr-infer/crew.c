@@ -11,6 +11,8 @@ enum apr_code apr_crew_open(struct apr_crew *c, const struct apr_engine *engine,
     TRY(apr_arena_try(&c->arena, &c->seats, n_seats, sizeof *c->seats, "sequences", e));
     TRY(apr_arena_try(&c->arena, &c->turns, n_seats, sizeof *c->turns, "sequences", e));
     TRY(apr_arena_try(&c->arena, &c->turn_seat, n_seats, sizeof *c->turn_seat, "sequences", e));
+    TRY(apr_arena_try(&c->arena, &c->chosen, n_seats, (engine->n_ahead + 1) * sizeof *c->chosen, "tokens",
+                      e));
     c->n_seats = n_seats;
     return APR_OK;
 }
@@ -177,11 +179,52 @@ static void fail_turns(struct apr_crew *c, size_t n_turns, enum apr_code code, c
     }
 }
 
+/* Tokens that the engine may choose by itself: 0 where a prompt is among the turns, or somebody looks at
+ * logits. Nobody gets more than are left to it. */
+static size_t n_by_itself(const struct apr_crew *c, size_t n_turns)
+{
+    size_t n = c->engine->go_on ? c->engine->n_ahead : 0;
+    for (size_t i = 0; i < n_turns && n; i++) {
+        const struct apr_seat *s = &c->seats[c->turn_seat[i]];
+        size_t n_left = apr_reply_n_left(&s->reply, c->engine->n_ctx - s->cache.n_pos - 1);
+        if (!is_answering(s) || s->has_logprobs || !apr_sampler_is_plain_greedy(&s->sampler)) return 0;
+        if (n_left < n) n = n_left;
+    }
+    return n;
+}
+
+/* What is behind an end is not taken: the seat leaves with it. */
+static enum apr_code take_chosen(const struct apr_crew *c, struct apr_seat *s, const int32_t *ids, size_t n)
+{
+    for (size_t i = 0; i < n && !s->reply.is_over; i++) {
+        s->next = ids[i];
+        TRY(apr_reply_take(&s->reply, ids[i], &s->err));
+    }
+    return s->reply.is_over || s->cache.n_pos == c->engine->n_ctx ? end_seat(s, &s->err) : APR_OK;
+}
+
+static enum apr_code go_on(struct apr_crew *c, size_t n_turns, size_t n, struct apr_err *e)
+{
+    TRY(c->engine->go_on(c->engine->ctx, c->turns, n_turns, n, c->chosen, &n, e));
+    for (size_t i = 0; i < n_turns; i++) {
+        struct apr_seat *s = &c->seats[c->turn_seat[i]];
+        size_t n_before = s->reply.ids.n;
+        s->code = take_chosen(c, s, c->chosen + i * c->engine->n_ahead, n);
+        if (s->code != APR_OK) s->is_over = true;
+        c->n_reply_toks += s->reply.ids.n - n_before;
+    }
+    c->n_reply_toks -= n_turns; /* as planned */
+    c->n_steps += n;
+    return APR_OK;
+}
+
 enum apr_code apr_crew_step(struct apr_crew *c, struct apr_err *e)
 {
-    size_t n_turns = plan(c);
+    size_t n_turns = plan(c), n = n_by_itself(c, n_turns);
     if (!n_turns) return APR_OK;
-    enum apr_code code = c->engine->step(c->engine->ctx, c->turns, n_turns, e);
+    enum apr_code code = n ? go_on(c, n_turns, n, e) : APR_EUNAVAIL;
+    if (code == APR_OK) return APR_OK;
+    if (code == APR_EUNAVAIL) code = c->engine->step(c->engine->ctx, c->turns, n_turns, e);
     if (code != APR_OK && c->engine->recovers) return fail_turns(c, n_turns, code, e), APR_OK;
     TRY(code);
     c->n_steps++;

@@ -51,6 +51,12 @@ struct apr_engine {
     enum apr_code (*keep)(void *ctx, struct apr_cache *cache, size_t n_need, struct apr_err *e);
     /* Distinct caches; n >= 1 each, n_batch in all at most. */
     enum apr_code (*step)(void *ctx, struct apr_turn *turns, size_t n_turns, struct apr_err *e);
+    /* For turns of one token each: appends it and the tokens that follow by the largest logit alone, n in
+     * all; out: [n_turns, n_ahead] what was chosen after each, *n_out of every one. APR_EUNAVAIL: step has to
+     * do it. NULL: it always has to. */
+    enum apr_code (*go_on)(void *ctx, const struct apr_turn *turns, size_t n_turns, size_t n, int32_t *out,
+                           size_t *n_out, struct apr_err *e);
+    size_t n_ahead; /* most tokens of go_on */
     bool
         recovers; /* a step that failed is an error of its sequences, and others may succeed; false: of all */
 };
@@ -85,6 +91,7 @@ struct apr_crew {
     size_t n_need;          /* positions that those who are here may use */
     struct apr_turn *turns; /* [n_seats] of the step */
     size_t *turn_seat;      /* [n_seats] */
+    int32_t *chosen;        /* [n_seats, n_ahead] by the engine */
     size_t i_age;
     uint64_t n_steps, n_prompt_toks, n_shared_toks, n_reply_toks; /* so far; prompt: computed */
 };

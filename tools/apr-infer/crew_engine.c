@@ -60,6 +60,18 @@ static enum apr_code step(void *ctx, struct apr_turn *turns, size_t n_turns, str
     return APR_OK;
 }
 
+/* On a device. Where that cannot, it is not asked again. */
+static enum apr_code go_on(void *ctx, const struct apr_turn *turns, size_t n_turns, size_t n, int32_t *out,
+                           size_t *n_out, struct apr_err *e)
+{
+    struct apr_crew_engine *ce = ctx;
+    for (size_t i = 0; i < n_turns; i++)
+        ce->parts[i] = (struct apr_part){.cache = turns[i].cache, .ids = turns[i].ids, .n = 1};
+    enum apr_code code = apr_offload_greedy_rows(ce->s->fwd.offload, ce->parts, n_turns, n, out, n_out, e);
+    if (code == APR_EUNAVAIL) ce->engine.go_on = NULL;
+    return code;
+}
+
 /* Positions that so much memory holds: blocks are made as sequences grow, so no more is taken than is used.
  */
 static size_t positions_in(const struct apr_session *s, uint64_t n_bytes)
@@ -103,6 +115,8 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
         .close = close_cache,
         .keep = s->fwd.offload ? NULL : keep_prompt,
         .step = step,
+        .go_on = s->fwd.offload && !s->fwd.c.exact ? go_on : NULL,
+        .n_ahead = APR_N_AHEAD,
         .recovers = s->fwd.offload != NULL,
     };
     return APR_OK;

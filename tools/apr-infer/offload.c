@@ -47,8 +47,7 @@ struct apr_offload {
     struct apr_gpu_fault_plan fault; /* for tests */
 };
 
-/* ---- opening
- * ----------------------------------------------------------------------------------------------- */
+/* ---- opening ----------------------------------------------------------------------------------------- */
 
 struct shown {
     struct apr_progress bar;
@@ -182,8 +181,7 @@ const char *apr_offload_name(const struct apr_offload *o)
     return o->name;
 }
 
-/* ---- failures -----------------------------------------------------------------------------------------
- */
+/* ---- failures ---------------------------------------------------------------------------------------- */
 
 /* A call of the plugin, with everything that leads to it: it may be made again on a device opened anew. */
 typedef enum apr_gpu_status try_fn(struct apr_offload *o, void *call, struct apr_gpu_err *ge);
@@ -253,8 +251,7 @@ static enum apr_code guarded(struct apr_offload *o, try_fn *f, void *call, struc
     return apr_gpu_code(s, &ge, e);
 }
 
-/* ---- running
- * ----------------------------------------------------------------------------------------------- */
+/* ---- running ----------------------------------------------------------------------------------------- */
 
 /* Some rotations change with the length of the sequence, and some models have a row for each position. */
 static enum apr_code check_length(const struct apr_offload *o, size_t n_seq, struct apr_err *e)
@@ -398,6 +395,14 @@ enum apr_code apr_offload_run(struct apr_offload *o, struct apr_cache *cache, co
     return APR_OK;
 }
 
+/* The device has appended id and all but the last of what it chose. */
+static void remember(struct apr_cache *cache, int32_t id, const int32_t *chosen, size_t n)
+{
+    if (n) cache->ids[cache->n_pos] = id;
+    for (size_t i = 0; i + 1 < n; i++) cache->ids[cache->n_pos + 1 + i] = chosen[i];
+    cache->n_pos += n;
+}
+
 struct greedy_call {
     const struct apr_cache *cache;
     int32_t id;
@@ -420,17 +425,56 @@ enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache,
                                  const int32_t *stop, size_t n_stop, int32_t *out, size_t *n_out,
                                  struct apr_err *e)
 {
-    const struct apr_rope_table *rope = &o->f->rope;
-    /* not across the length from which on the sequence turns otherwise: the caller asks again */
-    if (!apr_rope_is_long(rope, cache->n_pos + 1) && apr_rope_is_long(rope, cache->n_pos + n))
-        n = rope->n_ctx_orig - cache->n_pos;
+    n = apr_rope_n_alike(&o->f->rope, cache->n_pos, n);
     struct greedy_call call = {cache, id, (uint32_t)n, (uint32_t)n_stop, 0, stop, out};
     TRY(check_length(o, cache->n_pos + n, e));
     TRY(guarded(o, try_greedy, &call, e));
-    if (call.n_made) cache->ids[cache->n_pos] = id;
-    for (uint32_t i = 0; i + 1 < call.n_made; i++) cache->ids[cache->n_pos + 1 + i] = out[i];
-    cache->n_pos += call.n_made;
+    remember(cache, id, out, call.n_made);
     *n_out = call.n_made;
+    return APR_OK;
+}
+
+struct rows_call {
+    const struct apr_part *parts;
+    uint32_t n_seqs, n;
+    int32_t *out; /* [n_seqs, n] */
+};
+static enum apr_gpu_status try_rows(struct apr_offload *o, void *call_, struct apr_gpu_err *ge)
+{
+    const struct rows_call *call = call_;
+    struct apr_gpu_seq *seqs[APR_GPU_ROWS];
+    int32_t ids[APR_GPU_ROWS];
+    enum apr_gpu_status status = APR_GPU_OK;
+    o->i_call++;
+    for (uint32_t i = 0; i < call->n_seqs && status == APR_GPU_OK; i++) {
+        ids[i] = call->parts[i].ids[0];
+        status = seq_of(o, call->parts[i].cache, call->n, &seqs[i], ge);
+    }
+    if (status != APR_GPU_OK) return status;
+    do status = o->gpu->greedy_rows(o->model, seqs, ids, call->n_seqs, call->n, call->out, ge);
+    while (status == APR_GPU_FULL && let_one_go(o));
+    return status;
+}
+
+enum apr_code apr_offload_greedy_rows(struct apr_offload *o, const struct apr_part *parts, size_t n_parts,
+                                      size_t n, int32_t *out, size_t *n_out, struct apr_err *e)
+{
+    int32_t chosen[APR_GPU_ROWS * APR_N_AHEAD];
+    if (n > APR_N_AHEAD) n = APR_N_AHEAD;
+    for (size_t i = 0; i < n_parts; i++) n = apr_rope_n_alike(&o->f->rope, parts[i].cache->n_pos, n);
+    for (size_t i = 0; i < n_parts; i++) TRY(check_length(o, parts[i].cache->n_pos + n, e));
+    *n_out = n;
+    if (n_parts == 1) return apr_offload_greedy(o, parts->cache, *parts->ids, n, NULL, 0, out, n_out, e);
+    for (size_t i = 0; i < n_parts; i += APR_GPU_ROWS) {
+        size_t n_seqs = n_parts - i < APR_GPU_ROWS ? n_parts - i : APR_GPU_ROWS;
+        struct rows_call call = {parts + i, (uint32_t)n_seqs, (uint32_t)n, chosen};
+        TRY(guarded(o, try_rows, &call, e));
+        for (size_t k = 0; k < n_seqs; k++) {
+            const struct apr_part *p = &parts[i + k];
+            memcpy(out + (i + k) * APR_N_AHEAD, chosen + k * n, n * sizeof *out);
+            remember(p->cache, *p->ids, chosen + k * n, n);
+        }
+    }
     return APR_OK;
 }
 

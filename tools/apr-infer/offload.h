@@ -37,6 +37,12 @@ APR_MUST_USE enum apr_code apr_offload_logits(struct apr_offload *o, size_t i_ro
 APR_MUST_USE enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache, int32_t id,
                                               size_t n, const int32_t *stop, size_t n_stop, int32_t *out,
                                               size_t *n_out, struct apr_err *e);
+/* The same of several sequences side by side: parts of one token each; out: [n_parts, APR_N_AHEAD] chosen
+ * after each, *n_out of every one, which are fewer than n where one turns otherwise. A model whose types have
+ * no kernel for batches: APR_EUNAVAIL, and apr_offload_step does it. */
+APR_MUST_USE enum apr_code apr_offload_greedy_rows(struct apr_offload *o, const struct apr_part *parts,
+                                                   size_t n_parts, size_t n, int32_t *out, size_t *n_out,
+                                                   struct apr_err *e);
 
 /* For reports: the plugin's own handles, until the next call; the sequence stands where the cache does. */
 struct apr_offload_inside {

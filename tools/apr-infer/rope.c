@@ -127,6 +127,12 @@ bool apr_rope_is_long(const struct apr_rope_table *r, size_t n_seq)
     return r->long_inv_freq && n_seq > r->n_ctx_orig;
 }
 
+size_t apr_rope_n_alike(const struct apr_rope_table *r, size_t n_pos, size_t n)
+{
+    if (apr_rope_is_long(r, n_pos + 1) || !apr_rope_is_long(r, n_pos + n)) return n;
+    return r->n_ctx_orig - n_pos;
+}
+
 /* theta of dynamic NTK over theta: (factor n / n_ctx - (factor - 1))^(d / (d - 2)), n the longer of the
  * sequence and the context. */
 static double dynamic_stretch(const struct apr_rope_table *r, size_t n_seq)

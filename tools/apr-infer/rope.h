@@ -38,6 +38,9 @@ APR_MUST_USE enum apr_code apr_rope_open(struct apr_rope_table *r, const struct 
                                          size_t n_batch, struct apr_arena *arena, struct apr_err *e);
 /* A sequence of n_seq tokens is rotated by the long set. */
 bool apr_rope_is_long(const struct apr_rope_table *r, size_t n_seq);
+/* Of n tokens that are appended one by one at n_pos, those before the sequence goes from one set to the
+ * other. */
+size_t apr_rope_n_alike(const struct apr_rope_table *r, size_t n_pos, size_t n);
 /* Fills rows i_tok .. of the tables for positions pos0 .. of a sequence that will have n_seq tokens. */
 void apr_rope_at(struct apr_rope_table *r, size_t i_tok, size_t pos0, size_t n_toks, size_t n_seq);
 /* Keys of a sequence of n_seq tokens are those of any other sequence that has at most as many, or that
