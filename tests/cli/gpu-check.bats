@@ -43,25 +43,42 @@ setup() {
     [ "$(apr-infer tokenize "$W/bf16.gguf" 'ab' --json | jq '.ids | length')" -le 2 ]
 }
 
-@test "the report takes the best of the peer's numbers, and less is better for a time" {
-    mkdir "$W/m"
-    cat >"$W/m/q4" <<'T'
+# What bench_gpu prints of all that is timed.
+timed() {
+    cat <<'T'
 NVIDIA X, sm_90, 132 SM
 shape 7b, q4_k_m
 vram_4k 5438 MiB at 4096 positions
 decode_d0 600.0 tok/s (590.0 at worst), 80.0 % of the read bandwidth
+decode_d4096 500.0 tok/s (490.0 at worst), 70.0 % of the read bandwidth
+decode_d16384 400.0 tok/s (390.0 at worst), 60.0 % of the read bandwidth
 batch8 2000.0 tok/s, 4.000 ms a step, 40.0 % of the read bandwidth
+batch32 6000.0 tok/s, 5.000 ms a step, 40.0 % of the read bandwidth
 pp512 20000 tok/s, 25.60 ms
+pp2048 30000 tok/s, 68.30 ms
 T
+}
+
+@test "the report takes the best of the peer's numbers, and less is better for a time; what is missing is told" {
+    mkdir "$W/m"
+    timed >"$W/m/q4"
     printf '%s\n' '{"n_prompt":512,"n_gen":0,"n_depth":0,"avg_ts":8000}' '{"n_prompt":512,"n_gen":0,"n_depth":0,"avg_ts":10000}' \
         '{"n_prompt":512,"n_gen":0,"n_depth":0,"avg_ts":9000}' '{"n_prompt":0,"n_gen":128,"n_depth":0,"avg_ts":300}' >"$W/m/peer"
     printf '%s\n' 'noise' '{"pl":8,"speed_tg":1000}' '{"pl":32,"speed_tg":3000}' >"$W/m/peer-batch"
-    run tests/tools/gpu-report "$W/m" "$W/latest.json" abc1234 'scripts/gpu-check'
+    run --separate-stderr tests/tools/gpu-report "$W/m" "$W/latest.json" abc1234 'scripts/gpu-check'
     echo "$output"
-    [ "$status" -eq 0 ]
+    [ "$status" -eq 1 ]
+    [ "$stderr" = 'not measured: decode_d4096 (peer), decode_d16384 (peer), pp2048 (peer)' ]
     jq -e '.commit == "abc1234" and .device == "NVIDIA X, sm_90, 132 SM" and (.rows | map({key: .name, value: .}) | from_entries |
         .decode_d0.ratio == 2 and .decode_d0.pct_bandwidth == 80 and .pp512.peer == 10000 and .pp512.ratio == 2 and
-        .ttft512_ms.peer == 51.2 and .ttft512_ms.ratio == 2 and .batch8.ratio == 2 and .vram_mib.peer == null and (has("batch32") | not))' "$W/latest.json"
+        .ttft512_ms.peer == 51.2 and .ttft512_ms.ratio == 2 and .batch8.ratio == 2 and .vram_mib.peer == null and .decode_d4096.peer == null)' "$W/latest.json"
+    printf '%s\n' '{"n_prompt":2048,"n_gen":0,"n_depth":0,"avg_ts":9000}' '{"n_prompt":0,"n_gen":64,"n_depth":4096,"avg_ts":250}' \
+        '{"n_prompt":0,"n_gen":64,"n_depth":16384,"avg_ts":200}' >>"$W/m/peer"
+    printf '%s\n' '{"n_prompt":0,"n_depth":4096,"toks_per_s":{"mean":375}}' >"$W/m/file"
+    run --separate-stderr tests/tools/gpu-report "$W/m" "$W/latest.json" abc1234 'scripts/gpu-check'
+    [ "$stderr" = 'not measured: file_decode_d0 (ours), file_decode_d16384 (ours), file_pp512 (ours), file_pp2048 (ours)' ]
+    jq -e '.rows | map({key: .name, value: .}) | from_entries | .decode_d4096.ratio == 2 and .decode_d16384.ratio == 2 and .file_decode_d4096.ratio == 1.5' "$W/latest.json"
+    rm "$W/m/file"
     # parts of the same commit one by one: rows stay, and a row that is measured again keeps its peer
     rm "$W/m/peer" "$W/m/peer-batch"
     sed -i 's/600.0 tok/660.0 tok/' "$W/m/q4"
@@ -69,7 +86,7 @@ T
     jq -e '.rows | map({key: .name, value: .}) | from_entries | .decode_d0.ratio == 2.2 and .batch8.ratio == 2 and .ttft512_ms.ratio == 2' "$W/latest.json"
     rm "$W/m/q4"
     tests/tools/gpu-report "$W/m" "$W/latest.json" abc1234 'scripts/gpu-check'
-    jq -e '.device == "NVIDIA X, sm_90, 132 SM" and (.rows | length == 5)' "$W/latest.json"
+    jq -e '.device == "NVIDIA X, sm_90, 132 SM" and (.rows | length == 10)' "$W/latest.json"
     tests/tools/gpu-report "$W/m" "$W/latest.json" def5678 'scripts/gpu-check'
     jq -e '.rows == []' "$W/latest.json"
 }
@@ -84,9 +101,9 @@ fake_gpu() {
 #!/bin/sh
 echo bench_gpu \$* >>$W/calls
 [ "\$1" != check ] || { echo 'check: ok'; exit 0; }
-echo 'NVIDIA X, sm_90, 132 SM'
-echo 'decode_d0 600.0 tok/s (590.0 at worst), 80.0 % of the read bandwidth'
+cat $W/timed
 T
+    timed >"$W/timed"
     chmod +x "$W/fake/nvidia-smi" "$W/bin/hazards" "$W/bin/bench_gpu"
     PATH=$W/fake:$PATH
 }
@@ -112,7 +129,26 @@ T
     [ "$status" -eq 1 ]
     [ "$(grep -c '^MISSED: hazards$' <<<"$output")" -eq 5 ]
     [[ "${lines[-1]}" == *'something MISSED its bound' ]]
-    jq -e '.rows[0].ours == 600' "$W/out/latest.json"
+    jq -e '.rows[] | select(.name == "decode_d0").ours == 600' "$W/out/latest.json"
+}
+
+@test "a measurement that ends early is told, though it has printed; so is a part that does not come to its end" {
+    fake_gpu
+    printf '%s\n' '#!/bin/sh' "[ \"\$1\" = check ] || { head -n 4 $W/timed; exit 1; }" >"$W/bin/bench_gpu"
+    run scripts/gpu-check -b "$W/bin" -o "$W/out" -c abc1234 -s speed
+    echo "$output"
+    [ "$status" -eq 1 ]
+    grep -q '^MISSED: speed$' <<<"$output"
+    grep -q '^not measured: decode_d4096 (ours), ' <<<"$output"
+    jq -e '.rows[] | select(.name == "decode_d0").ours == 600' "$W/out/latest.json"
+    sed 's/^hazards_1() {/& : "$no_such_name";/' scripts/gpu-check >"$W/gpu-check"
+    [ "$(diff scripts/gpu-check "$W/gpu-check" | grep -c "^>")" -eq 1 ]
+    sed -i "s|^cd \"\$(dirname.*|cd '$PWD' \|\| exit 7|" "$W/gpu-check"
+    run bash "$W/gpu-check" -b "$W/bin" -o "$W/out" -c abc1234 -s hazards
+    echo "$output"
+    [ "$status" -eq 1 ]
+    [ "$(grep -c '^MISSED' <<<"$output")" -eq 1 ]
+    grep -q '^MISSED: hazards_1 ended early$' <<<"$output"
 }
 
 @test "a run that is cut off leaves what was timed" {
@@ -122,7 +158,7 @@ T
     run timeout 3 scripts/gpu-check -b "$W/bin" -o "$W/out" -c abc1234 -s hazards,speed
     [ "$status" -eq 124 ]
     [ "$SECONDS" -lt 15 ]
-    jq -e '.rows[0].ours == 600' "$W/out/latest.json"
+    jq -e '.rows[] | select(.name == "decode_d0").ours == 600' "$W/out/latest.json"
     grep -q '^decode_d0 600' "$W/out/latest.log"
     grep -q '^== cut off at' "$W/out/latest.log"
     grep -A 1 '^== hazards_2 (NOT done)' "$W/out/latest.log" | grep -q '^hazard 1 ok'
@@ -139,13 +175,13 @@ case "$*" in
 esac
 T
     printf '%s\n' '#!/bin/sh' 'echo "{\"pl\":8,\"speed_tg\":1000}"' >"$W/peer/llama-batched-bench"
-    printf '%s\n' '#!/bin/sh' 'echo "{\"n_prompt\":0,\"toks_per_s\":{\"mean\":500}}"' >"$W/bin/apr-infer"
+    printf '%s\n' '#!/bin/sh' 'echo "{\"n_prompt\":0,\"n_depth\":0,\"toks_per_s\":{\"mean\":500}}"' >"$W/bin/apr-infer"
     chmod +x "$W/peer/llama-bench" "$W/peer/llama-batched-bench" "$W/bin/apr-infer"
     run scripts/gpu-check -b "$W/bin" -p "$W/peer" -m "$W/none.gguf" -o "$W/out" -c abc1234 -s speed,peer
     echo "$output"
     [ "$status" -eq 1 ]
-    [ "$(grep -c '^MISSED' <<<"$output")" -eq 1 ]
-    grep -q '^MISSED: llama-bench: no device memory$' "$W/out/latest.log"
+    [ "$(grep '^MISSED' <<<"$output" | tr '\n' ';')" = 'MISSED: llama-bench: no device memory;MISSED: report;' ]
+    grep -q '^not measured: decode_d4096 (peer), .*, batch32 (peer), file_decode_d4096 (ours), ' "$W/out/latest.log"
     jq -e '.rows | map({key: .name, value: .}) | from_entries | .decode_d0.peer == 300 and .decode_d0.ratio == 2 and .file_decode_d0.ours == 500' "$W/out/latest.json"
 }
 
