@@ -7,7 +7,8 @@
 
 #include "order.h"
 
-#define MANY 4096u /* from here on probabilities come from the kernel's softmax: f32, 1.5e-7 relative */
+#define BLOCK 64u   /* logits that are looked at together */
+#define MANY  4096u /* from here on probabilities come from the kernel's softmax: f32, 1.5e-7 relative */
 
 enum apr_code apr_cands_init(struct apr_cands *c, size_t n_vocab, const struct apr_kern *kern,
                              struct apr_arena *arena, struct apr_err *e)
@@ -37,12 +38,31 @@ static void put(struct apr_cands *c, size_t id)
     c->at[c->n++] = (struct apr_cand){.logit = c->logits[id], .id = (int32_t)id};
 }
 
+/* The first i >= from whose block has a logit >= bar, or n_vocab. Most blocks have none: without a branch for
+ * each logit the compiler compares many at once. */
+static size_t next_block(const struct apr_cands *c, size_t from, float bar)
+{
+    for (; from + BLOCK <= c->n_vocab; from += BLOCK) {
+        const float *x = c->logits + from;
+        unsigned any = 0;
+        for (size_t i = 0; i < BLOCK; i++) any |= x[i] >= bar;
+        if (any) return from;
+    }
+    return from;
+}
+
+static size_t block_end(const struct apr_cands *c, size_t from)
+{
+    return c->n_vocab - from < BLOCK ? c->n_vocab : from + BLOCK;
+}
+
 /* The list from the logits that are >= least. */
 static void list_from(struct apr_cands *c, float least)
 {
     c->n = 0;
-    for (size_t i = 0; i < c->n_vocab; i++)
-        if (c->logits[i] >= least) put(c, i);
+    for (size_t i = next_block(c, 0, least); i < c->n_vocab; i = next_block(c, i, least))
+        for (const size_t end = block_end(c, i); i < end; i++)
+            if (c->logits[i] >= least) put(c, i);
     c->is_list = true;
     apr_cands_changed(c);
 }
@@ -78,24 +98,28 @@ float apr_cands_max(const struct apr_cands *c)
     return max;
 }
 
-/* The first k from all logits in one scan: what can still be among them is gathered above the bar, and a full
- * list is cut to its first k, whose last one is the new bar. */
+/* A full list is cut to its first k; the bar is their last one. */
+static float raise_bar(struct apr_cands *c, size_t k)
+{
+    apr_order_select(c->at, c->n, k, APR_BY_LOGIT);
+    c->n = k;
+    float bar = c->at[0].logit;
+    for (size_t j = 1; j < k; j++) bar = fminf(bar, c->at[j].logit);
+    return bar;
+}
+
+/* The first k from all logits in one scan: what can still be among them is gathered above the bar. */
 static void scan_first(struct apr_cands *c, size_t k)
 {
     size_t room = 4 * k < c->n_vocab ? 4 * k : c->n_vocab;
     float bar = -FLT_MAX;
     c->n = 0;
-    for (size_t i = 0; i < c->n_vocab; i++) {
-        if (!(c->logits[i] >= bar)) continue;
-        if (c->n == room) {
-            apr_order_select(c->at, c->n, k, APR_BY_LOGIT);
-            c->n = k;
-            bar = c->at[0].logit;
-            for (size_t j = 1; j < k; j++) bar = fminf(bar, c->at[j].logit);
+    for (size_t i = 0; i < c->n_vocab; i = next_block(c, i, bar))
+        for (const size_t end = block_end(c, i); i < end; i++) {
             if (!(c->logits[i] >= bar)) continue;
+            if (c->n == room) bar = raise_bar(c, k);
+            if (c->logits[i] >= bar) put(c, i);
         }
-        put(c, i);
-    }
     c->is_list = true;
     apr_cands_changed(c);
 }
