@@ -136,7 +136,7 @@ $(BENCHES): $(O)/bench/%: $(O)/tests/bench/%.o $(O)/libapr.a
 	$(CC) $(LDFLAGS) -o $@ $< $(BENCH_OBJ_$*) $(O)/libapr.a $(LIBS)
 bench: $(BENCHES)
 # Tests of the CUDA plugin, run by scripts/gpu-check.
-GPU_TESTS := $(patsubst tests/gpu/%.c,$(O)/tests/gpu/%.o,$(wildcard tests/gpu/*.c))
+GPU_TESTS := $(patsubst %.c,$(O)/%.o,$(wildcard tests/gpu/*.c tools/apr-infer/sampler/*.c))
 $(O)/bench/hazards: $(GPU_TESTS) $(O)/libapr.a
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)

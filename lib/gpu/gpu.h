@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define APR_GPU_ABI 5u
+#define APR_GPU_ABI 6u
 
 enum apr_gpu_status {
     APR_GPU_OK = 0,
@@ -146,6 +146,34 @@ struct apr_gpu_time {
 #define APR_GPU_ROWS    64u /* most sequences of greedy_rows */
 #define APR_GPU_DEVICES 16u /* most devices of one model */
 
+/* Sampling as tools/apr-infer/sampler defines it: the top_k largest logits, equal ones by id, then steps over
+ * what the step before has left, then a draw in double. The same logits and bits give the same token. */
+#define APR_GPU_TOP_K 512u /* most of top_k */
+#define APR_GPU_PICKS 12u  /* most steps */
+enum apr_gpu_pick_kind {
+    APR_GPU_PICK_TOP_P = 0,   /* P */
+    APR_GPU_PICK_MIN_P,       /* ln P */
+    APR_GPU_PICK_TYPICAL,     /* P */
+    APR_GPU_PICK_TAIL_FREE,   /* Z */
+    APR_GPU_PICK_TOP_N_SIGMA, /* N */
+    APR_GPU_PICK_ETA,         /* E */
+    APR_GPU_PICK_EPSILON,     /* E */
+    APR_GPU_PICK_XTC,         /* P, threshold; not behind TYPICAL unless one that sorts stands between */
+    APR_GPU_PICK_TEMPERATURE, /* T */
+    APR_GPU_PICK_DYNATEMP,    /* T, range, exponent */
+    APR_GPU_N_PICKS
+};
+struct apr_gpu_pick {
+    uint32_t kind; /* an enum apr_gpu_pick_kind */
+    double v[3];
+};
+struct apr_gpu_chain {
+    uint32_t top_k; /* 1 .. APR_GPU_TOP_K */
+    float t_before; /* divides all logits first; 1: a temperature comes later, or never */
+    uint32_t n_picks;
+    struct apr_gpu_pick picks[APR_GPU_PICKS];
+};
+
 enum apr_gpu_link {                   /* how several devices add up what each has computed */
                     APR_GPU_LINK_ANY, /* short sums through each other's memory where they reach it, others by
                                          NCCL */
@@ -206,6 +234,11 @@ struct apr_gpu {
     enum apr_gpu_status (*greedy)(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
                                   const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
                                   struct apr_gpu_err *e);
+    /* As greedy, each token by the chain with the next of bits: [n], of the sampler's generator. */
+    enum apr_gpu_status (*sample)(struct apr_gpu_model *m, struct apr_gpu_seq *s,
+                                  const struct apr_gpu_chain *chain, const uint64_t *bits, int32_t id,
+                                  uint32_t n, const int32_t *stop, uint32_t n_stop, int32_t *out,
+                                  uint32_t *n_out, struct apr_gpu_err *e);
 
     /* Appends tokens to several sequences at once, none named twice: at most n_chunk of all parts together.
      * Afterwards rows 0 .. are the parts' tokens in order. */
@@ -236,6 +269,11 @@ struct apr_gpu {
      * the residual stream behind every layer. */
     enum apr_gpu_status (*hidden)(struct apr_gpu_model *m, const struct apr_gpu_part *part, float *out,
                                   struct apr_gpu_err *e);
+    /* What sample chooses where the logits are given: [n_rows, n_vocab], n_rows <= APR_GPU_ROWS; chains, bits
+     * and out: [n_rows]. A row with a logit that is not finite: NOT_FINITE. s: seconds of the choice. */
+    enum apr_gpu_status (*choose)(struct apr_gpu_device *d, const struct apr_gpu_chain *chains,
+                                  const uint64_t *bits, const float *logits, uint32_t n_rows,
+                                  uint32_t n_vocab, int32_t *out, double *s, struct apr_gpu_err *e);
     enum apr_gpu_status (*fault)(struct apr_gpu_device *d, enum apr_gpu_fault what, struct apr_gpu_err *e);
     /* Device i as at the start of the process; everything opened on it must be closed. */
     enum apr_gpu_status (*device_reset)(uint32_t i, struct apr_gpu_err *e);

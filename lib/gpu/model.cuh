@@ -91,6 +91,10 @@ struct apr_gpu_seq {
     struct step *st, *st_host; /* device, pinned */
     int32_t *out, *out_host;   /* [STEPS_AHEAD] */
     cudaGraphExec_t graph;     /* one step; NULL until the first */
+    /* the same where a chain chooses the token (sample.cu); NULL until it does */
+    cudaGraphExec_t graph_sampled;
+    struct sampler *sampler;    /* on the device */
+    struct orders *orders_host; /* pinned */
 };
 
 struct batch;
@@ -186,6 +190,24 @@ enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_e
 enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
                            const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
                            struct apr_gpu_err *e);
+/* id, then its n - 1 successors; with bits ([n]) chosen by the sequence's chain, else greedily. */
+enum apr_gpu_status one_ahead(struct apr_gpu_seq *s, const uint64_t *bits, int32_t id, uint32_t n,
+                              const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                              struct apr_gpu_err *e);
+
+/* ---- sample.cu ---- */
+enum apr_gpu_status sample(struct apr_gpu_model *m, struct apr_gpu_seq *s, const struct apr_gpu_chain *chain,
+                           const uint64_t *bits, int32_t id, uint32_t n, const int32_t *stop, uint32_t n_stop,
+                           int32_t *out, uint32_t *n_out, struct apr_gpu_err *e);
+enum apr_gpu_status choose(struct apr_gpu_device *d, const struct apr_gpu_chain *chains, const uint64_t *bits,
+                           const float *logits, uint32_t n_rows, uint32_t n_vocab, int32_t *out, double *s,
+                           struct apr_gpu_err *e);
+/* The chain and the next n <= STEPS_AHEAD bits to the device. */
+enum apr_gpu_status sample_begin(struct apr_gpu_seq *s, const uint64_t *bits, uint32_t n,
+                                 struct apr_gpu_err *e);
+/* The choice of the next token from the model's logits, as argmax_rows. */
+void sample_issue(struct apr_gpu_seq *s);
+void sample_close(struct apr_gpu_seq *s);
 
 /* ---- batch.cu ---- */
 uint32_t batch_eights(uint32_t n_rows); /* eights of tokens that a kernel takes */
@@ -203,7 +225,7 @@ enum apr_gpu_status batch_issue(struct apr_gpu_model *m, uint32_t n, struct apr_
 /* State of the rows to the device. */
 enum apr_gpu_status batch_begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
                                 uint32_t n, struct apr_gpu_err *e);
-enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e);
+enum apr_gpu_status one_issue(struct apr_gpu_seq *s, bool sampled, struct apr_gpu_err *e);
 enum apr_gpu_status one_begin(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e);
 
 /* ---- profile.cu ---- */

@@ -89,7 +89,16 @@ static enum apr_gpu_status layer_step(struct apr_gpu_model *m, struct apr_gpu_se
     return comm_sum(m->dev, m->x, m->n_hidden, e);
 }
 
-enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
+static void issue_choice(struct apr_gpu_seq *s, bool sampled)
+{
+    const struct apr_gpu_model *m = s->m;
+    if (sampled)
+        sample_issue(s);
+    else
+        argmax_rows(m->logits, m->n_vocab, 1, m->best, m->best_count, s->st, m->dev->stream);
+}
+
+enum apr_gpu_status one_issue(struct apr_gpu_seq *s, bool sampled, struct apr_gpu_err *e)
 {
     struct apr_gpu_model *m = s->m;
     struct gemv head = gemv_of("head", GEMV_ROWS, &m->head, {});
@@ -99,7 +108,7 @@ enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
         const struct batch b = {NULL, 1, 1, 1, NULL, s->st};
         GPU_TRY(general_step(m, &b, e));
         GPU_TRY(general_head(m, m->xs, 1, m->logits, e));
-        argmax_rows(m->logits, m->n_vocab, 1, m->best, m->best_count, s->st, m->dev->stream);
+        issue_choice(s, sampled);
         return gpu_cuda(cudaGetLastError(), "a step", e);
     }
     embed_rows(&m->embed, s->st, 1, m->embed_scale, m->x, m->dev->stream);
@@ -112,19 +121,21 @@ enum apr_gpu_status one_issue(struct apr_gpu_seq *s, struct apr_gpu_err *e)
     gpu_mark_layer(m->dev, -1);
     GPU_TRY(gemv_run(m->dev, &head, m->dev->stream, e));
     GPU_TRY(head_whole(m, 1, m->logits, e));
-    argmax_rows(m->logits, m->n_vocab, 1, m->best, m->best_count, s->st, m->dev->stream);
+    issue_choice(s, sampled);
     return gpu_cuda(cudaGetLastError(), "a step", e);
 }
 
-static enum apr_gpu_status capture(struct apr_gpu_model *m, struct apr_gpu_seq *s, struct apr_gpu_err *e)
+static enum apr_gpu_status capture(struct apr_gpu_seq *s, bool sampled, cudaGraphExec_t *made,
+                                   struct apr_gpu_err *e)
 {
+    struct apr_gpu_model *m = s->m;
     cudaGraph_t graph = NULL;
     enum apr_gpu_status st;
     CU(cudaStreamBeginCapture(m->dev->stream, cudaStreamCaptureModeThreadLocal), "capture of a step");
-    st = one_issue(s, e);
+    st = one_issue(s, sampled, e);
     cudaError_t c = cudaStreamEndCapture(m->dev->stream, &graph);
     if (st == APR_GPU_OK) st = gpu_cuda(c, "capture of a step", e);
-    if (st == APR_GPU_OK) st = gpu_cuda(cudaGraphInstantiate(&s->graph, graph, 0), "graph of a step", e);
+    if (st == APR_GPU_OK) st = gpu_cuda(cudaGraphInstantiate(made, graph, 0), "graph of a step", e);
     if (graph) cudaGraphDestroy(graph);
     return st == APR_GPU_OK ? comm_meet(m->dev, e) : st;
 }
@@ -151,32 +162,33 @@ static enum apr_gpu_status read_steps(struct apr_gpu_seq *s, uint32_t n, struct 
 enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e)
 {
     struct apr_gpu_model *m = s->m;
-    if (!s->graph && !m->tap) GPU_TRY(capture(m, s, e));
+    if (!s->graph && !m->tap) GPU_TRY(capture(s, false, &s->graph, e));
     GPU_TRY(one_begin(s, id, e));
     if (m->tap)
-        GPU_TRY(one_issue(s, e));
+        GPU_TRY(one_issue(s, false, e));
     else
         GPU_TRY(comm_launch(m->dev, s->graph, e));
     return read_steps(s, 1, e);
 }
 
-enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
-                           const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
-                           struct apr_gpu_err *e)
+enum apr_gpu_status one_ahead(struct apr_gpu_seq *s, const uint64_t *bits, int32_t id, uint32_t n,
+                              const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                              struct apr_gpu_err *e)
 {
-    *n_out = 0;
-    GPU_TRY(gpu_enter(m->dev, e));
+    struct apr_gpu_model *m = s->m;
+    cudaGraphExec_t *graph = bits ? &s->graph_sampled : &s->graph;
     if (id < 0 || (uint32_t)id >= m->n_vocab)
         return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", id, m->n_vocab);
     if (m->opts.exact) return gpu_fail(e, APR_GPU_UNSUPPORTED, "reference mode computes token by token");
     if (n > s->n_ctx - s->n_pos)
         return gpu_fail(e, APR_GPU_FULL, "%u tokens at position %u of %u", n, s->n_pos, s->n_ctx);
-    if (!s->graph) GPU_TRY(capture(m, s, e));
+    if (!*graph) GPU_TRY(capture(s, bits != NULL, graph, e));
     while (*n_out < n) {
         uint32_t k = n - *n_out < STEPS_AHEAD ? n - *n_out : STEPS_AHEAD;
         GPU_TRY(seq_hold(s, s->n_pos + k, e));
         GPU_TRY(one_begin(s, *n_out ? out[*n_out - 1] : id, e));
-        for (uint32_t i = 0; i < k; i++) GPU_TRY(comm_launch(m->dev, s->graph, e));
+        if (bits) GPU_TRY(sample_begin(s, bits + *n_out, k, e));
+        for (uint32_t i = 0; i < k; i++) GPU_TRY(comm_launch(m->dev, *graph, e));
         GPU_TRY(read_steps(s, k, e));
         for (uint32_t i = 0; i < k; i++) {
             out[(*n_out)++] = s->out_host[i];
@@ -186,4 +198,13 @@ enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32
         }
     }
     return APR_GPU_OK;
+}
+
+enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
+                           const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
+                           struct apr_gpu_err *e)
+{
+    *n_out = 0;
+    GPU_TRY(gpu_enter(m->dev, e));
+    return one_ahead(s, NULL, id, n, stop, n_stop, out, n_out, e);
 }

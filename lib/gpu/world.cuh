@@ -35,6 +35,13 @@ enum apr_gpu_status world_forward(struct apr_gpu_model *m, struct apr_gpu_seq *s
 enum apr_gpu_status world_greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
                                  const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,
                                  struct apr_gpu_err *e);
+enum apr_gpu_status world_sample(struct apr_gpu_model *m, struct apr_gpu_seq *s,
+                                 const struct apr_gpu_chain *chain, const uint64_t *bits, int32_t id,
+                                 uint32_t n, const int32_t *stop, uint32_t n_stop, int32_t *out,
+                                 uint32_t *n_out, struct apr_gpu_err *e);
+enum apr_gpu_status world_choose(struct apr_gpu_device *d, const struct apr_gpu_chain *chains,
+                                 const uint64_t *bits, const float *logits, uint32_t n_rows, uint32_t n_vocab,
+                                 int32_t *out, double *s, struct apr_gpu_err *e);
 enum apr_gpu_status world_step(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
                                struct apr_gpu_err *e);
 enum apr_gpu_status world_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *logits,

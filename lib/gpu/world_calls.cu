@@ -236,11 +236,16 @@ struct greedy_call {
     uint32_t n, n_stop, n_seqs;
     int32_t *out[APR_GPU_DEVICES]; /* the first device's are the caller's */
     uint32_t n_out[APR_GPU_DEVICES];
+    const struct apr_gpu_chain *chain; /* NULL: greedy */
+    const uint64_t *bits;
 };
 
 static enum apr_gpu_status rank_greedy(uint32_t i, void *ctx, struct apr_gpu_err *e)
 {
     struct greedy_call *c = (struct greedy_call *)ctx;
+    if (c->chain)
+        return sample(c->m->ranks[i], c->s->ranks[i], c->chain, c->bits, c->id, c->n, c->stop, c->n_stop,
+                      c->out[i], &c->n_out[i], e);
     return greedy(c->m->ranks[i], c->s->ranks[i], c->id, c->n, c->stop, c->n_stop, c->out[i], &c->n_out[i],
                   e);
 }
@@ -275,7 +280,18 @@ enum apr_gpu_status world_greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s,
                                  struct apr_gpu_err *e)
 {
     if (!m->ranks) return greedy(m, s, id, n, stop, n_stop, out, n_out, e);
-    struct greedy_call c = {m, s, NULL, NULL, stop, id, n, n_stop, 0, {}, {}};
+    struct greedy_call c = {m, s, NULL, NULL, stop, id, n, n_stop, 0, {}, {}, NULL, NULL};
+    enum apr_gpu_status st = chosen(&c, rank_greedy, n, out, e);
+    *n_out = c.n_out[0];
+    return st;
+}
+enum apr_gpu_status world_sample(struct apr_gpu_model *m, struct apr_gpu_seq *s,
+                                 const struct apr_gpu_chain *chain, const uint64_t *bits, int32_t id,
+                                 uint32_t n, const int32_t *stop, uint32_t n_stop, int32_t *out,
+                                 uint32_t *n_out, struct apr_gpu_err *e)
+{
+    if (!m->ranks) return sample(m, s, chain, bits, id, n, stop, n_stop, out, n_out, e);
+    struct greedy_call c = {m, s, NULL, NULL, stop, id, n, n_stop, 0, {}, {}, chain, bits};
     enum apr_gpu_status st = chosen(&c, rank_greedy, n, out, e);
     *n_out = c.n_out[0];
     return st;
@@ -285,7 +301,7 @@ enum apr_gpu_status world_greedy_rows(struct apr_gpu_model *m, struct apr_gpu_se
                                       struct apr_gpu_err *e)
 {
     if (!m->ranks) return greedy_rows(m, seqs, ids, n_seqs, n, out, e);
-    struct greedy_call c = {m, NULL, seqs, ids, NULL, 0, n, 0, n_seqs, {}, {}};
+    struct greedy_call c = {m, NULL, seqs, ids, NULL, 0, n, 0, n_seqs, {}, {}, NULL, NULL};
     return chosen(&c, rank_greedy_rows, n_seqs * n, out, e);
 }
 
@@ -366,4 +382,10 @@ enum apr_gpu_status world_unpack(struct apr_gpu_device *d, const struct apr_gpu_
 enum apr_gpu_status world_launch_cost(struct apr_gpu_device *d, uint32_t n, double *s, struct apr_gpu_err *e)
 {
     return launch_cost(d->world ? world_device(d->world, 0) : d, n, s, e);
+}
+enum apr_gpu_status world_choose(struct apr_gpu_device *d, const struct apr_gpu_chain *chains,
+                                 const uint64_t *bits, const float *logits, uint32_t n_rows, uint32_t n_vocab,
+                                 int32_t *out, double *s, struct apr_gpu_err *e)
+{
+    return choose(d->world ? world_device(d->world, 0) : d, chains, bits, logits, n_rows, n_vocab, out, s, e);
 }

@@ -30,30 +30,63 @@ static bool wanted(const struct run *r, const char *what)
     return !*r->only || !strcmp(r->only, what);
 }
 
+#define N_DECODE 128u
+
+/* Seconds a token, five times; greedily, or by a chain. Returns the least. */
+static double decode_s(const struct run *r, struct apr_gpu_seq *q, uint32_t depth,
+                       const struct apr_gpu_chain *chain, double all[5])
+{
+    struct apr_gpu_err e;
+    static int32_t out[N_DECODE];
+    uint64_t bits[N_DECODE];
+    uint32_t n_out;
+    double best = 1e9;
+    for (uint32_t i = 0; i < N_DECODE; i++) bits[i] = bench_next() << 32 ^ bench_next();
+    for (int i = -1; i < 5; i++) { /* the first one warms up */
+        r->g->seq_truncate(q, depth);
+        double t = bench_now();
+        bench_must(chain ? r->g->sample(r->m, q, chain, bits, 7, N_DECODE, NULL, 0, out, &n_out, &e)
+                         : r->g->greedy(r->m, q, 7, N_DECODE, NULL, 0, out, &n_out, &e),
+                   &e, "decode");
+        if (i < 0) continue;
+        all[i] = (bench_now() - t) / N_DECODE;
+        if (all[i] < best) best = all[i];
+    }
+    return best;
+}
+
+/* The usual chain, and one of as many candidates as a chain may have. */
+static void sampled(const struct run *r, struct apr_gpu_seq *q, uint32_t depth, double greedy_s)
+{
+    struct apr_gpu_chain c = {.top_k = 40, .t_before = 1, .n_picks = 3};
+    double all[5];
+    c.picks[0] = (struct apr_gpu_pick){APR_GPU_PICK_TOP_P, {0.95}};
+    c.picks[1] = (struct apr_gpu_pick){APR_GPU_PICK_MIN_P, {-3}};
+    c.picks[2] = (struct apr_gpu_pick){APR_GPU_PICK_TEMPERATURE, {0.8}};
+    for (int i = 0; i < 2; i++) {
+        const double s = decode_s(r, q, depth, &c, all);
+        printf("sampled_k%u_d%u %.1f tok/s, %.1f us a token more than greedy\n", c.top_k, depth, 1 / s,
+               1e6 * (s - greedy_s));
+        c.top_k = APR_GPU_TOP_K;
+    }
+}
+
 static void decode(const struct run *r, uint32_t depth)
 {
     struct apr_gpu_seq *q;
     struct apr_gpu_err e;
-    static int32_t ids[N_CTX], out[N_CTX];
-    const uint32_t n = 128;
-    uint32_t n_out;
-    double best = 1e9, all[5];
+    static int32_t ids[N_CTX];
+    double all[5];
     bench_must(r->g->seq_open(r->m, N_CTX, &q, &e), &e, "sequence");
     for (uint32_t i = 0; i < depth; i++) ids[i] = (int32_t)(bench_next() % r->s->n_vocab);
     if (depth) bench_must(r->g->forward(r->m, q, ids, depth, 0, NULL, &e), &e, "prompt");
-    bench_must(r->g->greedy(r->m, q, 7, 16, NULL, 0, out, &n_out, &e), &e, "warm-up");
-    for (int i = 0; i < 5; i++) {
-        r->g->seq_truncate(q, depth);
-        double t = bench_now();
-        bench_must(r->g->greedy(r->m, q, 7, n, NULL, 0, out, &n_out, &e), &e, "decode");
-        all[i] = (bench_now() - t) / n;
-        if (all[i] < best) best = all[i];
-    }
-    const uint32_t n_mean = depth + n / 2; /* positions that a token sees, on average */
+    const double best = decode_s(r, q, depth, NULL, all);
+    const uint32_t n_mean = depth + N_DECODE / 2; /* positions that a token sees, on average */
     double n_bytes =
         (double)bench_weight_bytes + 4.0 * r->s->n_layers * r->s->n_heads_kv * r->s->head_dim * n_mean;
     printf("decode_d%u %.1f tok/s (%.1f at worst), %.1f %% of the read bandwidth\n", depth, 1 / best,
            1 / (all[0] > all[4] ? all[0] : all[4]), 100 * n_bytes / best / r->bandwidth);
+    if (depth == 0) sampled(r, q, depth, best);
     r->g->seq_close(q);
 }
 

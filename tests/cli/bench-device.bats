@@ -9,7 +9,7 @@ setup_file() {
     local bin=$BATS_FILE_TMPDIR/bin
     mkdir "$bin"
     cp "$(command -v apr-infer)" "$bin/"
-    ${CC:-cc} -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -Ilib -shared -fPIC -o "$bin/apr-cuda.so" tests/tools/fake-gpu.c
+    ${CC:-cc} -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -Ilib -shared -fPIC -o "$bin/apr-cuda.so" tests/tools/fake-gpu.c -lm
 }
 
 setup() {

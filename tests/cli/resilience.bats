@@ -10,7 +10,7 @@ setup_file() {
     local bin=$BATS_FILE_TMPDIR/bin
     mkdir "$bin"
     cp "$(command -v apr-infer)" "$bin/"
-    ${CC:-cc} -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -Ilib -shared -fPIC -o "$bin/apr-cuda.so" tests/tools/fake-gpu.c
+    ${CC:-cc} -std=c11 -Wall -Wextra -Werror -D_GNU_SOURCE -Ilib -shared -fPIC -o "$bin/apr-cuda.so" tests/tools/fake-gpu.c -lm
     for i in 1 2 3 4 5 6; do echo "{\"id\": $i, \"prompt\": \"question $i\", \"max_tokens\": 6}"; done >"$BATS_FILE_TMPDIR/requests"
     "$bin/apr-infer" batch tests/data/apr-demo-8M-Instruct -i "$BATS_FILE_TMPDIR/requests" --device cuda -P 1 -q >"$BATS_FILE_TMPDIR/answers"
 }

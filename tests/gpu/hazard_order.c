@@ -188,6 +188,20 @@ bool hazard_same(struct rig *r, bool bad)
 static void small_of(struct rig *r, uint32_t type, bool exact, uint32_t window)
 {
     enum { N = 66 };
+    static const struct apr_gpu_chain all_picks = {.top_k = 50,
+                                                   .t_before = 1.5f,
+                                                   .n_picks = APR_GPU_N_PICKS,
+                                                   .picks = {{APR_GPU_PICK_TYPICAL, {0.99}},
+                                                             {APR_GPU_PICK_TAIL_FREE, {0.99}},
+                                                             {APR_GPU_PICK_TOP_P, {0.99}},
+                                                             {APR_GPU_PICK_MIN_P, {-7}},
+                                                             {APR_GPU_PICK_TOP_N_SIGMA, {3}},
+                                                             {APR_GPU_PICK_ETA, {1e-4}},
+                                                             {APR_GPU_PICK_EPSILON, {1e-4}},
+                                                             {APR_GPU_PICK_XTC, {0.5, 0.1}},
+                                                             {APR_GPU_PICK_TEMPERATURE, {0.8}},
+                                                             {APR_GPU_PICK_DYNATEMP, {1, 0.5, 1}}}};
+    const uint64_t bits[3] = {toy_random(), toy_random(), toy_random()};
     struct toy t = {.n_layers = 2,
                     .n_hidden = 256,
                     .n_heads = 8,
@@ -214,6 +228,7 @@ static void small_of(struct rig *r, uint32_t type, bool exact, uint32_t window)
     if (!exact) {
         rig_must(r, r->g->greedy(m, q[0], 5, 3, NULL, 0, out, &n_out, &r->e), "greedy");
         rig_must(r, r->g->greedy_rows(m, q, ids, 3, 3, out, &r->e), "rows");
+        rig_must(r, r->g->sample(m, q[0], &all_picks, bits, 5, 3, NULL, 0, out, &n_out, &r->e), "sampling");
     }
     for (int i = 0; i < 3; i++) r->g->seq_close(q[i]);
     r->g->model_close(m);

@@ -33,6 +33,8 @@ static const struct hazard hazards[] = {
     {"11", "neighbour", hazard_neighbour, true},
     {"13", "same", hazard_same, false},
     {"14", "ties", hazard_ties, false},
+    {"14", "sample", hazard_sample, false},
+    {"14", "ahead", hazard_ahead, false},
     {"15", "unpack", hazard_unpack, false},
     {"15", "types", hazard_types, false},
     {"16", "kl", hazard_kl, false},

@@ -1,9 +1,10 @@
 /* A GPU plugin without a GPU: logits are made up from token and position, faults and their ends are those of
- * a device. For tests of what becomes of requests when a device fails; built beside a copy of apr-infer as
- * apr-cuda.so. FAKE_GPUS=N: so many devices; each says on stderr what it has got of a model, when there are
- * several. FAKE_GPU_CALLS=FILE: what was asked for, a line a call. FAKE_GPU_NO_ROWS: greedy_rows is not
- * offered.
+ * a device. For tests of what becomes of requests when a device fails, and of what a device is told; built
+ * beside a copy of apr-infer as apr-cuda.so (with -lm). FAKE_GPUS=N: so many devices; each says on stderr
+ * what it has got of a model, when there are several. FAKE_GPU_CALLS=FILE: what was asked for, a line a call.
+ * FAKE_GPU_NO_ROWS: greedy_rows is not offered.
  */
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,6 +181,16 @@ static uint32_t choice(const struct apr_gpu_model *m, int32_t id, uint32_t pos)
 {
     return 300 + ((uint32_t)id * 31 + pos * 17) % (m->n_vocab - 400);
 }
+/* And some others, less likely by and by. */
+#define N_LIKELY 16u
+static uint32_t likely(const struct apr_gpu_model *m, uint32_t choice_, uint32_t i)
+{
+    return 300 + (choice_ - 300 + 37 * i) % (m->n_vocab - 400);
+}
+static float likely_logit(uint32_t i)
+{
+    return 20 - 0.5f * (float)i;
+}
 static enum apr_gpu_status append(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
                                   struct apr_gpu_err *e)
 {
@@ -203,7 +214,8 @@ static enum apr_gpu_status logits(struct apr_gpu_model *m, uint32_t i_row, uint3
     enum apr_gpu_status st = enter(m->dev, e);
     for (uint32_t r = 0; r < n_rows && st == APR_GPU_OK; r++, out += m->n_vocab) {
         memset(out, 0, m->n_vocab * sizeof *out);
-        out[(uint32_t)m->rows[i_row + r]] = 20;
+        for (uint32_t i = 0; i < N_LIKELY; i++)
+            out[likely(m, (uint32_t)m->rows[i_row + r], i)] = likely_logit(i);
     }
     return st;
 }
@@ -230,6 +242,61 @@ static enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s
 {
     note("greedy of %u at %u, %u stop tokens\n", n, s->n_pos, n_stop);
     return choose(m, s, id, n, stop, n_stop, out, n_out, e);
+}
+
+/* The most usual steps, written down once more: p, logits and places of the n likeliest, in order. */
+struct draw {
+    double p[N_LIKELY], logit[N_LIKELY];
+    uint32_t n;
+};
+static void draw_probs(struct draw *d)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < d->n; i++) sum += d->p[i] = exp(d->logit[i] - d->logit[0]);
+    for (uint32_t i = 0; i < d->n; i++) d->p[i] /= sum;
+}
+static bool draw_pick(struct draw *d, const struct apr_gpu_pick *s)
+{
+    double sum = 0;
+    uint32_t n = 0;
+    draw_probs(d);
+    if (s->kind == APR_GPU_PICK_TOP_P)
+        while (n < d->n && sum < s->v[0]) sum += d->p[n++];
+    if (s->kind == APR_GPU_PICK_MIN_P)
+        while (n < d->n && d->logit[n] >= d->logit[0] + s->v[0]) n++;
+    if (n) d->n = n;
+    if (s->kind != APR_GPU_PICK_TEMPERATURE) return n > 0;
+    for (uint32_t i = 0; i < d->n; i++) d->logit[i] = (double)((float)d->logit[i] / (float)s->v[0]);
+    return true;
+}
+/* The place of the token among the likely ones; N_LIKELY: this device cannot. */
+static uint32_t draw(const struct apr_gpu_chain *c, uint64_t bits)
+{
+    struct draw d = {.n = c->top_k};
+    if (d.n > N_LIKELY) return N_LIKELY;
+    for (uint32_t i = 0; i < d.n; i++) d.logit[i] = (double)(likely_logit(i) / c->t_before);
+    for (uint32_t i = 0; i < c->n_picks; i++)
+        if (!draw_pick(&d, &c->picks[i])) return N_LIKELY;
+    draw_probs(&d);
+    double run = 0, u = (double)(bits >> 11) * 0x1p-53;
+    uint32_t i = 0;
+    while (i + 1 < d.n && (run += d.p[i]) <= u) i++;
+    return i;
+}
+static enum apr_gpu_status sample(struct apr_gpu_model *m, struct apr_gpu_seq *s,
+                                  const struct apr_gpu_chain *chain, const uint64_t *bits, int32_t id,
+                                  uint32_t n, const int32_t *stop, uint32_t n_stop, int32_t *out,
+                                  uint32_t *n_out, struct apr_gpu_err *e)
+{
+    enum apr_gpu_status st = enter(m->dev, e);
+    (void)stop, (void)n_stop;
+    note("sample of %u at %u\n", n, s->n_pos);
+    for (*n_out = 0; st == APR_GPU_OK && *n_out < n; id = out[(*n_out)++]) {
+        const uint32_t i = draw(chain, bits[*n_out]);
+        if (i == N_LIKELY) return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has few steps");
+        out[*n_out] = (int32_t)likely(m, choice(m, id, s->n_pos++), i);
+    }
+    return st;
 }
 static enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
                                        const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
@@ -274,6 +341,13 @@ static enum apr_gpu_status hidden(struct apr_gpu_model *m, const struct apr_gpu_
     (void)m, (void)part, (void)out;
     return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has no layers");
 }
+static enum apr_gpu_status choose_given(struct apr_gpu_device *d, const struct apr_gpu_chain *chains,
+                                        const uint64_t *bits, const float *logits_, uint32_t n_rows,
+                                        uint32_t n_vocab, int32_t *out, double *s, struct apr_gpu_err *e)
+{
+    (void)d, (void)chains, (void)bits, (void)logits_, (void)n_rows, (void)n_vocab, (void)out, (void)s;
+    return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has no logits but its own");
+}
 static enum apr_gpu_status fault(struct apr_gpu_device *d, enum apr_gpu_fault what, struct apr_gpu_err *e)
 {
     (void)e;
@@ -311,6 +385,7 @@ const struct apr_gpu *apr_gpu_plugin(void)
         .seq_turn = seq_turn,
         .forward = forward,
         .greedy = greedy,
+        .sample = sample,
         .step = step,
         .logits = logits,
         .greedy_rows = greedy_rows,
@@ -319,6 +394,7 @@ const struct apr_gpu *apr_gpu_plugin(void)
         .bandwidth = bandwidth,
         .launch_cost = launch_cost,
         .hidden = hidden,
+        .choose = choose_given,
         .fault = fault,
         .device_reset = device_reset,
     };

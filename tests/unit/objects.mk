@@ -7,6 +7,7 @@ UNIT_OBJ_test_sample   := $(sampler_obj)
 UNIT_OBJ_test_grammar_schema := $(sampler_obj)
 UNIT_OBJ_test_sampler  := $(sampler_obj)
 UNIT_OBJ_test_sampler_draws := $(sampler_obj)
+UNIT_OBJ_test_sampler_device := $(sampler_obj)
 UNIT_OBJ_test_forward  := $(call infer_obj,$(forward_parts)) $(O)/tests/unit/ref_forward.o $(O)/tests/unit/toy.o
 UNIT_OBJ_test_judge    := $(sampler_obj)
 infer_all := $(foreach o,$(call tool_obj,apr-infer),$(if $(findstring /verb_,$(o))$(filter %/main.o,$(o)),,$(o)))

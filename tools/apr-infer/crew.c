@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "sampler/device.h"
+
 enum apr_code apr_crew_open(struct apr_crew *c, const struct apr_engine *engine, size_t n_seats,
                             struct apr_err *e)
 {
@@ -183,11 +185,14 @@ static void fail_turns(struct apr_crew *c, size_t n_turns, enum apr_code code, c
  * logits. Nobody gets more than are left to it. */
 static size_t n_by_itself(const struct apr_crew *c, size_t n_turns)
 {
+    struct apr_gpu_chain chain;
     size_t n = c->engine->go_on ? c->engine->n_ahead : 0;
     for (size_t i = 0; i < n_turns && n; i++) {
         const struct apr_seat *s = &c->seats[c->turn_seat[i]];
         size_t n_left = apr_reply_n_left(&s->reply, c->engine->n_ctx - s->cache.n_pos - 1);
-        if (!is_answering(s) || s->has_logprobs || !apr_sampler_is_plain_greedy(&s->sampler)) return 0;
+        if (!is_answering(s) || s->has_logprobs ||
+            apr_sampler_device(&s->sampler, &chain) != APR_CHOSEN_GREEDILY)
+            return 0;
         if (n_left < n) n = n_left;
     }
     return n;

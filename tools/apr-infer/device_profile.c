@@ -27,8 +27,8 @@ static enum apr_code pass(struct apr_device_profile *d, const struct apr_profile
     TRY(apr_offload_run(s->fwd.offload, &s->cache, r->ids, size->n_prompt, 1, r->logits, e));
     if (counts) prompt->pass_ms[prompt->n_passes++] = ms_since(ns);
     ns = apr_now_ns();
-    TRY(apr_offload_greedy(s->fwd.offload, &s->cache, r->ids[size->n_prompt], size->n_gen, NULL, 0, r->out,
-                           &n_made, e));
+    TRY(apr_offload_ahead(s->fwd.offload, &s->cache, r->ids[size->n_prompt], size->n_gen, NULL, 0, NULL,
+                          r->out, &n_made, e));
     if (counts) decode->pass_ms[decode->n_passes++] = ms_since(ns) / (double)n_made;
     return APR_OK;
 }

@@ -1,6 +1,8 @@
 /* The loop that steps the model for one answer. */
 #include "generate.h"
 
+#include "sampler/device.h"
+
 /* What one run of the loop carries along. */
 struct loop {
     struct apr_session *s;
@@ -11,6 +13,8 @@ struct loop {
     struct apr_cache other_cache;  /* of the guide's sequence */
     float *logits, *other;         /* [n_vocab]; other has as many rows as spec */
     const float *at;               /* logits after the text, wherever they are */
+    enum apr_sampler_place place;  /* who chooses behind the first token */
+    struct apr_gpu_chain chain;    /* how, where a device does */
     int32_t ahead[APR_N_AHEAD];    /* chosen by the device; [i_ahead, n_ahead) are not yet taken */
     size_t i_ahead, n_ahead;
 };
@@ -105,11 +109,11 @@ static enum apr_code next_speculated(struct loop *l, int32_t id, struct apr_err 
     return apr_spec_next(l->spec, id, n, &m, &l->at, e);
 }
 
-/* A device can go on alone where the largest logit is the choice. */
-static bool goes_alone(const struct loop *l)
+/* A device can go on alone where it can choose as the sampler does. */
+static enum apr_sampler_place place_of(const struct loop *l, struct apr_gpu_chain *chain)
 {
-    return l->s->fwd.offload && !l->s->fwd.c.exact && !l->guide && !l->spec &&
-           apr_sampler_is_plain_greedy(l->r->site.sampler);
+    if (!l->s->fwd.offload || l->s->fwd.c.exact || l->guide || l->spec) return APR_CHOSEN_HERE;
+    return apr_sampler_device(l->r->site.sampler, chain);
 }
 
 static enum apr_code run_ahead(struct loop *l, int32_t id, struct apr_err *e)
@@ -117,19 +121,23 @@ static enum apr_code run_ahead(struct loop *l, int32_t id, struct apr_err *e)
     struct apr_session *s = l->s;
     size_t n = l->r->opts.n_max - l->r->ids.n, n_free = s->n_ctx - s->cache.n_pos, n_stop = 0;
     int32_t stop[APR_MAX_EOS];
+    uint64_t bits[APR_N_AHEAD];
+    const struct apr_offload_draws draws = {&l->chain, bits};
     if (n > n_free) n = n_free;
     if (n > APR_N_AHEAD) n = APR_N_AHEAD;
     for (uint32_t i = 0; i < s->model->generation.n_eos && !l->r->opts.ignore_eos; i++)
         stop[n_stop++] = (int32_t)s->model->generation.eos_ids[i];
     l->i_ahead = 0;
-    return apr_offload_greedy(s->fwd.offload, &s->cache, id, n, stop, n_stop, l->ahead, &l->n_ahead, e);
+    apr_sampler_bits(l->r->site.sampler, bits, n);
+    return apr_offload_ahead(s->fwd.offload, &s->cache, id, n, stop, n_stop,
+                             l->place == APR_CHOSEN_BY_CHAIN ? &draws : NULL, l->ahead, &l->n_ahead, e);
 }
 
 /* The tokens after id. */
 static enum apr_code go_on(struct loop *l, int32_t id, struct apr_err *e)
 {
     if (l->spec) return next_speculated(l, id, e);
-    return goes_alone(l) ? run_ahead(l, id, e) : next_logits(l, &id, 1, &id, 1, e);
+    return l->place != APR_CHOSEN_HERE ? run_ahead(l, id, e) : next_logits(l, &id, 1, &id, 1, e);
 }
 
 /* Behind the first token, so that it does not wait for the disk. The clock of the others stands still. */
@@ -150,6 +158,7 @@ static enum apr_code decode_loop(struct loop *l, struct apr_err *e)
         int32_t id;
         if (l->i_ahead < l->n_ahead) {
             id = l->ahead[l->i_ahead++];
+            apr_sampler_was_chosen(l->r->site.sampler);
             TRY(apr_reply_take(l->r, id, e));
         } else {
             l->r->site.sampler->proposal = l->spec ? apr_spec_proposal(l->spec) : NULL;
@@ -201,6 +210,7 @@ static enum apr_code run_loop(struct loop *l, const int32_t *ids, size_t n_ids, 
         apr_blocks_allow(&s->blocks, s->n_ctx);
         TRY(apr_cache_init(&l->other_cache, &s->blocks, s->n_ctx, e));
     }
+    l->place = place_of(l, &l->chain);
     TRY(apr_reply_prompt(l->r, ids, n_ids, e));
     if (l->spec) TRY(apr_spec_begin(l->spec, ids, n_ids, e));
     TRY(run_prompt(l, ids, n_ids, e));

@@ -403,32 +403,36 @@ static void remember(struct apr_cache *cache, int32_t id, const int32_t *chosen,
     cache->n_pos += n;
 }
 
-struct greedy_call {
+struct ahead_call {
     const struct apr_cache *cache;
+    const struct apr_offload_draws *draws;
     int32_t id;
     uint32_t n, n_stop, n_made;
     const int32_t *stop;
     int32_t *out;
 };
-static enum apr_gpu_status try_greedy(struct apr_offload *o, void *call_, struct apr_gpu_err *ge)
+static enum apr_gpu_status try_ahead(struct apr_offload *o, void *call_, struct apr_gpu_err *ge)
 {
-    struct greedy_call *call = call_;
+    struct ahead_call *call = call_;
     struct apr_gpu_seq *s;
     o->i_call++;
     enum apr_gpu_status status = seq_of(o, call->cache, call->n, &s, ge);
     if (status != APR_GPU_OK) return status;
+    if (call->draws)
+        return o->gpu->sample(o->model, s, call->draws->chain, call->draws->bits, call->id, call->n,
+                              call->stop, call->n_stop, call->out, &call->n_made, ge);
     return o->gpu->greedy(o->model, s, call->id, call->n, call->stop, call->n_stop, call->out, &call->n_made,
                           ge);
 }
 
-enum apr_code apr_offload_greedy(struct apr_offload *o, struct apr_cache *cache, int32_t id, size_t n,
-                                 const int32_t *stop, size_t n_stop, int32_t *out, size_t *n_out,
-                                 struct apr_err *e)
+enum apr_code apr_offload_ahead(struct apr_offload *o, struct apr_cache *cache, int32_t id, size_t n,
+                                const int32_t *stop, size_t n_stop, const struct apr_offload_draws *draws,
+                                int32_t *out, size_t *n_out, struct apr_err *e)
 {
     n = apr_rope_n_alike(&o->f->rope, cache->n_pos, n);
-    struct greedy_call call = {cache, id, (uint32_t)n, (uint32_t)n_stop, 0, stop, out};
+    struct ahead_call call = {cache, draws, id, (uint32_t)n, (uint32_t)n_stop, 0, stop, out};
     TRY(check_length(o, cache->n_pos + n, e));
-    TRY(guarded(o, try_greedy, &call, e));
+    TRY(guarded(o, try_ahead, &call, e));
     remember(cache, id, out, call.n_made);
     *n_out = call.n_made;
     return APR_OK;
@@ -464,7 +468,7 @@ enum apr_code apr_offload_greedy_rows(struct apr_offload *o, const struct apr_pa
     for (size_t i = 0; i < n_parts; i++) n = apr_rope_n_alike(&o->f->rope, parts[i].cache->n_pos, n);
     for (size_t i = 0; i < n_parts; i++) TRY(check_length(o, parts[i].cache->n_pos + n, e));
     *n_out = n;
-    if (n_parts == 1) return apr_offload_greedy(o, parts->cache, *parts->ids, n, NULL, 0, out, n_out, e);
+    if (n_parts == 1) return apr_offload_ahead(o, parts->cache, *parts->ids, n, NULL, 0, NULL, out, n_out, e);
     for (size_t i = 0; i < n_parts; i += APR_GPU_ROWS) {
         size_t n_seqs = n_parts - i < APR_GPU_ROWS ? n_parts - i : APR_GPU_ROWS;
         struct rows_call call = {parts + i, (uint32_t)n_seqs, (uint32_t)n, chosen};

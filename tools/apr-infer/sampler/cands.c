@@ -218,7 +218,7 @@ void apr_cands_cut(struct apr_cands *c, size_t n)
 void apr_cands_temper(struct apr_cands *c, double t)
 {
     float by = (float)t;
-    if (by <= 0) {
+    if (by <= 0 || !isfinite(apr_cands_max(c) / by)) {
         apr_cands_first(c, 1);
         return;
     }

@@ -60,7 +60,7 @@ void apr_cands_sort(struct apr_cands *c, size_t k);
 void apr_cands_sort_scores(struct apr_cands *c, size_t k);
 /* Only the first n of the list remain. */
 void apr_cands_cut(struct apr_cands *c, size_t n);
-/* Divides every logit; t 0 keeps the first in order alone. */
+/* Divides every logit; t 0, or so little that the largest overflows, keeps the first in order alone. */
 void apr_cands_temper(struct apr_cands *c, double t);
 
 #endif

@@ -190,11 +190,6 @@ static void report_step(const struct apr_sampler *s, const char *step, struct ap
     apr_out_end(o);
 }
 
-bool apr_sampler_is_plain_greedy(const struct apr_sampler *s)
-{
-    return s->opts.temperature <= 0 && !s->n_bias && !s->limit;
-}
-
 void apr_sampler_report(const struct apr_sampler *s, struct apr_out *o)
 {
     apr_out_obj(o, "sampling");

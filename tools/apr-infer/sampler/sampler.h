@@ -63,8 +63,6 @@ APR_MUST_USE enum apr_code apr_sampler_accept(struct apr_sampler *s, int32_t id,
 /* NaN or +inf among the logits, or no token left: APR_EINFER. The grammar has taken the token then. */
 APR_MUST_USE enum apr_code apr_sampler_next(struct apr_sampler *s, const float *logits, int32_t *id,
                                             struct apr_err *e);
-/* The first index of the largest logit is the choice: no bias, no grammar. */
-bool apr_sampler_is_plain_greedy(const struct apr_sampler *s);
 /* The candidates that survive the chain, in s->c.at[0 .. s->c.n) with their probabilities. */
 APR_MUST_USE enum apr_code apr_sampler_chain(struct apr_sampler *s, const float *logits, struct apr_err *e);
 /* "sampling": seed, the steps in use and their values. */

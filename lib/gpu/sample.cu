@@ -1,0 +1,326 @@
+/* Sampling after the logits, without the host: one launch finds the top_k largest of a row, runs the chain
+ * over them and draws (chain.cuh).
+ *
+ * Row: [n_vocab] F32, read once by 32 blocks of 1024 threads (600 KB of a 152k vocabulary, from the L2
+ * cache). Each of their 1024 warps keeps the largest logit of its share; the k-th largest of these 1024
+ * bounds the k-th largest of all from below, and only shares that reach it, exactly k, can hold more. So the
+ * block that ends last reads k / 1024 of the row again, sorts what reaches the bound (little more than k),
+ * and its first warp goes through the chain. Bound: the launch and three passes of latency, not the memory.
+ *
+ * Keys are 64 bits, the order of the logit above the complement of the id: no two are equal, and the choice
+ * does not depend on who came first.
+ */
+#include "chain.cuh"
+#include "model.cuh"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef unsigned long long key_t64;
+
+#define N_THREADS 1024u
+#define N_BLOCKS  32u
+#define N_SHARES  (N_BLOCKS * N_THREADS / 32) /* one a warp */
+static_assert(N_SHARES == N_THREADS, "the last block sorts one key a thread");
+static_assert(APR_GPU_TOP_K <= N_THREADS, "candidates");
+
+/* What the host says of a run. */
+struct orders {
+    struct apr_gpu_chain chain;
+    uint64_t bits[STEPS_AHEAD]; /* of its steps */
+};
+/* On the device, one a row. */
+struct sampler {
+    struct orders orders;
+    key_t64 tops[N_SHARES]; /* the largest of each share */
+    unsigned n_done;        /* blocks; zero between steps */
+};
+
+struct room {
+    key_t64 keys[N_THREADS];
+    struct cands c;
+    uint32_t n;
+    bool is_last;
+};
+
+static __device__ __forceinline__ key_t64 key_of(float x, float t, uint32_t id)
+{
+    return (key_t64)key_order(__fdiv_rn(x, t)) << 32 | (0xffffffffu - id);
+}
+static __device__ __forceinline__ uint32_t key_id(key_t64 key)
+{
+    return 0xffffffffu - (uint32_t)key;
+}
+
+/* Descending: key i of m (a power of two, threads beyond have 0) to thread i; also in keys[]. Bitonic. */
+static __device__ key_t64 sort_keys(key_t64 key, uint32_t m, key_t64 *keys)
+{
+    const uint32_t i = threadIdx.x;
+    for (uint32_t n = 2; n <= m; n *= 2)
+        for (uint32_t j = n / 2; j; j /= 2) {
+            key_t64 other;
+            if (j >= 32) {
+                keys[i] = key;
+                __syncthreads();
+                other = keys[i ^ j];
+                __syncthreads();
+            } else {
+                other = __shfl_xor_sync(~0u, key, (int)j);
+            }
+            const bool keeps_larger = !(i & n) == !(i & j);
+            if (keeps_larger == (other > key)) key = other;
+        }
+    keys[i] = key;
+    __syncthreads();
+    return key;
+}
+
+/* Keys >= least in the shares of the k largest tops, counted; the first N_THREADS of them go to to, where
+ * that is not NULL. For all threads; tops are in order. */
+static __device__ uint32_t gather(const float *x, float t, uint32_t n, const key_t64 *tops, uint32_t k,
+                                  key_t64 least, key_t64 *to, uint32_t *count)
+{
+    __syncthreads();
+    if (threadIdx.x == 0) *count = 0;
+    __syncthreads();
+    for (uint32_t s = threadIdx.x / 32; s < k; s += N_THREADS / 32) {
+        if (!tops[s]) break; /* shares of nothing */
+        for (uint32_t i = key_id(tops[s]) / 32 % N_SHARES * 32 + threadIdx.x % 32; i < n;
+             i += 32 * N_SHARES) {
+            const key_t64 key = key_of(x[i], t, i);
+            if (key < least) continue;
+            const uint32_t place = atomicAdd(count, 1u);
+            if (to && place < N_THREADS) to[place] = key;
+        }
+    }
+    __syncthreads();
+    return *count;
+}
+
+/* The k-th largest of all: 64 steps of a search, where the shares are so uneven that more than N_THREADS keys
+ * reach the bound. */
+static __device__ key_t64 kth_key(const float *x, float t, uint32_t n, const key_t64 *tops, uint32_t k,
+                                  uint32_t n_shares, key_t64 least, uint32_t *count)
+{
+    key_t64 above = tops[0] + 1; /* fewer than k reach it, and k reach least */
+    while (above - least > 1) {
+        const key_t64 middle = least + (above - least) / 2;
+        if (gather(x, t, n, tops, n_shares, middle, NULL, count) >= k)
+            least = middle;
+        else
+            above = middle;
+    }
+    return least;
+}
+
+/* The k largest keys of the row, in order, in keys[0 .. k); n >= k. By the block that ended last. */
+static __device__ void first_keys(const float *x, float t, uint32_t n, uint32_t k, const key_t64 *tops,
+                                  struct room *r)
+{
+    __shared__ key_t64 ordered[N_SHARES];
+    sort_keys(__ldcg(&tops[threadIdx.x]), N_SHARES, ordered); /* other blocks' */
+    key_t64 least = ordered[k - 1];
+    uint32_t n_found = gather(x, t, n, ordered, k, least, r->keys, &r->n);
+    if (n_found > N_THREADS) {
+        least = kth_key(x, t, n, ordered, k, k, least, &r->n);
+        n_found = gather(x, t, n, ordered, k, least, r->keys, &r->n);
+    }
+    uint32_t m = 32;
+    while (m < n_found) m *= 2;
+    const key_t64 mine = threadIdx.x < n_found ? r->keys[threadIdx.x] : 0;
+    __syncthreads();
+    sort_keys(mine, m, r->keys);
+}
+
+/* Each warp's largest key to tops, and what is not finite to n_bad. */
+static __device__ void read_row(const float *x, float t, uint32_t n, key_t64 *tops, uint32_t *n_bad)
+{
+    const uint32_t share = blockIdx.x * (N_THREADS / 32) + threadIdx.x / 32;
+    key_t64 top = 0;
+    uint32_t bad = 0;
+#pragma unroll 4
+    for (uint32_t i = share * 32 + threadIdx.x % 32; i < n; i += 32 * N_SHARES) {
+        const float v = x[i];
+        const key_t64 key = key_of(v, t, i);
+        bad += !isfinite(v);
+        top = key > top ? key : top;
+    }
+    if (bad) atomicAdd(n_bad, bad);
+#pragma unroll
+    for (int o = 16; o; o >>= 1) {
+        const key_t64 other = __shfl_xor_sync(~0u, top, o);
+        top = other > top ? other : top;
+    }
+    if (threadIdx.x % 32 == 0) tops[share] = top;
+}
+
+static __device__ int32_t run_chain(struct cands *c, const struct apr_gpu_chain *chain, uint32_t n,
+                                    uint64_t bits)
+{
+    struct chain k = {c, threadIdx.x, n, true, false, bits};
+    for (uint32_t i = 0; i < chain->n_picks; i++) chain_step(&k, &chain->picks[i]);
+    return c->id[chain_draw(&k)];
+}
+
+static __global__ void __launch_bounds__(N_THREADS)
+    sample_kernel(const float *logits, uint32_t n, struct sampler *samplers, struct step *rows)
+{
+    __shared__ struct room r;
+    struct step *st = &rows[blockIdx.y];
+    struct sampler *s = &samplers[blockIdx.y];
+    if (st->pos < 0) return;
+    const float *x = logits + (uint64_t)blockIdx.y * n, t = s->orders.chain.t_before;
+    read_row(x, t, n, s->tops, &st->n_bad);
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) r.is_last = atomicAdd(&s->n_done, 1u) == gridDim.x - 1;
+    __syncthreads();
+    if (!r.is_last) return;
+    __threadfence();
+    const uint32_t k = s->orders.chain.top_k < n ? s->orders.chain.top_k : n;
+    first_keys(x, t, n, k, s->tops, &r);
+    if (threadIdx.x < k) {
+        r.c.logit[threadIdx.x] = key_logit((uint32_t)(r.keys[threadIdx.x] >> 32));
+        r.c.id[threadIdx.x] = (int32_t)key_id(r.keys[threadIdx.x]);
+    }
+    __syncthreads();
+    if (threadIdx.x >= 32) return;
+    const int32_t id = run_chain(&r.c, &s->orders.chain, k, s->orders.bits[st->n_done % STEPS_AHEAD]);
+    if (threadIdx.x) return;
+    if (st->out) st->out[st->n_done] = id;
+    st->id = id;
+    st->pos++;
+    st->n_done++;
+    s->n_done = 0;
+}
+
+/* ---- sequences --------------------------------------------------------------------------------------------
+ */
+
+static enum apr_gpu_status check_chain(const struct apr_gpu_chain *c, struct apr_gpu_err *e)
+{
+    if (c->top_k == 0 || c->top_k > APR_GPU_TOP_K || !(c->t_before > 0) || c->n_picks > APR_GPU_PICKS)
+        return gpu_fail(e, APR_GPU_UNSUPPORTED,
+                        "a chain of top_k %u, temperature %g, %u steps; expected top_k 1 to %u", c->top_k,
+                        (double)c->t_before, c->n_picks, APR_GPU_TOP_K);
+    for (uint32_t i = 0; i < c->n_picks; i++)
+        if (c->picks[i].kind >= APR_GPU_N_PICKS)
+            return gpu_fail(e, APR_GPU_UNSUPPORTED, "step %u of a chain", c->picks[i].kind);
+    return APR_GPU_OK;
+}
+
+static enum apr_gpu_status open_sampler(struct apr_gpu_seq *s, struct apr_gpu_err *e)
+{
+    if (!s->sampler) CU(cudaMalloc((void **)&s->sampler, sizeof *s->sampler), "a sampler");
+    CU(cudaMemsetAsync(s->sampler, 0, sizeof *s->sampler, s->m->dev->stream), "a sampler");
+    if (s->orders_host) return APR_GPU_OK;
+    return gpu_cuda(cudaHostAlloc((void **)&s->orders_host, sizeof *s->orders_host, cudaHostAllocDefault),
+                    "pinned memory", e);
+}
+void sample_close(struct apr_gpu_seq *s)
+{
+    cudaFree(s->sampler);
+    cudaFreeHost(s->orders_host);
+}
+
+enum apr_gpu_status sample_begin(struct apr_gpu_seq *s, const uint64_t *bits, uint32_t n,
+                                 struct apr_gpu_err *e)
+{
+    memcpy(s->orders_host->bits, bits, n * sizeof *bits);
+    return gpu_cuda(cudaMemcpyAsync(&s->sampler->orders, s->orders_host, sizeof *s->orders_host,
+                                    cudaMemcpyHostToDevice, s->m->dev->stream),
+                    "a chain", e);
+}
+void sample_issue(struct apr_gpu_seq *s)
+{
+    const struct apr_gpu_model *m = s->m;
+    sample_kernel<<<N_BLOCKS, N_THREADS, 0, m->dev->stream>>>(m->logits, m->n_vocab, s->sampler, s->st);
+}
+
+enum apr_gpu_status sample(struct apr_gpu_model *m, struct apr_gpu_seq *s, const struct apr_gpu_chain *chain,
+                           const uint64_t *bits, int32_t id, uint32_t n, const int32_t *stop, uint32_t n_stop,
+                           int32_t *out, uint32_t *n_out, struct apr_gpu_err *e)
+{
+    *n_out = 0;
+    GPU_TRY(gpu_enter(m->dev, e));
+    GPU_TRY(check_chain(chain, e));
+    GPU_TRY(open_sampler(s, e));
+    s->orders_host->chain = *chain;
+    return one_ahead(s, bits, id, n, stop, n_stop, out, n_out, e);
+}
+
+/* ---- for tests --------------------------------------------------------------------------------------------
+ */
+
+struct choices { /* on the device */
+    float *logits;
+    struct sampler *samplers;
+    struct step *rows;
+    struct step *rows_host;
+    struct orders *orders;
+    cudaEvent_t begin, end;
+};
+
+static enum apr_gpu_status choose_into(struct apr_gpu_device *d, struct choices *c,
+                                       const struct apr_gpu_chain *chains, const uint64_t *bits,
+                                       const float *logits, uint32_t n_rows, uint32_t n_vocab, int32_t *out,
+                                       double *seconds, struct apr_gpu_err *e)
+{
+    const uint64_t n_bytes = 4ull * n_rows * n_vocab;
+    float ms = 0;
+    CU(cudaMalloc((void **)&c->logits, n_bytes), "logits");
+    CU(cudaMalloc((void **)&c->samplers, n_rows * sizeof *c->samplers), "samplers");
+    CU(cudaMalloc((void **)&c->rows, n_rows * sizeof *c->rows), "rows");
+    CU(cudaEventCreate(&c->begin), "event");
+    CU(cudaEventCreate(&c->end), "event");
+    CU(cudaMemsetAsync(c->samplers, 0, n_rows * sizeof *c->samplers, d->stream), "samplers");
+    CU(cudaMemcpyAsync(c->logits, logits, n_bytes, cudaMemcpyHostToDevice, d->stream), "logits");
+    for (uint32_t i = 0; i < n_rows; i++) c->orders[i].chain = chains[i], c->orders[i].bits[0] = bits[i];
+    CU(cudaMemcpy2DAsync(c->samplers, sizeof *c->samplers, c->orders, sizeof *c->orders, sizeof *c->orders,
+                         n_rows, cudaMemcpyHostToDevice, d->stream),
+       "samplers");
+    CU(cudaMemsetAsync(c->rows, 0, n_rows * sizeof *c->rows, d->stream), "rows");
+    CU(cudaEventRecord(c->begin, d->stream), "event");
+    sample_kernel<<<dim3(N_BLOCKS, n_rows), N_THREADS, 0, d->stream>>>(c->logits, n_vocab, c->samplers,
+                                                                       c->rows);
+    CU(cudaGetLastError(), "a choice");
+    CU(cudaEventRecord(c->end, d->stream), "event");
+    CU(cudaMemcpyAsync(c->rows_host, c->rows, n_rows * sizeof *c->rows, cudaMemcpyDeviceToHost, d->stream),
+       "rows");
+    GPU_TRY(gpu_wait(d, "a choice", e));
+    CU(cudaEventElapsedTime(&ms, c->begin, c->end), "event");
+    *seconds = 1e-3 * (double)ms;
+    for (uint32_t i = 0; i < n_rows; i++) {
+        out[i] = c->rows_host[i].id;
+        if (c->rows_host[i].n_bad)
+            return gpu_fail(e, APR_GPU_NOT_FINITE, "%u logits of row %u are not finite",
+                            c->rows_host[i].n_bad, i);
+    }
+    return APR_GPU_OK;
+}
+
+enum apr_gpu_status choose(struct apr_gpu_device *d, const struct apr_gpu_chain *chains, const uint64_t *bits,
+                           const float *logits, uint32_t n_rows, uint32_t n_vocab, int32_t *out, double *s,
+                           struct apr_gpu_err *e)
+{
+    struct choices c = {};
+    GPU_TRY(gpu_enter(d, e));
+    if (n_rows == 0 || n_rows > APR_GPU_ROWS || n_vocab == 0)
+        return gpu_fail(e, APR_GPU_FAILED, "%u rows of %u logits", n_rows, n_vocab);
+    for (uint32_t i = 0; i < n_rows; i++) GPU_TRY(check_chain(&chains[i], e));
+    c.orders = (struct orders *)calloc(n_rows, sizeof *c.orders);
+    c.rows_host = (struct step *)calloc(n_rows, sizeof *c.rows_host);
+    enum apr_gpu_status st = APR_GPU_MEMORY;
+    if (c.orders && c.rows_host)
+        st = choose_into(d, &c, chains, bits, logits, n_rows, n_vocab, out, s, e);
+    else
+        (void)gpu_fail(e, st, "no memory for chains");
+    cudaFree(c.logits);
+    cudaFree(c.samplers);
+    cudaFree(c.rows);
+    if (c.begin) cudaEventDestroy(c.begin);
+    if (c.end) cudaEventDestroy(c.end);
+    free(c.orders);
+    free(c.rows_host);
+    return st;
+}
