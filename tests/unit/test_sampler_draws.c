@@ -72,6 +72,45 @@ static void a_large_vocabulary(void **state)
     }
 }
 
+/* Nothing narrows the vocabulary: the token at u of all probabilities, in the order of ids. */
+static void a_draw_from_everything(void **state)
+{
+    enum { N = 20011 };
+    static float x[N];
+    static double before[N + 1];
+    struct apr_err e = {0};
+    (void)state;
+    random_state = 7;
+    for (int round = 0; round < 8; round++) {
+        struct apr_sampler s;
+        struct apr_sample_opts o;
+        const struct apr_sampler_site site = {.n_vocab = N, .kern = &apr_kern_scalar};
+        apr_sample_defaults(&o);
+        o.temperature = 0.5 + 0.25 * (round % 4);
+        assert_int_equal(apr_sampler_init(&s, &o, &site, &arena, &e), APR_OK);
+        for (size_t i = 0; i < N; i++) x[i] = (float)((round + 1) * uniform());
+        for (size_t i = 0; i < N && round % 4 == 2; i++) /* masked in pieces, the end too */
+            if (i / 700 % 3 || i > N - 900) x[i] = -INFINITY;
+        for (size_t i = 0; i < N && round % 4 == 3; i++) /* but for one */
+            if (i != 64 * 17 + 63) x[i] = -INFINITY;
+        for (size_t i = 0; i < N; i++) before[i + 1] = before[i] + exp((double)x[i] / o.temperature);
+        for (int k = 0; k < 300; k++) {
+            int32_t id;
+            assert_int_equal(apr_sampler_next(&s, x, &id, &e), APR_OK);
+            const double at = apr_rng_uniform(&s.rng, APR_RNG_DRAW) * before[N], off = 3e-6 * before[N];
+            assert_true(x[id] > -INFINITY);
+            assert_true(before[id] <= at + off && at - off <= before[id + 1]); /* probabilities in f32 */
+            assert_int_equal(apr_sampler_accept(&s, id, &e), APR_OK);
+        }
+        int32_t last;
+        double p;
+        apr_cands_begin(&s.c, x);
+        assert_true(apr_cands_draw_all(&s.c, 2, &last, &p)); /* beyond the sum, as if by rounding */
+        assert_true(p > 0);
+        for (size_t i = (size_t)last + 1; i < N; i++) assert_true(x[i] == -INFINITY);
+    }
+}
+
 /* ---- draws ---- */
 
 #define N_DRAWS 60000
@@ -299,10 +338,15 @@ static void dry_stops_at_a_breaker(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(a_large_vocabulary),           cmocka_unit_test(draws_of_a_chain),
-        cmocka_unit_test(xtc_acts_as_often_as_told),    cmocka_unit_test(mirostat_finds_its_surprise),
-        cmocka_unit_test(draws_under_a_grammar),        cmocka_unit_test(nan_and_empty),
-        cmocka_unit_test(what_does_nothing_is_refused), cmocka_unit_test(dry_stops_at_a_breaker),
+        cmocka_unit_test(a_large_vocabulary),
+        cmocka_unit_test(a_draw_from_everything),
+        cmocka_unit_test(draws_of_a_chain),
+        cmocka_unit_test(xtc_acts_as_often_as_told),
+        cmocka_unit_test(mirostat_finds_its_surprise),
+        cmocka_unit_test(draws_under_a_grammar),
+        cmocka_unit_test(nan_and_empty),
+        cmocka_unit_test(what_does_nothing_is_refused),
+        cmocka_unit_test(dry_stops_at_a_breaker),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

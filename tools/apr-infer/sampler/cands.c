@@ -17,6 +17,7 @@ enum apr_code apr_cands_init(struct apr_cands *c, size_t n_vocab, const struct a
     TRY(apr_arena_try(arena, &c->logits, n_vocab, sizeof *c->logits, "logits", e));
     TRY(apr_arena_try(arena, &c->at, n_vocab, sizeof *c->at, "candidates", e));
     TRY(apr_arena_try(arena, &c->where, n_vocab, sizeof *c->where, "places of candidates", e));
+    TRY(apr_arena_try(arena, &c->sums, n_vocab / BLOCK + 1, sizeof *c->sums, "probabilities", e));
     return apr_arena_try(arena, &c->scratch, n_vocab, sizeof *c->scratch, "probabilities", e);
 }
 
@@ -181,6 +182,47 @@ void apr_cands_probs(struct apr_cands *c)
         for (size_t i = 0; i < c->n; i++) c->at[i].p /= sum;
     }
     c->has_p = true;
+}
+
+/* Sums of blocks one beside the other: eight at a time do not wait for each other. sums: [n_vocab / BLOCK +
+ * 1] */
+static double block_sums(const struct apr_cands *c, double *sums)
+{
+    double all = 0;
+    size_t n = 0;
+    for (size_t i = 0; i < c->n_vocab; i += BLOCK) {
+        const size_t end = block_end(c, i);
+        double s[8] = {0};
+        size_t k = i;
+        for (; k + 8 <= end; k += 8)
+            for (size_t j = 0; j < 8; j++) s[j] += (double)c->logits[k + j];
+        for (; k < end; k++) s[0] += (double)c->logits[k];
+        sums[n++] = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
+        all += sums[n - 1];
+    }
+    return all;
+}
+
+bool apr_cands_draw_all(struct apr_cands *c, double u, int32_t *id, double *p)
+{
+    if (c->is_list || c->n_vocab < MANY) return false;
+    double run = 0;
+    size_t i_block = 0, last = c->n_vocab - 1;
+    c->kern->softmax(c->logits, c->n_vocab);
+    const double at = u * block_sums(c, c->sums);
+    for (; i_block < (c->n_vocab - 1) / BLOCK && run + c->sums[i_block] <= at; i_block++)
+        run += c->sums[i_block];
+    for (size_t i = i_block * BLOCK; i < c->n_vocab; i++) {
+        if (!(c->logits[i] > 0)) continue;
+        last = i;
+        run += (double)c->logits[i];
+        if (at < run) break;
+    }
+    while (!(c->logits[last] > 0))
+        last--; /* rounding: at was not below the sum, and zeros end the vocabulary */
+    *id = (int32_t)last;
+    *p = (double)c->logits[last];
+    return true;
 }
 
 double apr_cands_entropy(const struct apr_cands *c)

@@ -31,6 +31,7 @@ struct apr_cands {
     uint32_t *where; /* [n_vocab] place in the list, where has_where */
     bool has_where;
     float *scratch; /* [n_vocab] */
+    double *sums;   /* [blocks of the vocabulary] */
 };
 
 APR_MUST_USE enum apr_code apr_cands_init(struct apr_cands *c, size_t n_vocab, const struct apr_kern *kern,
@@ -52,6 +53,9 @@ void apr_cands_at_least(struct apr_cands *c, double least);
 void apr_cands_likely(struct apr_cands *c, double least);
 /* Lists and fills in p. */
 void apr_cands_probs(struct apr_cands *c);
+/* While there is no list, of a vocabulary that is large enough for it: the token at u of the softmax's sum, u
+ * in [0, 1), and its probability, as from the list. Else false. The logits become probabilities. */
+bool apr_cands_draw_all(struct apr_cands *c, double u, int32_t *id, double *p);
 /* Shannon entropy in nats; p must be there. */
 double apr_cands_entropy(const struct apr_cands *c);
 /* Lists, and brings the first k in order to the front. */

@@ -64,9 +64,14 @@ static enum apr_code begin(struct apr_sampler *s, const float *logits, bool mask
     return APR_OK;
 }
 
-static void run_chain(struct apr_sampler *s)
+static void run_steps(struct apr_sampler *s)
 {
     for (size_t i = 0; i < s->n_steps; i++) s->steps[i]->apply(s);
+}
+
+static void run_chain(struct apr_sampler *s)
+{
+    run_steps(s);
     apr_cands_probs(&s->c);
 }
 
@@ -105,8 +110,11 @@ static enum apr_code choose(struct apr_sampler *s, const float *logits, bool mas
         *p = 1;
         return APR_OK;
     }
-    run_chain(s);
-    const struct apr_cand *c = &s->c.at[draw(s, masked ? APR_RNG_REDRAW : APR_RNG_DRAW)];
+    const enum apr_rng_use use = masked ? APR_RNG_REDRAW : APR_RNG_DRAW;
+    run_steps(s);
+    if (apr_cands_draw_all(&s->c, apr_rng_uniform(&s->rng, use), id, p)) return APR_OK;
+    apr_cands_probs(&s->c);
+    const struct apr_cand *c = &s->c.at[draw(s, use)];
     *id = c->id;
     *p = c->p;
     return APR_OK;
