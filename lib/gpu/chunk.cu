@@ -134,15 +134,10 @@ static enum apr_gpu_status head_rows(struct apr_gpu_model *m, const float *x, ui
 enum apr_gpu_status chunk_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n, float *out,
                                  struct apr_gpu_err *e)
 {
-    cudaStream_t q = m->dev->stream;
     for (uint32_t i = 0; i < n; i += LOGIT_ROWS) {
         uint32_t k = n - i < LOGIT_ROWS ? n - i : LOGIT_ROWS;
         GPU_TRY(head_rows(m, m->xs + (uint64_t)(i_row + i) * m->n_hidden, k, e));
-        if (out)
-            CU(cudaMemcpyAsync(out + (uint64_t)i * m->n_vocab, m->row_logits, 4ull * k * m->n_vocab,
-                               cudaMemcpyDeviceToHost, q),
-               "logits");
-        GPU_TRY(gpu_wait(m->dev, "logits", e));
+        GPU_TRY(step_fetch(m, m->row_logits, k, out ? out + (uint64_t)i * m->n_vocab : NULL, e));
     }
     return APR_GPU_OK;
 }

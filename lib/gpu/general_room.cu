@@ -110,6 +110,7 @@ static enum apr_gpu_status room_of_rows(struct apr_gpu_model *m, struct apr_gpu_
     PINNED(m->rows_host, n_chunk * sizeof *m->rows);
     PINNED(m->which_host, n_chunk * sizeof *m->which);
     ALLOC(m->logits, 4ull * m->n_vocab, "logits");
+    PINNED(m->logits_host, 4ull * STAGED_ROWS * m->n_vocab);
     ALLOC(m->row_logits, 4ull * LOGIT_ROWS * m->n_vocab, "logits");
     ZEROED(m->best, 8ull * LOGIT_ROWS, "counters");
     ZEROED(m->best_count, 4ull * LOGIT_ROWS, "counters");

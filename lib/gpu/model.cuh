@@ -9,6 +9,7 @@
 
 #define LOGIT_ROWS  APR_GPU_ROWS
 #define STEPS_AHEAD 32u /* of greedy decoding, between two looks at the tokens */
+#define STAGED_ROWS 4u
 #define N_GRAPHS    6
 enum last_rows { LAST_ONE, LAST_FEW, LAST_READY, LAST_MANY }; /* logits; xf normed; row_logits; xs */
 
@@ -49,6 +50,7 @@ struct apr_gpu_model {
     struct step *rows, *rows_host; /* [n_chunk]; the latter pinned */
     uint32_t *which, *which_host;  /* [n_chunk] rows that are their sequence's only one */
     float *row_logits;             /* [LOGIT_ROWS, n_vocab] */
+    float *logits_host;            /* [STAGED_ROWS, n_vocab] pinned; see step_fetch */
     /* up to LOGIT_ROWS tokens */
     bool can_few;
     float *part;
@@ -183,9 +185,15 @@ enum apr_gpu_status step_lay(struct apr_gpu_model *m, struct batch *b, struct ap
 enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *logits,
                                 struct apr_gpu_err *e);
 
+/* Rows of logits to the caller's memory. Few of them go by way of pinned memory, which the device writes
+ * itself; many would cost as much to copy from there as the driver takes by its own way. */
+enum apr_gpu_status step_fetch(struct apr_gpu_model *m, const float *from, uint32_t n_rows, float *to,
+                               struct apr_gpu_err *e);
+
 /* ---- one.cu ---- */
 /* Products of one row, as few launches as their types allow. */
 enum apr_gpu_status one_products(const struct apr_gpu_model *m, const struct gemv *g, struct apr_gpu_err *e);
+/* Its logits are at logits_host, too: the host waits once. */
 enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_err *e);
 enum apr_gpu_status greedy(struct apr_gpu_model *m, struct apr_gpu_seq *s, int32_t id, uint32_t n,
                            const int32_t *stop, uint32_t n_stop, int32_t *out, uint32_t *n_out,

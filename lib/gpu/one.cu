@@ -168,6 +168,8 @@ enum apr_gpu_status one_step(struct apr_gpu_seq *s, int32_t id, struct apr_gpu_e
         GPU_TRY(one_issue(s, false, e));
     else
         GPU_TRY(comm_launch(m->dev, s->graph, e));
+    CU(cudaMemcpyAsync(m->logits_host, m->logits, 4ull * m->n_vocab, cudaMemcpyDeviceToHost, m->dev->stream),
+       "logits");
     return read_steps(s, 1, e);
 }
 

@@ -111,6 +111,7 @@ static enum apr_gpu_status room_of_one(struct apr_gpu_model *m, struct apr_gpu_e
     ALLOC(m->next_x.f, 4ull * m->n_hidden, "the residual");
     ALLOC(m->next_sq, (m->n_hidden + TILE_ROWS - 1ull) / TILE_ROWS * 4, "the residual");
     ALLOC(m->logits, 4ull * m->n_vocab, "logits");
+    PINNED(m->logits_host, 4ull * STAGED_ROWS * m->n_vocab);
     ALLOC(m->room.part, n_part * h->n_heads * (h->dim_pad + 2) * 4, "splits of attention");
     ZEROED(m->room.count, 4ull * LOGIT_ROWS * h->n_heads, "counters");
     ZEROED(m->best, 8ull * LOGIT_ROWS, "counters");

@@ -3,6 +3,8 @@
  */
 #include "model.cuh"
 
+#include <string.h>
+
 struct kv model_kv(const struct apr_gpu_model *m, uint32_t i_layer)
 {
     return {m->cache_k[i_layer], m->cache_v[i_layer]};
@@ -110,6 +112,20 @@ enum apr_gpu_status step_parts(struct apr_gpu_model *m, const struct apr_gpu_par
     return APR_GPU_OK;
 }
 
+enum apr_gpu_status step_fetch(struct apr_gpu_model *m, const float *from, uint32_t n_rows, float *to,
+                               struct apr_gpu_err *e)
+{
+    const uint64_t n_bytes = 4ull * n_rows * m->n_vocab;
+    const bool staged = n_rows <= STAGED_ROWS;
+    if (to)
+        CU(cudaMemcpyAsync(staged ? m->logits_host : to, from, n_bytes, cudaMemcpyDeviceToHost,
+                           m->dev->stream),
+           "logits");
+    GPU_TRY(gpu_wait(m->dev, "logits", e));
+    if (to && staged) memcpy(to, m->logits_host, n_bytes);
+    return APR_GPU_OK;
+}
+
 enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_t n_rows, float *logits,
                                 struct apr_gpu_err *e)
 {
@@ -119,11 +135,10 @@ enum apr_gpu_status step_logits(struct apr_gpu_model *m, uint32_t i_row, uint32_
     if (m->last == LAST_MANY) return chunk_logits(m, i_row, n_rows, logits, e);
     if (m->last == LAST_FEW) GPU_TRY(batch_head(m, m->n_last, e));
     if (m->last == LAST_FEW) m->last = LAST_READY;
-    const float *from = m->last == LAST_ONE ? m->logits : m->row_logits + (uint64_t)i_row * m->n_vocab;
-    if (logits)
-        CU(cudaMemcpyAsync(logits, from, 4ull * n_rows * m->n_vocab, cudaMemcpyDeviceToHost, m->dev->stream),
-           "logits");
-    return gpu_wait(m->dev, "logits", e);
+    if (m->last != LAST_ONE)
+        return step_fetch(m, m->row_logits + (uint64_t)i_row * m->n_vocab, n_rows, logits, e);
+    if (logits) memcpy(logits, m->logits_host, 4ull * n_rows * m->n_vocab);
+    return APR_GPU_OK;
 }
 
 enum apr_gpu_status model_tap(const struct apr_gpu_model *m, uint32_t i_point, const float *x,
