@@ -3,13 +3,13 @@
  *
  * Sums go from the first candidate to the last, computed by every lane for itself; products that are added
  * are rounded in between. So all that can differ from the host is the last bit of exp, log and pow, and a
- * token only where such a bit decides: about once in 1e15 draws. The candidates are the block's, in shared
+ * token only where such a bit decides: about once in 1e14 draws. The candidates are the block's, in shared
  * memory: 24 bytes each, and as many again to sort them.
  */
 #ifndef APR_CHAIN_CUH
 #define APR_CHAIN_CUH
 
-#include "gpu.h"
+#include "sample.cuh"
 
 struct cands {
     double p[APR_GPU_TOP_K]; /* what p is of the host's candidates: a probability, or a score */
@@ -30,17 +30,6 @@ struct chain {
     bool has_p;
     uint64_t bits; /* of this token: rng.h */
 };
-
-/* A float as an integer of the same order, -0 as 0. */
-static __device__ __forceinline__ uint32_t key_order(float v)
-{
-    const uint32_t u = __float_as_uint(v + 0.0f);
-    return u & 0x80000000u ? ~u : u | 0x80000000u;
-}
-static __device__ __forceinline__ float key_logit(uint32_t order)
-{
-    return __uint_as_float(order & 0x80000000u ? order & 0x7fffffffu : ~order);
-}
 
 /* rng.c's: the uniforms of a token beside the first. */
 static __device__ double chain_uniform(uint64_t bits, uint64_t use)
@@ -66,6 +55,31 @@ static __device__ double sum_of(const double *x, uint32_t n)
 #pragma unroll 8
     for (uint32_t i = 0; i < n; i++) sum += x[i];
     return sum;
+}
+
+/* q[i] = x[0] + ... + x[i]; x may be q. */
+static __device__ void chain_runs(struct chain *k, const double *x)
+{
+    double run = 0, *q = k->c->q;
+    __syncwarp();
+    if (k->lane == 0) {
+#pragma unroll 8
+        for (uint32_t i = 0; i < k->n; i++) q[i] = run += x[i];
+    }
+    __syncwarp();
+}
+/* The first of n places from i on at which q is more than v, or as much where that will do; n where none is.
+ */
+static __device__ uint32_t chain_over(const struct chain *k, uint32_t i, uint32_t n, double v,
+                                      bool equal_will_do)
+{
+    const double *q = k->c->q;
+    for (; i < n; i += 32) {
+        const uint32_t j = i + k->lane;
+        const unsigned over = __ballot_sync(~0u, j < n && (equal_will_do ? q[j] >= v : q[j] > v));
+        if (over) return i + (uint32_t)__ffs((int)over) - 1;
+    }
+    return n;
 }
 
 static __device__ void chain_probs(struct chain *k)
@@ -169,8 +183,6 @@ static __device__ void chain_sort(struct chain *k, bool by_score)
 
 static __device__ void top_p(struct chain *k, const double *v)
 {
-    double sum = 0;
-    uint32_t n = 0;
     chain_probs(k);
     if (!k->in_order) {
         const double least = __dmul_rn(1 - v[0], 0.999);
@@ -180,9 +192,9 @@ static __device__ void top_p(struct chain *k, const double *v)
         chain_keep(k);
         chain_sort(k, false);
     }
-    while (n < k->n && sum < v[0]) sum += k->c->p[n++];
-    __syncwarp();
-    chain_cut(k, n);
+    chain_runs(k, k->c->p);
+    const uint32_t last = chain_over(k, 0, k->n, v[0], true);
+    chain_cut(k, last < k->n ? last + 1 : k->n);
 }
 static __device__ void min_p(struct chain *k, const double *v)
 {
@@ -201,11 +213,9 @@ static __device__ void typical(struct chain *k, const double *v)
     chain_sort(k, true);
     for (uint32_t i = k->lane; i < k->n; i += 32) c->q[i] = exp((double)c->logit[i] - max) / z;
     __syncwarp();
-    double sum = 0;
-    uint32_t n = 0;
-    while (n < k->n && sum <= v[0]) sum += c->q[n++];
-    __syncwarp();
-    chain_cut(k, n);
+    chain_runs(k, c->q);
+    const uint32_t last = chain_over(k, 0, k->n, v[0], false);
+    chain_cut(k, last < k->n ? last + 1 : k->n);
 }
 static __device__ void tail_free(struct chain *k, const double *v)
 {
@@ -221,14 +231,9 @@ static __device__ void tail_free(struct chain *k, const double *v)
     __syncwarp();
     for (uint32_t i = k->lane; i < n; i += 32) c->q[i] = sum > 1e-6 ? c->q[i] / sum : 1 / (double)n;
     __syncwarp();
-    double run = 0;
-    for (uint32_t i = 0; i < n; i++) {
-        run += c->q[i];
-        if (run <= v[0] || i == 0) continue;
-        chain_cut(k, i);
-        break;
-    }
-    __syncwarp();
+    chain_runs(k, c->q); /* and two more, which nobody looks at */
+    const uint32_t flat = chain_over(k, 1, n, v[0], false);
+    if (flat < n) chain_cut(k, flat);
 }
 static __device__ void top_n_sigma(struct chain *k, const double *v)
 {
@@ -330,16 +335,10 @@ static __device__ void chain_step(struct chain *k, const struct apr_gpu_pick *s)
 static __device__ uint32_t chain_draw(struct chain *k)
 {
     chain_probs(k);
-    const double *p = k->c->p, u = chain_uniform(k->bits, 0) * sum_of(p, k->n);
-    double run = 0;
-    uint32_t last = 0;
-    for (uint32_t i = 0; i < k->n; i++) {
-        if (p[i] <= 0) continue;
-        last = i;
-        run += p[i];
-        if (u < run) break;
-    }
-    return last;
+    chain_runs(k, k->c->p);
+    const double below = chain_uniform(k->bits, 0) * k->c->q[k->n - 1]; /* u < 1: less than that */
+    const uint32_t i = chain_over(k, 0, k->n, below, false);
+    return i < k->n ? i : k->n - 1;
 }
 
 #endif

@@ -168,7 +168,7 @@ struct apr_gpu_pick {
     double v[3];
 };
 struct apr_gpu_chain {
-    uint32_t top_k; /* 1 .. APR_GPU_TOP_K */
+    uint32_t top_k; /* 1 .. APR_GPU_TOP_K; 0: all, and no steps: sampler/cands.h says how many is all */
     float t_before; /* divides all logits first; 1: a temperature comes later, or never */
     uint32_t n_picks;
     struct apr_gpu_pick picks[APR_GPU_PICKS];

@@ -334,7 +334,8 @@ void seq_close(struct apr_gpu_seq *s)
     for (uint32_t i = s->n_pages; i--;) s->m->free_pages[s->m->n_free++] = s->pages[i];
     if (s->m->dev->is_late) return;
     if (s->graph) cudaGraphExecDestroy(s->graph);
-    if (s->graph_sampled) cudaGraphExecDestroy(s->graph_sampled);
+    for (int i = 0; i < 2; i++)
+        if (s->graph_sampled[i]) cudaGraphExecDestroy(s->graph_sampled[i]);
     sample_close(s);
     cudaFree(s->table);
     cudaFree(s->st);

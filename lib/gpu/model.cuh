@@ -94,9 +94,9 @@ struct apr_gpu_seq {
     int32_t *out, *out_host;   /* [STEPS_AHEAD] */
     cudaGraphExec_t graph;     /* one step; NULL until the first */
     /* the same where a chain chooses the token (sample.cu); NULL until it does */
-    cudaGraphExec_t graph_sampled;
-    struct sampler *sampler;    /* on the device */
-    struct orders *orders_host; /* pinned */
+    cudaGraphExec_t graph_sampled[2]; /* from few candidates, from all */
+    struct sampler *sampler;          /* on the device */
+    struct orders *orders_host;       /* pinned */
 };
 
 struct batch;
@@ -215,6 +215,7 @@ enum apr_gpu_status sample_begin(struct apr_gpu_seq *s, const uint64_t *bits, ui
                                  struct apr_gpu_err *e);
 /* The choice of the next token from the model's logits, as argmax_rows. */
 void sample_issue(struct apr_gpu_seq *s);
+cudaGraphExec_t *sample_graph(struct apr_gpu_seq *s); /* of steps that end with that */
 void sample_close(struct apr_gpu_seq *s);
 
 /* ---- batch.cu ---- */

@@ -178,7 +178,7 @@ enum apr_gpu_status one_ahead(struct apr_gpu_seq *s, const uint64_t *bits, int32
                               struct apr_gpu_err *e)
 {
     struct apr_gpu_model *m = s->m;
-    cudaGraphExec_t *graph = bits ? &s->graph_sampled : &s->graph;
+    cudaGraphExec_t *graph = bits ? sample_graph(s) : &s->graph;
     if (id < 0 || (uint32_t)id >= m->n_vocab)
         return gpu_fail(e, APR_GPU_FAILED, "token %d of %u", id, m->n_vocab);
     if (m->opts.exact) return gpu_fail(e, APR_GPU_UNSUPPORTED, "reference mode computes token by token");

@@ -1,46 +1,29 @@
 /* Sampling after the logits, without the host: one launch finds the top_k largest of a row, runs the chain
- * over them and draws (chain.cuh).
+ * over them and draws (chain.cuh). Chains without top_k: draw_all.cu.
  *
  * Row: [n_vocab] F32, read once by 32 blocks of 1024 threads (600 KB of a 152k vocabulary, from the L2
- * cache). Each of their 1024 warps keeps the largest logit of its share; the k-th largest of these 1024
- * bounds the k-th largest of all from below, and only shares that reach it, exactly k, can hold more. So the
- * block that ends last reads k / 1024 of the row again, sorts what reaches the bound (little more than k),
- * and its first warp goes through the chain. Bound: the launch and three passes of latency, not the memory.
+ * cache). Each of their 1024 warps keeps the largest logit of its share. What at least k of these 1024 reach
+ * is a bound of the k-th largest of all from below, and only shares that reach it, about k, can hold more. So
+ * the block that ends last reads about k / 1024 of the row again, sorts what reaches the bound (little more
+ * than k), and its first warp goes through the chain. Bound: launch and latency, not the memory.
  *
  * Keys are 64 bits, the order of the logit above the complement of the id: no two are equal, and the choice
  * does not depend on who came first.
  */
 #include "chain.cuh"
-#include "model.cuh"
 
 #include <stdlib.h>
 #include <string.h>
 
-typedef unsigned long long key_t64;
-
-#define N_THREADS 1024u
-#define N_BLOCKS  32u
-#define N_SHARES  (N_BLOCKS * N_THREADS / 32) /* one a warp */
-static_assert(N_SHARES == N_THREADS, "the last block sorts one key a thread");
-static_assert(APR_GPU_TOP_K <= N_THREADS, "candidates");
-
-/* What the host says of a run. */
-struct orders {
-    struct apr_gpu_chain chain;
-    uint64_t bits[STEPS_AHEAD]; /* of its steps */
-};
-/* On the device, one a row. */
-struct sampler {
-    struct orders orders;
-    key_t64 tops[N_SHARES]; /* the largest of each share */
-    unsigned n_done;        /* blocks; zero between steps */
-};
+static_assert(PICK_SHARES == PICK_THREADS, "the last block sorts one key a thread");
+static_assert(APR_GPU_TOP_K <= PICK_THREADS, "candidates");
 
 struct room {
-    key_t64 keys[N_THREADS];
+    key_t64 keys[PICK_THREADS];
     struct cands c;
-    uint32_t n;
-    bool is_last;
+    key_t64 most;                 /* of all tops */
+    uint16_t shares[PICK_SHARES]; /* [n_shares] that can have candidates */
+    uint32_t n_shares, n_keys;
 };
 
 static __device__ __forceinline__ key_t64 key_of(float x, float t, uint32_t id)
@@ -52,60 +35,81 @@ static __device__ __forceinline__ uint32_t key_id(key_t64 key)
     return 0xffffffffu - (uint32_t)key;
 }
 
-/* Descending: key i of m (a power of two, threads beyond have 0) to thread i; also in keys[]. Bitonic. */
-static __device__ key_t64 sort_keys(key_t64 key, uint32_t m, key_t64 *keys)
+static __device__ __forceinline__ key_t64 warp_most(key_t64 key)
+{
+#pragma unroll
+    for (int o = 16; o; o >>= 1) {
+        const key_t64 other = __shfl_xor_sync(~0u, key, o);
+        key = other > key ? other : key;
+    }
+    return key;
+}
+
+/* Descending: key i of m (a power of two, 32 or more) from thread i to keys[i]. Bitonic. */
+static __device__ void sort_keys(key_t64 key, uint32_t m, key_t64 *keys)
 {
     const uint32_t i = threadIdx.x;
     for (uint32_t n = 2; n <= m; n *= 2)
         for (uint32_t j = n / 2; j; j /= 2) {
-            key_t64 other;
+            key_t64 other = 0;
             if (j >= 32) {
-                keys[i] = key;
+                if (i < m) keys[i] = key;
                 __syncthreads();
-                other = keys[i ^ j];
+                if (i < m) other = keys[i ^ j];
                 __syncthreads();
-            } else {
+            } else if (i < m) { /* whole warps */
                 other = __shfl_xor_sync(~0u, key, (int)j);
             }
             const bool keeps_larger = !(i & n) == !(i & j);
             if (keeps_larger == (other > key)) key = other;
         }
-    keys[i] = key;
+    if (i < m) keys[i] = key;
     __syncthreads();
-    return key;
 }
 
-/* Keys >= least in the shares of the k largest tops, counted; the first N_THREADS of them go to to, where
- * that is not NULL. For all threads; tops are in order. */
-static __device__ uint32_t gather(const float *x, float t, uint32_t n, const key_t64 *tops, uint32_t k,
-                                  key_t64 least, key_t64 *to, uint32_t *count)
+/* A key that at least k tops reach, and not many more; 0 where fewer than k shares have a token. Halving,
+ * each time one barrier. */
+static __device__ key_t64 bound_of(key_t64 top, key_t64 most, uint32_t k)
+{
+    const int n_enough = (int)(k + k / 4 + 8);
+    key_t64 least = 0, above = most + 1;
+    for (int n = PICK_SHARES; n > n_enough && above - least > 1;) {
+        const key_t64 middle = least + (above - least) / 2;
+        const int n_middle = __syncthreads_count(top >= middle);
+        if (n_middle >= (int)k)
+            least = middle, n = n_middle;
+        else
+            above = middle;
+    }
+    return least;
+}
+
+/* Keys >= least in r's shares, counted; with keeps the first PICK_THREADS of them go to r->keys. */
+static __device__ uint32_t gather(const float *x, float t, uint32_t n, key_t64 least, bool keeps,
+                                  struct room *r)
 {
     __syncthreads();
-    if (threadIdx.x == 0) *count = 0;
+    if (threadIdx.x == 0) r->n_keys = 0;
     __syncthreads();
-    for (uint32_t s = threadIdx.x / 32; s < k; s += N_THREADS / 32) {
-        if (!tops[s]) break; /* shares of nothing */
-        for (uint32_t i = key_id(tops[s]) / 32 % N_SHARES * 32 + threadIdx.x % 32; i < n;
-             i += 32 * N_SHARES) {
+    for (uint32_t s = threadIdx.x / 32; s < r->n_shares; s += PICK_THREADS / 32)
+        for (uint32_t i = r->shares[s] * 32u + threadIdx.x % 32; i < n; i += 32 * PICK_SHARES) {
             const key_t64 key = key_of(x[i], t, i);
             if (key < least) continue;
-            const uint32_t place = atomicAdd(count, 1u);
-            if (to && place < N_THREADS) to[place] = key;
+            const uint32_t place = atomicAdd(&r->n_keys, 1u);
+            if (keeps && place < PICK_THREADS) r->keys[place] = key;
         }
-    }
     __syncthreads();
-    return *count;
+    return r->n_keys;
 }
 
-/* The k-th largest of all: 64 steps of a search, where the shares are so uneven that more than N_THREADS keys
- * reach the bound. */
-static __device__ key_t64 kth_key(const float *x, float t, uint32_t n, const key_t64 *tops, uint32_t k,
-                                  uint32_t n_shares, key_t64 least, uint32_t *count)
+/* The k-th largest of all, which is least or more, where the shares are so uneven that too many reach it. */
+static __device__ key_t64 kth_key(const float *x, float t, uint32_t n, uint32_t k, key_t64 least,
+                                  key_t64 most, struct room *r)
 {
-    key_t64 above = tops[0] + 1; /* fewer than k reach it, and k reach least */
+    key_t64 above = most + 1;
     while (above - least > 1) {
         const key_t64 middle = least + (above - least) / 2;
-        if (gather(x, t, n, tops, n_shares, middle, NULL, count) >= k)
+        if (gather(x, t, n, middle, false, r) >= k)
             least = middle;
         else
             above = middle;
@@ -113,17 +117,23 @@ static __device__ key_t64 kth_key(const float *x, float t, uint32_t n, const key
     return least;
 }
 
-/* The k largest keys of the row, in order, in keys[0 .. k); n >= k. By the block that ended last. */
+/* The k largest keys of the row, in order, in r->keys[0 .. k); n >= k. By the block that ended last. */
 static __device__ void first_keys(const float *x, float t, uint32_t n, uint32_t k, const key_t64 *tops,
                                   struct room *r)
 {
-    __shared__ key_t64 ordered[N_SHARES];
-    sort_keys(__ldcg(&tops[threadIdx.x]), N_SHARES, ordered); /* other blocks' */
-    key_t64 least = ordered[k - 1];
-    uint32_t n_found = gather(x, t, n, ordered, k, least, r->keys, &r->n);
-    if (n_found > N_THREADS) {
-        least = kth_key(x, t, n, ordered, k, k, least, &r->n);
-        n_found = gather(x, t, n, ordered, k, least, r->keys, &r->n);
+    const key_t64 top = __ldcg(&tops[threadIdx.x]); /* other blocks' */
+    if (threadIdx.x == 0) r->most = 0, r->n_shares = 0;
+    __syncthreads();
+    const key_t64 of_warp = warp_most(top);
+    if (threadIdx.x % 32 == 0) atomicMax(&r->most, of_warp);
+    __syncthreads();
+    const key_t64 most = r->most;
+    key_t64 least = bound_of(top, most, k);
+    if (top && top >= least) r->shares[atomicAdd(&r->n_shares, 1u)] = (uint16_t)threadIdx.x;
+    uint32_t n_found = gather(x, t, n, least, true, r);
+    if (n_found > PICK_THREADS) {
+        least = kth_key(x, t, n, k, least, most, r);
+        n_found = gather(x, t, n, least, true, r);
     }
     uint32_t m = 32;
     while (m < n_found) m *= 2;
@@ -135,22 +145,18 @@ static __device__ void first_keys(const float *x, float t, uint32_t n, uint32_t 
 /* Each warp's largest key to tops, and what is not finite to n_bad. */
 static __device__ void read_row(const float *x, float t, uint32_t n, key_t64 *tops, uint32_t *n_bad)
 {
-    const uint32_t share = blockIdx.x * (N_THREADS / 32) + threadIdx.x / 32;
+    const uint32_t share = blockIdx.x * (PICK_THREADS / 32) + threadIdx.x / 32;
     key_t64 top = 0;
     uint32_t bad = 0;
 #pragma unroll 4
-    for (uint32_t i = share * 32 + threadIdx.x % 32; i < n; i += 32 * N_SHARES) {
+    for (uint32_t i = share * 32 + threadIdx.x % 32; i < n; i += 32 * PICK_SHARES) {
         const float v = x[i];
         const key_t64 key = key_of(v, t, i);
         bad += !isfinite(v);
         top = key > top ? key : top;
     }
     if (bad) atomicAdd(n_bad, bad);
-#pragma unroll
-    for (int o = 16; o; o >>= 1) {
-        const key_t64 other = __shfl_xor_sync(~0u, top, o);
-        top = other > top ? other : top;
-    }
+    top = warp_most(top);
     if (threadIdx.x % 32 == 0) tops[share] = top;
 }
 
@@ -162,21 +168,16 @@ static __device__ int32_t run_chain(struct cands *c, const struct apr_gpu_chain 
     return c->id[chain_draw(&k)];
 }
 
-static __global__ void __launch_bounds__(N_THREADS)
+static __global__ void __launch_bounds__(PICK_THREADS)
     sample_kernel(const float *logits, uint32_t n, struct sampler *samplers, struct step *rows)
 {
     __shared__ struct room r;
     struct step *st = &rows[blockIdx.y];
     struct sampler *s = &samplers[blockIdx.y];
-    if (st->pos < 0) return;
+    if (st->pos < 0 || s->orders.chain.top_k == 0) return;
     const float *x = logits + (uint64_t)blockIdx.y * n, t = s->orders.chain.t_before;
     read_row(x, t, n, s->tops, &st->n_bad);
-    __threadfence();
-    __syncthreads();
-    if (threadIdx.x == 0) r.is_last = atomicAdd(&s->n_done, 1u) == gridDim.x - 1;
-    __syncthreads();
-    if (!r.is_last) return;
-    __threadfence();
+    if (!ends_row(&s->n_done)) return;
     const uint32_t k = s->orders.chain.top_k < n ? s->orders.chain.top_k : n;
     first_keys(x, t, n, k, s->tops, &r);
     if (threadIdx.x < k) {
@@ -187,10 +188,7 @@ static __global__ void __launch_bounds__(N_THREADS)
     if (threadIdx.x >= 32) return;
     const int32_t id = run_chain(&r.c, &s->orders.chain, k, s->orders.bits[st->n_done % STEPS_AHEAD]);
     if (threadIdx.x) return;
-    if (st->out) st->out[st->n_done] = id;
-    st->id = id;
-    st->pos++;
-    st->n_done++;
+    step_on(st, id);
     s->n_done = 0;
 }
 
@@ -199,14 +197,20 @@ static __global__ void __launch_bounds__(N_THREADS)
 
 static enum apr_gpu_status check_chain(const struct apr_gpu_chain *c, struct apr_gpu_err *e)
 {
-    if (c->top_k == 0 || c->top_k > APR_GPU_TOP_K || !(c->t_before > 0) || c->n_picks > APR_GPU_PICKS)
+    const uint32_t n_picks = c->top_k ? APR_GPU_PICKS : 0;
+    if (c->top_k > APR_GPU_TOP_K || !(c->t_before > 0) || c->n_picks > n_picks)
         return gpu_fail(e, APR_GPU_UNSUPPORTED,
-                        "a chain of top_k %u, temperature %g, %u steps; expected top_k 1 to %u", c->top_k,
-                        (double)c->t_before, c->n_picks, APR_GPU_TOP_K);
+                        "a chain of top_k %u, temperature %g, %u steps; expected top_k 1 to %u, or 0 alone",
+                        c->top_k, (double)c->t_before, c->n_picks, APR_GPU_TOP_K);
     for (uint32_t i = 0; i < c->n_picks; i++)
         if (c->picks[i].kind >= APR_GPU_N_PICKS)
             return gpu_fail(e, APR_GPU_UNSUPPORTED, "step %u of a chain", c->picks[i].kind);
     return APR_GPU_OK;
+}
+
+static bool is_of_all(const struct apr_gpu_chain *c)
+{
+    return c->top_k == 0;
 }
 
 static enum apr_gpu_status open_sampler(struct apr_gpu_seq *s, struct apr_gpu_err *e)
@@ -234,7 +238,15 @@ enum apr_gpu_status sample_begin(struct apr_gpu_seq *s, const uint64_t *bits, ui
 void sample_issue(struct apr_gpu_seq *s)
 {
     const struct apr_gpu_model *m = s->m;
-    sample_kernel<<<N_BLOCKS, N_THREADS, 0, m->dev->stream>>>(m->logits, m->n_vocab, s->sampler, s->st);
+    cudaStream_t q = m->dev->stream;
+    if (is_of_all(&s->orders_host->chain))
+        draw_all(m->logits, m->n_vocab, 1, s->sampler, s->st, q);
+    else
+        sample_kernel<<<PICK_BLOCKS, PICK_THREADS, 0, q>>>(m->logits, m->n_vocab, s->sampler, s->st);
+}
+cudaGraphExec_t *sample_graph(struct apr_gpu_seq *s)
+{
+    return &s->graph_sampled[is_of_all(&s->orders_host->chain)];
 }
 
 enum apr_gpu_status sample(struct apr_gpu_model *m, struct apr_gpu_seq *s, const struct apr_gpu_chain *chain,
@@ -281,8 +293,11 @@ static enum apr_gpu_status choose_into(struct apr_gpu_device *d, struct choices 
        "samplers");
     CU(cudaMemsetAsync(c->rows, 0, n_rows * sizeof *c->rows, d->stream), "rows");
     CU(cudaEventRecord(c->begin, d->stream), "event");
-    sample_kernel<<<dim3(N_BLOCKS, n_rows), N_THREADS, 0, d->stream>>>(c->logits, n_vocab, c->samplers,
-                                                                       c->rows);
+    sample_kernel<<<dim3(PICK_BLOCKS, n_rows), PICK_THREADS, 0, d->stream>>>(c->logits, n_vocab, c->samplers,
+                                                                             c->rows);
+    for (uint32_t i = 0, done = 0; i < n_rows && !done; i++)
+        if ((done = is_of_all(&chains[i])))
+            draw_all(c->logits, n_vocab, n_rows, c->samplers, c->rows, d->stream);
     CU(cudaGetLastError(), "a choice");
     CU(cudaEventRecord(c->end, d->stream), "event");
     CU(cudaMemcpyAsync(c->rows_host, c->rows, n_rows * sizeof *c->rows, cudaMemcpyDeviceToHost, d->stream),

@@ -81,6 +81,7 @@ void apr_avx2_silu_mul(const float *gate, const float *up, float *y, size_t n);
 void apr_avx2_rope_half(float *x, const float *cos, const float *sin, size_t n);
 void apr_avx2_rope_pairs(float *x, const float *cos, const float *sin, size_t n);
 void apr_avx2_softmax(float *x, size_t n);
+void apr_avx2_exps(float *x, float most, size_t n);
 float apr_avx2_max(const float *x, size_t n, size_t *i_max);
 void apr_avx2_f32_to_f16(const float *x, uint16_t *y, size_t n);
 void apr_avx2_split_bf16(const float *x, uint16_t *high, uint16_t *low, size_t n);

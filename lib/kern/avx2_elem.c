@@ -284,6 +284,14 @@ void apr_avx2_softmax(float *x, size_t n)
     for (; k < n; k++) x[k] /= sum;
 }
 
+void apr_avx2_exps(float *x, float most, size_t n)
+{
+    size_t k = 0;
+    for (; k + 8 <= n; k += 8)
+        _mm256_storeu_ps(x + k, apr_avx2_exp(_mm256_sub_ps(_mm256_loadu_ps(x + k), _mm256_set1_ps(most))));
+    for (; k < n; k++) x[k] = apr_scalar_exp(x[k] - most);
+}
+
 float apr_avx2_max(const float *x, size_t n, size_t *i_max)
 {
     bool any_nan;

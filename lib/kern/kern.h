@@ -122,6 +122,8 @@ struct apr_kern {
     /* In place over n scores: exp(x - max) / sum; the sum of exps in 8 lanes, then the tree. A row of only
      * -inf becomes zeros; a NaN or +inf makes the whole row NaN. */
     void (*softmax)(float *x, size_t n);
+    /* In place: exp(x - most), what softmax adds up; the one exp of exp.h. */
+    void (*exps)(float *x, float most, size_t n);
     /* First index of the maximum. A NaN anywhere: NaN and i_max = n. n = 0: -inf and i_max = 0. */
     float (*max)(const float *x, size_t n, size_t *i_max);
 

@@ -54,6 +54,7 @@ void apr_scalar_silu_mul(const float *gate, const float *up, float *y, size_t n)
 void apr_scalar_rope_half(float *x, const float *cos, const float *sin, size_t n);
 void apr_scalar_rope_pairs(float *x, const float *cos, const float *sin, size_t n);
 void apr_scalar_softmax(float *x, size_t n);
+void apr_scalar_exps(float *x, float most, size_t n);
 float apr_scalar_max(const float *x, size_t n, size_t *i_max);
 void apr_scalar_f32_to_f16(const float *x, uint16_t *y, size_t n);
 void apr_scalar_stats(const float *x, size_t n, struct apr_stats *s);

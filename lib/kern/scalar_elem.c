@@ -177,6 +177,11 @@ void apr_scalar_softmax(float *x, size_t n)
     for (size_t k = 0; k < n; k++) x[k] /= sum;
 }
 
+void apr_scalar_exps(float *x, float most, size_t n)
+{
+    for (size_t k = 0; k < n; k++) x[k] = apr_scalar_exp(x[k] - most);
+}
+
 float apr_scalar_max(const float *x, size_t n, size_t *i_max)
 {
     float max = -INFINITY;

@@ -69,6 +69,7 @@
     .rope_half = P##_rope_half,         \
     .rope_pairs = P##_rope_pairs,       \
     .softmax = P##_softmax,             \
+    .exps = P##_exps,                   \
     .max = P##_max,                     \
     .f32_to_f16 = P##_f32_to_f16,       \
     .stats = P##_stats

@@ -54,6 +54,13 @@ void V(softmax)(float *x, size_t n)
     for (; k < n; k++) x[k] /= sum;
 }
 
+void V(exps)(float *x, float most, size_t n)
+{
+    size_t k = 0;
+    for (; k + 4 <= n; k += 4) v_store(x + k, v_exp(v_load(x + k) - most));
+    for (; k < n; k++) x[k] = apr_scalar_exp(x[k] - most);
+}
+
 /* x / (1 + exp(u)) */
 V_INLINE f32x4 gate(f32x4 x, f32x4 u)
 {

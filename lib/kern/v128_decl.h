@@ -41,6 +41,7 @@ void V(silu_mul)(const float *gate, const float *up, float *y, size_t n);
 void V(rope_half)(float *x, const float *cos, const float *sin, size_t n);
 void V(rope_pairs)(float *x, const float *cos, const float *sin, size_t n);
 void V(softmax)(float *x, size_t n);
+void V(exps)(float *x, float most, size_t n);
 float V(max)(const float *x, size_t n, size_t *i_max);
 void V(f32_to_f16)(const float *x, uint16_t *y, size_t n);
 void V(stats)(const float *x, size_t n, struct apr_stats *s);

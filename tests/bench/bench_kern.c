@@ -234,6 +234,7 @@ static void bench_vectors(const struct setup *s)
     BENCH("rmsnorm", (double)n, "G values/s", k->rmsnorm(x, z, 1e-5f, y, n));
     BENCH("silu_mul", (double)n, "G values/s", k->silu_mul(x, z, y, n));
     BENCH("softmax", (double)n, "G values/s", k->softmax(y, n));
+    BENCH("exps", (double)n, "G values/s", k->exps(y, 1, n));
     BENCH("max", (double)n, "G values/s", k->max(x, n, &i_max));
     BENCH("f32_to_f16", (double)n, "G values/s", k->f32_to_f16(x, s->act, n));
     BENCH("stats", (double)n * 4, "GB/s", k->stats(x, n, &stats));

@@ -30,10 +30,10 @@ text() {
     n_greedy=$(grep -c '^greedy' "$calls" || true)
 }
 
-@test "a chain that begins with top_k is the device's, and the text is the host's" {
+@test "a chain that begins with top_k, or a temperature alone, is the device's, and the text is the host's" {
     for options in '--temperature 1.5 --top-k 12' '--temperature 0.8 --top-k 16 --top-p 0.95 --min-p 0.05' '--temperature 3 --top-k 9 --seed 7' \
         '--temperature 2 --top-k 16 --min-p 0.1 --samplers min_p;temperature;top_k' '--temperature 2 --top-k 16 --samplers temperature;top_k' \
-        '--temperature 1 --top-k 1' '--temperature 1 --top-k 16 --top-p 0.7 --seed 99'; do
+        '--temperature 1.3' '--temperature 4 --seed 11' '--temperature 1 --top-k 1' '--temperature 1 --top-k 16 --top-p 0.7 --seed 99'; do
         case $options in *'min_p;temperature;top_k') on=0 ;; *) on=1 ;; esac
         # shellcheck disable=SC2086 # words
         text $options
@@ -53,7 +53,7 @@ text() {
 }
 
 @test "what looks at the text, at all logits, or at more than the chain stays on the host" {
-    for options in '--temperature 1' '--temperature 1 --top-p 0.9' '--temperature 1 --top-k 513' '--temperature 1 --top-k 12 --top-n-sigma 1' \
+    for options in '--temperature 1 --min-p 0.1' '--temperature 1 --top-p 0.9' '--temperature 1 --top-k 513' '--temperature 1 --top-k 12 --top-n-sigma 1' \
         '--temperature 1 --top-k 12 --repeat-penalty 1.1' '--temperature 1 --top-k 12 --dry-multiplier 1' '--temperature 1 --mirostat 2' \
         '--temperature 1 --top-k 12 --logit-bias 7-1' '--temperature 1 --top-k 12 --cfg-scale 1.5' \
         '--temperature 1 --top-k 12 --typical-p 0.9 --xtc-probability 0.5 --samplers top_k;typical;xtc;temperature'; do

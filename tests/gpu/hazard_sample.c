@@ -75,6 +75,11 @@ static void draw_opts(struct apr_sample_opts *o, char *list, size_t n_list)
     o->epsilon_cutoff = sometimes(0.1 * uniform(), 0), o->xtc_probability = sometimes(uniform(), 0);
     o->xtc_threshold = 0.5 * uniform();
     if (below(6) == 0) o->dynatemp_range = uniform(), o->dynatemp_exponent = 0.5 + uniform();
+    if (below(5) == 0) { /* from all tokens, with nothing but a temperature */
+        const double t = o->temperature;
+        apr_sample_defaults(o);
+        o->temperature = t;
+    }
     o->seed = toy_random();
     const bool early = o->dynatemp_range <= 0 && below(5) == 0;
     int n = snprintf(list, n_list, early ? "temperature;top_k" : "top_k");
@@ -134,6 +139,7 @@ static void compete(struct rig *r, uint32_t n_rows, uint32_t n_vocab, bool bad, 
         draw_logits(row, n_vocab);
         while (!ask_host(r, row, n_vocab, &chains[i], &bits[i], &here[i])) b->n_here++;
         if (bad && chains[i].n_picks) chains[i].picks[0].v[0] *= 0.98;
+        if (bad && !chains[i].top_k) chains[i].t_before *= 0.98f;
     }
     rig_must(r, r->g->choose(r->dev, chains, bits, x, n_rows, n_vocab, there, &s, &r->e), "a choice");
     for (uint32_t i = 0; i < n_rows; i++) {
@@ -151,24 +157,24 @@ static void compete(struct rig *r, uint32_t n_rows, uint32_t n_vocab, bool bad, 
 static bool finds_bad(struct rig *r)
 {
     static const float bad[] = {NAN, INFINITY, -INFINITY};
-    const struct apr_gpu_chain chain = {.top_k = 40, .t_before = 1};
+    const struct apr_gpu_chain few = {.top_k = 40, .t_before = 1}, all = {.top_k = 0, .t_before = 1};
     const uint64_t bits[2] = {1, 2};
     enum { N = 40000 };
     float *x = rig_floats(2 * N);
     int32_t out[2];
     bool found = true;
     double s;
-    for (uint32_t i = 0; i < 3; i++) {
-        const struct apr_gpu_chain both[2] = {chain, chain};
-        x[N + 12345 * i] = bad[i];
+    for (uint32_t i = 0; i < 6; i++) {
+        const struct apr_gpu_chain both[2] = {few, i % 2 ? all : few};
+        x[N + 1234 * i] = bad[i / 2];
         found &= r->g->choose(r->dev, both, bits, x, 2, N, out, &s, &r->e) == APR_GPU_NOT_FINITE;
-        x[N + 12345 * i] = 0;
+        x[N + 1234 * i] = 0;
     }
     free(x);
     return found;
 }
 
-/* Seconds of one choice from a vocabulary of 152064 by the usual chain: the least of 20. */
+/* Seconds of one choice from a vocabulary of 152064 by the usual chain, or from all: the least of 20. */
 static double choice_s(struct rig *r, uint32_t top_k)
 {
     struct apr_gpu_chain chain = {.top_k = top_k, .t_before = 1, .n_picks = 3};
@@ -178,6 +184,7 @@ static double choice_s(struct rig *r, uint32_t top_k)
     enum { N = 152064 };
     float *x = rig_floats(N);
     double least = 1;
+    if (!top_k) chain.n_picks = 0;
     for (uint32_t i = 0; i < N; i++) x[i] = toy_normal() * 2;
     for (int i = 0; i < 20; i++) {
         const uint64_t bits = toy_random();
@@ -200,10 +207,12 @@ bool hazard_sample(struct rig *r, bool bad)
         for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) compete(r, APR_GPU_ROWS, sizes[i], bad, &b);
     for (uint32_t i = 0; i < 8; i++) compete(r, 16, i % 2 ? 152064 : 262144, bad, &b);
     const bool found = finds_bad(r);
-    const double s40 = choice_s(r, 40), s512 = choice_s(r, APR_GPU_TOP_K);
+    const double s40 = choice_s(r, 40), s512 = choice_s(r, APR_GPU_TOP_K), s0 = choice_s(r, 0);
     rig_note(r,
-             "%u of %u tokens are the host's (%u chains stay there), NaN is %s, %.1f us (top_k 512: %.1f)%s",
-             b.n_same, b.n_rows, b.n_here, found ? "found" : "NOT found", 1e6 * s40, 1e6 * s512, b.first);
+             "%u of %u tokens are the host's (%u chains stay there), NaN is %s, %.1f us (top_k 512: %.1f, "
+             "all: %.1f)%s",
+             b.n_same, b.n_rows, b.n_here, found ? "found" : "NOT found", 1e6 * s40, 1e6 * s512, 1e6 * s0,
+             b.first);
     return b.n_same == b.n_rows && found;
 }
 

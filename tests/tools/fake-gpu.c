@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "gpu/gpu.h"
+#include "kern/exp.h"
 
 struct apr_gpu_device {
     enum apr_gpu_fault fault;
@@ -269,6 +270,34 @@ static bool draw_pick(struct draw *d, const struct apr_gpu_pick *s)
     for (uint32_t i = 0; i < d->n; i++) d->logit[i] = (double)((float)d->logit[i] / (float)s->v[0]);
     return true;
 }
+/* exp of sampler/cands.h, x <= 0, and its weight. */
+static uint64_t weight(float x)
+{
+    float t = fmaf(x, APR_EXP_LOG2E, APR_EXP_MAGIC), r = fmaf(t - APR_EXP_MAGIC, -APR_EXP_LN2_HI, x), p;
+    uint32_t bits, n;
+    r = fmaf(t - APR_EXP_MAGIC, -APR_EXP_LN2_LO, r);
+    p = fmaf(r, fmaf(r, fmaf(r, fmaf(r, APR_EXP_P4, APR_EXP_P3), APR_EXP_P2), APR_EXP_P1), APR_EXP_P0);
+    p = 1 + fmaf(r * r, p, r);
+    memcpy(&bits, &p, 4), memcpy(&n, &t, 4);
+    bits += n << 23;
+    memcpy(&p, &bits, 4);
+    return x < APR_EXP_MIN ? 0 : (uint64_t)rintf(p * 0x1p43f);
+}
+/* From all tokens at one temperature. */
+static int32_t draw_all(const struct apr_gpu_model *m, uint32_t choice_, float t, uint64_t bits)
+{
+    const float most = likely_logit(0) / t;
+    uint64_t *w = malloc(m->n_vocab * sizeof *w), all = 0;
+    uint32_t i;
+    if (!w) return 0;
+    for (i = 0; i < m->n_vocab; i++) w[i] = weight(0 / t - most);
+    for (i = 0; i < N_LIKELY; i++) w[likely(m, choice_, i)] = weight(likely_logit(i) / t - most);
+    for (i = 0; i < m->n_vocab; i++) all += w[i];
+    uint64_t left = (uint64_t)((unsigned __int128)(bits >> 11) * all >> 53);
+    for (i = 0; left >= w[i]; i++) left -= w[i];
+    free(w);
+    return (int32_t)i;
+}
 /* The place of the token among the likely ones; N_LIKELY: this device cannot. */
 static uint32_t draw(const struct apr_gpu_chain *c, uint64_t bits)
 {
@@ -292,9 +321,10 @@ static enum apr_gpu_status sample(struct apr_gpu_model *m, struct apr_gpu_seq *s
     (void)stop, (void)n_stop;
     note("sample of %u at %u\n", n, s->n_pos);
     for (*n_out = 0; st == APR_GPU_OK && *n_out < n; id = out[(*n_out)++]) {
-        const uint32_t i = draw(chain, bits[*n_out]);
+        const uint32_t choice_ = choice(m, id, s->n_pos++), i = chain->top_k ? draw(chain, bits[*n_out]) : 0;
         if (i == N_LIKELY) return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has few steps");
-        out[*n_out] = (int32_t)likely(m, choice(m, id, s->n_pos++), i);
+        out[*n_out] = chain->top_k ? (int32_t)likely(m, choice_, i)
+                                   : draw_all(m, choice_, chain->t_before, bits[*n_out]);
     }
     return st;
 }

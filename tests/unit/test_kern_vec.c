@@ -68,6 +68,12 @@ static void slot_softmax(const struct apr_kern *k, float *y, size_t n)
     k->softmax(y, n);
 }
 
+static void slot_exps(const struct apr_kern *k, float *y, size_t n)
+{
+    memcpy(y, in, n * sizeof *y);
+    k->exps(y, 1.5f, n);
+}
+
 static void slot_max(const struct apr_kern *k, float *y, size_t n)
 {
     size_t i_max;
@@ -141,6 +147,7 @@ static void test_same_bits(void **state)
     same_in_all_tables("silu_mul", slot_silu_mul);
     same_in_all_tables("rope_half", slot_rope);
     same_in_all_tables("softmax", slot_softmax);
+    same_in_all_tables("exps", slot_exps);
     same_in_all_tables("max", slot_max);
     same_in_all_tables("layernorm", slot_layernorm);
     same_in_all_tables("mul", slot_mul);

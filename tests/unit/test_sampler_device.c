@@ -35,13 +35,17 @@ static struct apr_sample_opts of_top_k(int64_t k)
     o.top_k = k;
     return o;
 }
-static struct apr_sampler open_sampler(const struct apr_sample_opts *o)
+static struct apr_sampler open_sampler_of(const struct apr_sample_opts *o, size_t n_vocab)
 {
     struct apr_sampler s;
     struct apr_err e = {0};
-    const struct apr_sampler_site site = {.n_vocab = N_VOCAB, .n_ctx = 64, .kern = &apr_kern_scalar};
+    const struct apr_sampler_site site = {.n_vocab = n_vocab, .n_ctx = 64, .kern = &apr_kern_scalar};
     assert_int_equal(apr_sampler_init(&s, o, &site, &arena, &e), APR_OK);
     return s;
+}
+static struct apr_sampler open_sampler(const struct apr_sample_opts *o)
+{
+    return open_sampler_of(o, N_VOCAB);
 }
 static enum apr_sampler_place place_of(const struct apr_sample_opts *o, struct apr_gpu_chain *c)
 {
@@ -119,7 +123,7 @@ static void what_stays_here(void **state)
     (void)state;
     struct apr_gpu_chain c;
     struct apr_sample_opts o = of_top_k(0);
-    assert_int_equal(place_of(&o, &c), APR_CHOSEN_HERE); /* all logits */
+    assert_int_equal(place_of(&o, &c), APR_CHOSEN_HERE); /* all logits, but few */
     o.top_k = APR_GPU_TOP_K + 1;
     assert_int_equal(place_of(&o, &c), APR_CHOSEN_HERE);
     o.top_k = APR_GPU_TOP_K;
@@ -138,6 +142,58 @@ static void what_stays_here(void **state)
     struct apr_limit limit = {.n_left = 1};
     s.n_bias = 0, s.limit = &limit;
     assert_int_equal(apr_sampler_device(&s, &c), APR_CHOSEN_HERE);
+}
+
+static void a_temperature_alone_is_of_all_tokens(void **state)
+{
+    (void)state;
+    struct apr_gpu_chain c;
+    struct apr_sample_opts o = of_top_k(0);
+    struct apr_sampler s = open_sampler_of(&o, APR_CANDS_MANY);
+    assert_int_equal(apr_sampler_device(&s, &c), APR_CHOSEN_BY_CHAIN);
+    assert_int_equal(c.top_k, 0);
+    assert_int_equal(c.n_picks, 0);
+    assert_true(c.t_before == 0.8f);
+    o.temperature = 1; /* no step at all */
+    s = open_sampler_of(&o, APR_CANDS_MANY);
+    assert_int_equal(apr_sampler_device(&s, &c), APR_CHOSEN_BY_CHAIN);
+    assert_true(c.t_before == 1);
+    o.min_p = 0.1;
+    s = open_sampler_of(&o, APR_CANDS_MANY);
+    assert_int_equal(apr_sampler_device(&s, &c), APR_CHOSEN_HERE);
+}
+
+/* A draw from all: the likeliest has weight 2^43, and tokens come by the sums of weights in their order. */
+static void all_tokens_are_drawn_from_by_weight(void **state)
+{
+    (void)state;
+    enum { N = 5003 };
+    struct apr_cands c;
+    struct apr_err e = {0};
+    static float logits[N];
+    const double other = rint(exp(-8) * 0x1p43), n_even = N / 2 + 1, all = 0x1p43 + n_even * other;
+    const struct {
+        double u;
+        int32_t id;
+    } draws[] = {{0, 0},
+                 {other / all * (1 - 1e-5), 0},
+                 {other / all * (1 + 1e-5), 2},
+                 {2161 * other / all * (1 - 1e-6), 4320},
+                 {2161 * other / all * (1 + 1e-6), 4321},
+                 {1 - 0x1p-53, N - 1}};
+    assert_int_equal(apr_cands_init(&c, N, &apr_kern_scalar, &arena, &e), APR_OK);
+    for (size_t i = 0; i < N; i++) logits[i] = i == 4321 ? 3 : i % 2 ? -200 : -5; /* odd ones weigh nothing */
+    for (size_t k = 0; k < sizeof draws / sizeof *draws; k++) {
+        int32_t id;
+        double p;
+        apr_cands_begin(&c, logits);
+        assert_true(apr_cands_draw_all(&c, draws[k].u, &id, &p));
+        assert_int_equal(id, draws[k].id);
+        assert_true(fabs(p * all / (id == 4321 ? 0x1p43 : other) - 1) < 1e-6);
+    }
+    apr_cands_begin(&c, logits);
+    apr_cands_list(&c);
+    assert_false(apr_cands_draw_all(&c, 0, &(int32_t){0}, &(double){0}));
 }
 
 /* What the sampler would draw from is what the device gets, wherever the text stands. */
@@ -185,6 +241,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(temperature_may_come_first, setup, teardown),
         cmocka_unit_test_setup_teardown(every_step_has_its_place, setup, teardown),
         cmocka_unit_test_setup_teardown(what_stays_here, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_temperature_alone_is_of_all_tokens, setup, teardown),
+        cmocka_unit_test_setup_teardown(all_tokens_are_drawn_from_by_weight, setup, teardown),
         cmocka_unit_test_setup_teardown(bits_are_those_of_the_next_tokens, setup, teardown),
         cmocka_unit_test_setup_teardown(hardly_any_temperature_is_greedy, setup, teardown),
     };

@@ -7,8 +7,9 @@
 
 #include "order.h"
 
-#define BLOCK 64u   /* logits that are looked at together */
-#define MANY  4096u /* from here on probabilities come from the kernel's softmax: f32, 1.5e-7 relative */
+#define BLOCK  64u    /* logits that are looked at together */
+#define WEIGHT 0x1p43 /* of the likeliest; a block's sum is exact in double */
+#define WHOLE  0x1p52 /* a double between it and twice that is an integer */
 
 enum apr_code apr_cands_init(struct apr_cands *c, size_t n_vocab, const struct apr_kern *kern,
                              struct apr_arena *arena, struct apr_err *e)
@@ -172,7 +173,7 @@ void apr_cands_probs(struct apr_cands *c)
 {
     apr_cands_list(c);
     if (c->has_p) return;
-    if (c->n >= MANY) {
+    if (c->n >= APR_CANDS_MANY) {
         for (size_t i = 0; i < c->n; i++) c->scratch[i] = c->at[i].logit;
         c->kern->softmax(c->scratch, c->n);
         for (size_t i = 0; i < c->n; i++) c->at[i].p = (double)c->scratch[i];
@@ -184,44 +185,41 @@ void apr_cands_probs(struct apr_cands *c)
     c->has_p = true;
 }
 
-/* Sums of blocks one beside the other: eight at a time do not wait for each other. sums: [n_vocab / BLOCK +
- * 1] */
-static double block_sums(const struct apr_cands *c, double *sums)
+/* An integer. */
+static inline double weight(float e)
 {
-    double all = 0;
+    return ((double)e * WEIGHT + WHOLE) - WHOLE;
+}
+
+/* Sums of blocks one beside the other: eight at a time do not wait for each other. */
+static uint64_t block_sums(const struct apr_cands *c)
+{
+    uint64_t all = 0;
     size_t n = 0;
     for (size_t i = 0; i < c->n_vocab; i += BLOCK) {
         const size_t end = block_end(c, i);
         double s[8] = {0};
         size_t k = i;
         for (; k + 8 <= end; k += 8)
-            for (size_t j = 0; j < 8; j++) s[j] += (double)c->logits[k + j];
-        for (; k < end; k++) s[0] += (double)c->logits[k];
-        sums[n++] = ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]));
-        all += sums[n - 1];
+            for (size_t j = 0; j < 8; j++) s[j] += weight(c->logits[k + j]);
+        for (; k < end; k++) s[0] += weight(c->logits[k]);
+        c->sums[n] = (uint64_t)(((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])));
+        all += c->sums[n++];
     }
     return all;
 }
 
 bool apr_cands_draw_all(struct apr_cands *c, double u, int32_t *id, double *p)
 {
-    if (c->is_list || c->n_vocab < MANY) return false;
-    double run = 0;
-    size_t i_block = 0, last = c->n_vocab - 1;
-    c->kern->softmax(c->logits, c->n_vocab);
-    const double at = u * block_sums(c, c->sums);
-    for (; i_block < (c->n_vocab - 1) / BLOCK && run + c->sums[i_block] <= at; i_block++)
-        run += c->sums[i_block];
-    for (size_t i = i_block * BLOCK; i < c->n_vocab; i++) {
-        if (!(c->logits[i] > 0)) continue;
-        last = i;
-        run += (double)c->logits[i];
-        if (at < run) break;
-    }
-    while (!(c->logits[last] > 0))
-        last--; /* rounding: at was not below the sum, and zeros end the vocabulary */
-    *id = (int32_t)last;
-    *p = (double)c->logits[last];
+    if (c->is_list || c->n_vocab < APR_CANDS_MANY || c->n_vocab > APR_CANDS_MOST) return false;
+    c->kern->exps(c->logits, apr_cands_max(c), c->n_vocab);
+    const uint64_t all = block_sums(c);
+    uint64_t left = (uint64_t)((unsigned __int128)(uint64_t)(u * 0x1p53) * all >> 53); /* less than all */
+    size_t i = 0;
+    for (; left >= c->sums[i / BLOCK]; i += BLOCK) left -= c->sums[i / BLOCK];
+    for (; left >= (uint64_t)weight(c->logits[i]); i++) left -= (uint64_t)weight(c->logits[i]);
+    *id = (int32_t)i;
+    *p = weight(c->logits[i]) / (double)all;
     return true;
 }
 

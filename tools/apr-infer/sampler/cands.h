@@ -13,6 +13,9 @@
 #include "arena.h"
 #include "kern/kern.h"
 
+#define APR_CANDS_MANY 4096u      /* from here on probabilities are of F32's exp: 1.5e-7 relative */
+#define APR_CANDS_MOST (1u << 20) /* of a draw by weight: their sum fits 64 bits */
+
 struct apr_cand {
     double p;
     float logit;
@@ -31,7 +34,7 @@ struct apr_cands {
     uint32_t *where; /* [n_vocab] place in the list, where has_where */
     bool has_where;
     float *scratch; /* [n_vocab] */
-    double *sums;   /* [blocks of the vocabulary] */
+    uint64_t *sums; /* [blocks of the vocabulary] */
 };
 
 APR_MUST_USE enum apr_code apr_cands_init(struct apr_cands *c, size_t n_vocab, const struct apr_kern *kern,
@@ -53,8 +56,11 @@ void apr_cands_at_least(struct apr_cands *c, double least);
 void apr_cands_likely(struct apr_cands *c, double least);
 /* Lists and fills in p. */
 void apr_cands_probs(struct apr_cands *c);
-/* While there is no list, of a vocabulary that is large enough for it: the token at u of the softmax's sum, u
- * in [0, 1), and its probability, as from the list. Else false. The logits become probabilities. */
+/* While there is no list, of a vocabulary of MANY to MOST: a token and its probability by the weights of all,
+ * u in [0, 1) a multiple of 2^-53. Else false. A token's weight is the integer next to 2^43 e, with e =
+ * exp(logit
+ * - max) as all tables of kernels have it (kern/exp.h), so their sums do not depend on the order, and the
+ * same logits give the same token on any machine, on a device, too. The logits become e. */
 bool apr_cands_draw_all(struct apr_cands *c, double u, int32_t *id, double *p);
 /* Shannon entropy in nats; p must be there. */
 double apr_cands_entropy(const struct apr_cands *c);

@@ -75,7 +75,7 @@ static const struct device_step *find(const struct apr_step *step)
     return NULL;
 }
 
-/* Before top_k: nothing, or one temperature for all. */
+/* Before top_k: nothing, or one temperature for all, which may be the whole chain. */
 static bool begins_well(const struct apr_sampler *s, size_t *i, struct apr_gpu_chain *c)
 {
     const struct apr_sample_opts *o = &s->opts;
@@ -86,7 +86,8 @@ static bool begins_well(const struct apr_sampler *s, size_t *i, struct apr_gpu_c
         c->t_before = (float)o->temperature;
         ++*i;
     }
-    if (*i == s->n_steps || s->steps[*i] != &apr_step_top_k) return false;
+    if (*i == s->n_steps) return s->site.n_vocab >= APR_CANDS_MANY && s->site.n_vocab <= APR_CANDS_MOST;
+    if (s->steps[*i] != &apr_step_top_k) return false;
     ++*i;
     c->top_k = (uint32_t)o->top_k;
     return o->top_k <= APR_GPU_TOP_K;

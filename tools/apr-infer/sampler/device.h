@@ -1,9 +1,11 @@
-/* What of the sampler a device can do alone: the chains of few candidates, without a look at the text.
+/* What of the sampler a device can do alone: chains of few candidates, and draws from all tokens at one
+ * temperature.
  *
  * A device goes on for some tokens without the host when each is the largest logit, or when the chain begins
  * with top_k (at most APR_GPU_TOP_K; a temperature may stand before it) and goes on with steps over what that
  * leaves. It gets the numbers that the generator will give, so it chooses what apr_sampler_next would from
- * the same logits. Bias, grammar, penalties, dry, mirostat, and chains that look at all logits stay here.
+ * the same logits. Or there is a temperature and nothing else. Bias, grammar,
+ * penalties, dry, mirostat, and other chains that look at all logits stay here.
  *
  *     switch (apr_sampler_device(&s, &chain)) ... apr_sampler_bits(&s, bits, n); the device chooses n tokens
  *     for each that is taken: apr_sampler_was_chosen(&s); apr_sampler_accept(&s, id, e)
