@@ -114,24 +114,27 @@ static uint32_t graph_of(uint32_t n_rows)
     return i;
 }
 
-enum apr_gpu_status batch_issue(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
+enum apr_gpu_status batch_issue(struct apr_gpu_model *m, uint32_t n, bool sampled, struct apr_gpu_err *e)
 {
     const struct batch b = {NULL, n, n, n, NULL, m->batch};
     GPU_TRY(m->is_general ? general_step(m, &b, e) : batch_step(m, &b, e));
     GPU_TRY(m->is_general ? general_head(m, m->xs, n, m->row_logits, e) : batch_head(m, n, e));
-    argmax_rows(m->row_logits, m->n_vocab, n, m->best, m->best_count, m->batch, m->dev->stream);
+    if (sampled)
+        sample_issue_rows(m, n);
+    else
+        argmax_rows(m->row_logits, m->n_vocab, n, m->best, m->best_count, m->batch, m->dev->stream);
     return gpu_cuda(cudaGetLastError(), "a step", e);
 }
 
-static enum apr_gpu_status capture(struct apr_gpu_model *m, uint32_t i_graph, struct apr_gpu_err *e)
+static enum apr_gpu_status capture(struct apr_gpu_model *m, uint32_t i_graph, bool sampled,
+                                   cudaGraphExec_t *made, struct apr_gpu_err *e)
 {
     cudaGraph_t graph = NULL;
     CU(cudaStreamBeginCapture(m->dev->stream, cudaStreamCaptureModeThreadLocal), "capture of a step");
-    enum apr_gpu_status s = batch_issue(m, 2u << i_graph, e);
+    enum apr_gpu_status s = batch_issue(m, 2u << i_graph, sampled, e);
     cudaError_t c = cudaStreamEndCapture(m->dev->stream, &graph);
     if (s == APR_GPU_OK) s = gpu_cuda(c, "capture of a step", e);
-    if (s == APR_GPU_OK)
-        s = gpu_cuda(cudaGraphInstantiate(&m->graphs[i_graph], graph, 0), "graph of a step", e);
+    if (s == APR_GPU_OK) s = gpu_cuda(cudaGraphInstantiate(made, graph, 0), "graph of a step", e);
     if (graph) cudaGraphDestroy(graph);
     return s == APR_GPU_OK ? comm_meet(m->dev, e) : s;
 }
@@ -151,10 +154,12 @@ enum apr_gpu_status batch_begin(struct apr_gpu_model *m, struct apr_gpu_seq *con
                     "state of a batch", e);
 }
 static enum apr_gpu_status begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
-                                 uint32_t n, uint32_t *i_graph, struct apr_gpu_err *e)
+                                 uint32_t n, bool sampled, cudaGraphExec_t *graph, struct apr_gpu_err *e)
 {
-    *i_graph = graph_of(n);
-    if (!m->graphs[*i_graph]) GPU_TRY(capture(m, *i_graph, e));
+    const uint32_t i = graph_of(n);
+    cudaGraphExec_t *at = sampled ? &m->graphs_sampled[i] : &m->graphs[i];
+    if (!*at) GPU_TRY(capture(m, i, sampled, at, e));
+    *graph = *at;
     return batch_begin(m, seqs, ids, n, e);
 }
 static enum apr_gpu_status finish(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e)
@@ -178,18 +183,18 @@ enum apr_gpu_status batch_decode(struct apr_gpu_model *m, const struct apr_gpu_p
 {
     struct apr_gpu_seq *seqs[LOGIT_ROWS];
     int32_t ids[LOGIT_ROWS];
-    uint32_t i_graph;
+    cudaGraphExec_t graph;
     for (uint32_t i = 0; i < n_parts; i++) seqs[i] = parts[i].seq, ids[i] = parts[i].ids[0];
-    GPU_TRY(begin(m, seqs, ids, n_parts, &i_graph, e));
-    GPU_TRY(comm_launch(m->dev, m->graphs[i_graph], e));
+    GPU_TRY(begin(m, seqs, ids, n_parts, false, &graph, e));
+    GPU_TRY(comm_launch(m->dev, graph, e));
     return finish(m, n_parts, e);
 }
 
-enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
-                                uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e)
+enum apr_gpu_status rows_ahead(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const uint64_t *bits,
+                               const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
+                               struct apr_gpu_err *e)
 {
     int32_t next[LOGIT_ROWS];
-    GPU_TRY(gpu_enter(m->dev, e));
     if (!m->can_few) return gpu_fail(e, APR_GPU_UNSUPPORTED, "the model's types have no kernel for batches");
     if (n_seqs == 0 || n_seqs > LOGIT_ROWS)
         return gpu_fail(e, APR_GPU_UNSUPPORTED, "%u sequences, expected 1 to %u", n_seqs, LOGIT_ROWS);
@@ -202,11 +207,12 @@ enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *con
         next[i] = ids[i];
     }
     for (uint32_t done = 0, k; done < n; done += k) {
-        uint32_t i_graph;
+        cudaGraphExec_t graph;
         k = n - done < STEPS_AHEAD ? n - done : STEPS_AHEAD;
         for (uint32_t i = 0; i < n_seqs; i++) GPU_TRY(seq_hold(seqs[i], seqs[i]->n_pos + k, e));
-        GPU_TRY(begin(m, seqs, next, n_seqs, &i_graph, e));
-        for (uint32_t i = 0; i < k; i++) GPU_TRY(comm_launch(m->dev, m->graphs[i_graph], e));
+        GPU_TRY(begin(m, seqs, next, n_seqs, bits != NULL, &graph, e));
+        if (bits) GPU_TRY(sample_begin_rows(m, bits, n_seqs, n, done, k, e));
+        for (uint32_t i = 0; i < k; i++) GPU_TRY(comm_launch(m->dev, graph, e));
         GPU_TRY(finish(m, n_seqs, e));
         for (uint32_t i = 0; i < n_seqs; i++) {
             memcpy(out + (uint64_t)i * n + done, m->batch_out_host + i * STEPS_AHEAD, 4ull * k);
@@ -215,4 +221,11 @@ enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *con
         }
     }
     return APR_GPU_OK;
+}
+
+enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
+                                uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e)
+{
+    GPU_TRY(gpu_enter(m->dev, e));
+    return rows_ahead(m, seqs, NULL, ids, n_seqs, n, out, e);
 }

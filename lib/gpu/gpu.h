@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define APR_GPU_ABI 6u
+#define APR_GPU_ABI 7u
 
 enum apr_gpu_status {
     APR_GPU_OK = 0,
@@ -250,6 +250,11 @@ struct apr_gpu {
     /* Greedy, n steps of n_seqs <= APR_GPU_ROWS sequences side by side without the host in between; ids: what
      * is appended first; out: [n_seqs, n] tokens chosen. */
     enum apr_gpu_status (*greedy_rows)(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                       const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
+                                       struct apr_gpu_err *e);
+    /* As greedy_rows, each sequence by its own chain and bits: [n_seqs] and [n_seqs, n]. */
+    enum apr_gpu_status (*sample_rows)(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                       const struct apr_gpu_chain *chains, const uint64_t *bits,
                                        const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
                                        struct apr_gpu_err *e);
 

@@ -254,6 +254,7 @@ void model_close(struct apr_gpu_model *m)
     for (uint32_t i = 0; i < m->n_blocks; i++) cudaFree(m->blocks[i]);
     for (uint32_t i = 0; i < N_GRAPHS; i++)
         if (m->graphs[i]) cudaGraphExecDestroy(m->graphs[i]);
+    sample_close_rows(m);
     cudaFreeHost(m->logits_host);
     cudaFreeHost(m->rows_host);
     cudaFreeHost(m->which_host);

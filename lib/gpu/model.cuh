@@ -58,6 +58,10 @@ struct apr_gpu_model {
     struct step *batch, *batch_host;     /* [LOGIT_ROWS] of a graph */
     int32_t *batch_out, *batch_out_host; /* [LOGIT_ROWS, STEPS_AHEAD] */
     cudaGraphExec_t graphs[N_GRAPHS];    /* 2, 4, ... 64 rows; NULL until the first */
+    /* the same where chains choose the tokens (sample.cu); NULL until they do */
+    cudaGraphExec_t graphs_sampled[N_GRAPHS];
+    struct sampler *samplers;   /* [LOGIT_ROWS] on the device */
+    struct orders *orders_host; /* [LOGIT_ROWS] pinned */
 
     /* one of several devices */
     float *summed;      /* [LOGIT_ROWS, n_hidden] */
@@ -210,6 +214,14 @@ enum apr_gpu_status sample(struct apr_gpu_model *m, struct apr_gpu_seq *s, const
 enum apr_gpu_status choose(struct apr_gpu_device *d, const struct apr_gpu_chain *chains, const uint64_t *bits,
                            const float *logits, uint32_t n_rows, uint32_t n_vocab, int32_t *out, double *s,
                            struct apr_gpu_err *e);
+enum apr_gpu_status sample_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                const struct apr_gpu_chain *chains, const uint64_t *bits, const int32_t *ids,
+                                uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e);
+/* The rows' chains and the bits of their steps i_step .. i_step + n - 1 of n_steps to the device. */
+enum apr_gpu_status sample_begin_rows(struct apr_gpu_model *m, const uint64_t *bits, uint32_t n_seqs,
+                                      uint32_t n_steps, uint32_t i_step, uint32_t n, struct apr_gpu_err *e);
+void sample_issue_rows(struct apr_gpu_model *m, uint32_t n_rows);
+void sample_close_rows(struct apr_gpu_model *m);
 /* The chain and the next n <= STEPS_AHEAD bits to the device. */
 enum apr_gpu_status sample_begin(struct apr_gpu_seq *s, const uint64_t *bits, uint32_t n,
                                  struct apr_gpu_err *e);
@@ -228,9 +240,13 @@ enum apr_gpu_status batch_decode(struct apr_gpu_model *m, const struct apr_gpu_p
                                  struct apr_gpu_err *e);
 enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
                                 uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e);
+/* With bits ([n_seqs, n]) chosen by the model's chains, else greedily. */
+enum apr_gpu_status rows_ahead(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const uint64_t *bits,
+                               const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
+                               struct apr_gpu_err *e);
 
 /* What a graph of n rows does: all layers, the head and the choice of the next tokens. */
-enum apr_gpu_status batch_issue(struct apr_gpu_model *m, uint32_t n, struct apr_gpu_err *e);
+enum apr_gpu_status batch_issue(struct apr_gpu_model *m, uint32_t n, bool sampled, struct apr_gpu_err *e);
 /* State of the rows to the device. */
 enum apr_gpu_status batch_begin(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs, const int32_t *ids,
                                 uint32_t n, struct apr_gpu_err *e);

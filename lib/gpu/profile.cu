@@ -121,7 +121,7 @@ static enum apr_gpu_status issue(struct apr_gpu_model *m, struct batch *b, struc
 {
     if (b->n_rows > b->n_parts)
         return m->can_few && b->n_rows <= LOGIT_ROWS ? batch_step(m, b, e) : chunk_step(m, b, e);
-    return b->n_parts == 1 ? one_issue(b->parts[0].seq, false, e) : batch_issue(m, b->n_parts, e);
+    return b->n_parts == 1 ? one_issue(b->parts[0].seq, false, e) : batch_issue(m, b->n_parts, false, e);
 }
 static enum apr_gpu_status begin(struct apr_gpu_model *m, struct batch *b, struct apr_gpu_err *e)
 {

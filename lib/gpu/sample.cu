@@ -261,6 +261,68 @@ enum apr_gpu_status sample(struct apr_gpu_model *m, struct apr_gpu_seq *s, const
     return one_ahead(s, bits, id, n, stop, n_stop, out, n_out, e);
 }
 
+/* ---- batches ----------------------------------------------------------------------------------------------
+ */
+
+static enum apr_gpu_status open_samplers(struct apr_gpu_model *m, struct apr_gpu_err *e)
+{
+    const uint64_t n_bytes = LOGIT_ROWS * sizeof *m->samplers;
+    if (!m->samplers) CU(cudaMalloc((void **)&m->samplers, n_bytes), "samplers");
+    CU(cudaMemsetAsync(m->samplers, 0, n_bytes, m->dev->stream), "samplers");
+    if (m->orders_host) return APR_GPU_OK;
+    return gpu_cuda(
+        cudaHostAlloc((void **)&m->orders_host, LOGIT_ROWS * sizeof *m->orders_host, cudaHostAllocDefault),
+        "pinned memory", e);
+}
+void sample_close_rows(struct apr_gpu_model *m)
+{
+    for (uint32_t i = 0; i < N_GRAPHS; i++)
+        if (m->graphs_sampled[i]) cudaGraphExecDestroy(m->graphs_sampled[i]);
+    cudaFree(m->samplers);
+    cudaFreeHost(m->orders_host);
+}
+
+/* To rows of a struct that begins with orders. */
+static enum apr_gpu_status send_orders(struct sampler *to, const struct orders *from, uint32_t n,
+                                       cudaStream_t q, struct apr_gpu_err *e)
+{
+    return gpu_cuda(
+        cudaMemcpy2DAsync(to, sizeof *to, from, sizeof *from, sizeof *from, n, cudaMemcpyHostToDevice, q),
+        "chains", e);
+}
+enum apr_gpu_status sample_begin_rows(struct apr_gpu_model *m, const uint64_t *bits, uint32_t n_seqs,
+                                      uint32_t n_steps, uint32_t i_step, uint32_t n, struct apr_gpu_err *e)
+{
+    for (uint32_t i = 0; i < n_seqs; i++)
+        memcpy(m->orders_host[i].bits, bits + (uint64_t)i * n_steps + i_step, n * sizeof *bits);
+    return send_orders(m->samplers, m->orders_host, n_seqs, m->dev->stream, e);
+}
+/* Rows are of either kind: both kernels are launched, and each leaves the other's alone. */
+static void issue_rows(const float *logits, uint32_t n_vocab, uint32_t n_rows, struct sampler *samplers,
+                       struct step *rows, cudaStream_t q)
+{
+    const dim3 grid(PICK_BLOCKS, n_rows);
+    sample_kernel<<<grid, PICK_THREADS, 0, q>>>(logits, n_vocab, samplers, rows);
+    draw_all(logits, n_vocab, n_rows, samplers, rows, q);
+}
+void sample_issue_rows(struct apr_gpu_model *m, uint32_t n_rows)
+{
+    issue_rows(m->row_logits, m->n_vocab, n_rows, m->samplers, m->batch, m->dev->stream);
+}
+
+enum apr_gpu_status sample_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                const struct apr_gpu_chain *chains, const uint64_t *bits, const int32_t *ids,
+                                uint32_t n_seqs, uint32_t n, int32_t *out, struct apr_gpu_err *e)
+{
+    GPU_TRY(gpu_enter(m->dev, e));
+    for (uint32_t i = 0; i < n_seqs; i++) GPU_TRY(check_chain(&chains[i], e));
+    if (n_seqs > LOGIT_ROWS)
+        return gpu_fail(e, APR_GPU_UNSUPPORTED, "%u sequences, expected 1 to %u", n_seqs, LOGIT_ROWS);
+    GPU_TRY(open_samplers(m, e));
+    for (uint32_t i = 0; i < n_seqs; i++) m->orders_host[i].chain = chains[i];
+    return rows_ahead(m, seqs, bits, ids, n_seqs, n, out, e);
+}
+
 /* ---- for tests --------------------------------------------------------------------------------------------
  */
 
@@ -288,16 +350,10 @@ static enum apr_gpu_status choose_into(struct apr_gpu_device *d, struct choices 
     CU(cudaMemsetAsync(c->samplers, 0, n_rows * sizeof *c->samplers, d->stream), "samplers");
     CU(cudaMemcpyAsync(c->logits, logits, n_bytes, cudaMemcpyHostToDevice, d->stream), "logits");
     for (uint32_t i = 0; i < n_rows; i++) c->orders[i].chain = chains[i], c->orders[i].bits[0] = bits[i];
-    CU(cudaMemcpy2DAsync(c->samplers, sizeof *c->samplers, c->orders, sizeof *c->orders, sizeof *c->orders,
-                         n_rows, cudaMemcpyHostToDevice, d->stream),
-       "samplers");
+    GPU_TRY(send_orders(c->samplers, c->orders, n_rows, d->stream, e));
     CU(cudaMemsetAsync(c->rows, 0, n_rows * sizeof *c->rows, d->stream), "rows");
     CU(cudaEventRecord(c->begin, d->stream), "event");
-    sample_kernel<<<dim3(PICK_BLOCKS, n_rows), PICK_THREADS, 0, d->stream>>>(c->logits, n_vocab, c->samplers,
-                                                                             c->rows);
-    for (uint32_t i = 0, done = 0; i < n_rows && !done; i++)
-        if ((done = is_of_all(&chains[i])))
-            draw_all(c->logits, n_vocab, n_rows, c->samplers, c->rows, d->stream);
+    issue_rows(c->logits, n_vocab, n_rows, c->samplers, c->rows, d->stream);
     CU(cudaGetLastError(), "a choice");
     CU(cudaEventRecord(c->end, d->stream), "event");
     CU(cudaMemcpyAsync(c->rows_host, c->rows, n_rows * sizeof *c->rows, cudaMemcpyDeviceToHost, d->stream),

@@ -49,6 +49,10 @@ enum apr_gpu_status world_logits(struct apr_gpu_model *m, uint32_t i_row, uint32
 enum apr_gpu_status world_greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
                                       const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
                                       struct apr_gpu_err *e);
+enum apr_gpu_status world_sample_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                      const struct apr_gpu_chain *chains, const uint64_t *bits,
+                                      const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
+                                      struct apr_gpu_err *e);
 enum apr_gpu_status world_profile(struct apr_gpu_model *m, const struct apr_gpu_part *parts, uint32_t n_parts,
                                   struct apr_gpu_time *out, uint32_t *n, struct apr_gpu_err *e);
 enum apr_gpu_status world_hidden(struct apr_gpu_model *m, const struct apr_gpu_part *part, float *out,

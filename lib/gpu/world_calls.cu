@@ -236,7 +236,7 @@ struct greedy_call {
     uint32_t n, n_stop, n_seqs;
     int32_t *out[APR_GPU_DEVICES]; /* the first device's are the caller's */
     uint32_t n_out[APR_GPU_DEVICES];
-    const struct apr_gpu_chain *chain; /* NULL: greedy */
+    const struct apr_gpu_chain *chain; /* or one a sequence; NULL: greedy */
     const uint64_t *bits;
 };
 
@@ -256,6 +256,15 @@ static enum apr_gpu_status rank_greedy_rows(uint32_t i, void *ctx, struct apr_gp
     for (uint32_t k = 0; k < c->n_seqs && k < APR_GPU_ROWS; k++) mine[k] = c->seqs[k]->ranks[i];
     c->n_out[i] = c->n_seqs * c->n;
     return greedy_rows(c->m->ranks[i], mine, c->ids, c->n_seqs, c->n, c->out[i], e);
+}
+
+static enum apr_gpu_status rank_sample_rows(uint32_t i, void *ctx, struct apr_gpu_err *e)
+{
+    struct greedy_call *c = (struct greedy_call *)ctx;
+    struct apr_gpu_seq *mine[APR_GPU_ROWS];
+    for (uint32_t k = 0; k < c->n_seqs && k < APR_GPU_ROWS; k++) mine[k] = c->seqs[k]->ranks[i];
+    c->n_out[i] = c->n_seqs * c->n;
+    return sample_rows(c->m->ranks[i], mine, c->chain, c->bits, c->ids, c->n_seqs, c->n, c->out[i], e);
 }
 
 /* All devices have chosen the same, or they have not computed the same. */
@@ -303,6 +312,16 @@ enum apr_gpu_status world_greedy_rows(struct apr_gpu_model *m, struct apr_gpu_se
     if (!m->ranks) return greedy_rows(m, seqs, ids, n_seqs, n, out, e);
     struct greedy_call c = {m, NULL, seqs, ids, NULL, 0, n, 0, n_seqs, {}, {}, NULL, NULL};
     return chosen(&c, rank_greedy_rows, n_seqs * n, out, e);
+}
+
+enum apr_gpu_status world_sample_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                      const struct apr_gpu_chain *chains, const uint64_t *bits,
+                                      const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
+                                      struct apr_gpu_err *e)
+{
+    if (!m->ranks) return sample_rows(m, seqs, chains, bits, ids, n_seqs, n, out, e);
+    struct greedy_call c = {m, NULL, seqs, ids, NULL, 0, n, 0, n_seqs, {}, {}, chains, bits};
+    return chosen(&c, rank_sample_rows, n_seqs * n, out, e);
 }
 
 /* ---- tests and profiles -----------------------------------------------------------------------------------

@@ -55,14 +55,14 @@ calls() { tr '\n' ';' <"$FAKE_GPU_CALLS"; }
     [ "$(calls)" = 'forward of 4 at 0;greedy of 3 at 4, 0 stop tokens;' ]
 }
 
-@test "batch: greedy answers side by side are those of run and of steps; a prompt, sampling or log-probabilities need steps" {
+@test "batch: greedy answers side by side are those of run and of steps; a prompt, top_p of all tokens or log-probabilities need steps" {
     for i in 1 2 3 4 5; do echo "{\"id\": $i, \"prompt\": \"question $i\", \"max_tokens\": $((5 * i))}"; done >"$BATS_TEST_TMPDIR/in"
     "$infer" batch "$M" --device cuda -i "$BATS_TEST_TMPDIR/in" -q --tokens >"$BATS_TEST_TMPDIR/ahead"
     [ "$(sed 's/ at .*//; s/step of.*/step/' "$FAKE_GPU_CALLS" | tr '\n' ';')" = 'step;greedy of 4, 5 rows;greedy of 5, 4 rows;greedy of 5, 3 rows;greedy of 5, 2 rows;greedy of 5;' ]
     FAKE_GPU_NO_ROWS=1 "$infer" batch "$M" --device cuda -i "$BATS_TEST_TMPDIR/in" -q --tokens >"$BATS_TEST_TMPDIR/steps"
     cmp "$BATS_TEST_TMPDIR/ahead" "$BATS_TEST_TMPDIR/steps"
     [ "$(jq -r 'select(.id == 3) | .text' "$BATS_TEST_TMPDIR/ahead")" = "$("$infer" run "$M" 'question 3' --device cuda -n 15 -q)" ]
-    for more in '"temperature": 1' '"logprobs": true'; do
+    for more in '"temperature": 1, "top_p": 0.9' '"logprobs": true'; do
         rm "$FAKE_GPU_CALLS"
         sed "2s/}/, $more}/" "$BATS_TEST_TMPDIR/in" | "$infer" batch "$M" --device cuda -q >/dev/null
         [ "$(sed 's/ of .*//' "$FAKE_GPU_CALLS" | uniq -c | awk '{ print $1, $2 }' | tr '\n' ';')" = '10 step;3 greedy;' ]

@@ -85,3 +85,24 @@ text() {
     text --temperature 2 --top-k 16
     [[ "$tokens" == "$start,"* ]]
 }
+
+@test "requests side by side: each has its own chain and numbers, whoever chooses" {
+    for i in 1 2 3 4 5 6; do
+        echo "{\"id\": $i, \"prompt\": \"question $i\", \"max_tokens\": 21, \"temperature\": $((i % 3)).5, \"top_k\": $((i % 2 * 12)), \"seed\": $i, \"ignore_eos\": true}"
+    done | sed '1s/"temperature": 1.5/"temperature": 0/' >"$BATS_TEST_TMPDIR/requests"
+    answers() {
+        FAKE_GPU_CALLS=$BATS_TEST_TMPDIR/calls-$1 timeout 60 "$infer" batch "$M" -i "$BATS_TEST_TMPDIR/requests" --device cuda -q "${@:2}" |
+            jq -c '[.id, .text, .error]' | sort
+    }
+    together=$(answers together -P 6)
+    alone=$(answers alone -P 1)
+    stepped=$(FAKE_GPU_NO_ROWS=1 answers stepped -P 6)
+    echo "$together"
+    [ "$(wc -l <<<"$together")" -eq 6 ]
+    [ "$(cut -d, -f2 <<<"$together" | sort -u | wc -l)" -eq 6 ]
+    [[ "$together" != *'error'* ]]
+    [ "$together" = "$alone" ]
+    [ "$together" = "$stepped" ]
+    grep -q '^sample of [0-9]*, 6 rows' "$BATS_TEST_TMPDIR/calls-together"
+    ! grep -q '^sample\|^greedy' "$BATS_TEST_TMPDIR/calls-stepped"
+}

@@ -201,7 +201,9 @@ static void small_of(struct rig *r, uint32_t type, bool exact, uint32_t window)
                                                              {APR_GPU_PICK_XTC, {0.5, 0.1}},
                                                              {APR_GPU_PICK_TEMPERATURE, {0.8}},
                                                              {APR_GPU_PICK_DYNATEMP, {1, 0.5, 1}}}};
-    const uint64_t bits[3] = {toy_random(), toy_random(), toy_random()};
+    const struct apr_gpu_chain both[2] = {all_picks, {.top_k = 0, .t_before = 1.5f}};
+    uint64_t bits[6];
+    for (uint32_t i = 0; i < 6; i++) bits[i] = toy_random();
     struct toy t = {.n_layers = 2,
                     .n_hidden = 256,
                     .n_heads = 8,
@@ -229,6 +231,7 @@ static void small_of(struct rig *r, uint32_t type, bool exact, uint32_t window)
         rig_must(r, r->g->greedy(m, q[0], 5, 3, NULL, 0, out, &n_out, &r->e), "greedy");
         rig_must(r, r->g->greedy_rows(m, q, ids, 3, 3, out, &r->e), "rows");
         rig_must(r, r->g->sample(m, q[0], &all_picks, bits, 5, 3, NULL, 0, out, &n_out, &r->e), "sampling");
+        rig_must(r, r->g->sample_rows(m, q, both, bits, ids, 2, 3, out, &r->e), "sampled rows");
     }
     for (int i = 0; i < 3; i++) r->g->seq_close(q[i]);
     r->g->model_close(m);

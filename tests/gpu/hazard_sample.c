@@ -219,14 +219,37 @@ bool hazard_sample(struct rig *r, bool bad)
 /* ---- in a text --------------------------------------------------------------------------------------------
  */
 
-static void open_host(struct apr_sampler *s, uint32_t n_vocab, struct apr_arena *arena, struct rig *r)
+/* Sampler i of a batch: greedy, few candidates, all tokens. */
+static void open_host(struct apr_sampler *s, uint32_t i, uint32_t n_vocab, struct apr_arena *arena,
+                      struct rig *r)
 {
     const struct apr_sampler_site site = {.n_vocab = n_vocab, .n_ctx = 16, .kern = &apr_kern_scalar};
     struct apr_sample_opts o;
     struct apr_err e;
     apr_sample_defaults(&o);
-    o.temperature = 2, o.top_k = 60, o.top_p = 0.98, o.min_p = 0.01, o.seed = 7;
+    o.temperature = 2, o.seed = 7 + i;
+    if (i % 3 == 0) o.top_k = 60, o.top_p = 0.98, o.min_p = 0.01;
+    if (i % 3 == 2) o.top_k = 1;
     rig_must(r, apr_sampler_init(s, &o, &site, arena, &e) == APR_OK ? APR_GPU_OK : APR_GPU_FAILED, "sampler");
+}
+static void draw_host(struct apr_sampler *s, const float *x, int32_t *id, const struct rig *r)
+{
+    struct apr_err e;
+    rig_must(r, apr_sampler_next(s, x, id, &e) == APR_OK ? APR_GPU_OK : APR_GPU_FAILED, "draw");
+}
+static struct toy text_toy(void)
+{
+    struct toy t = {.n_layers = 2,
+                    .n_hidden = 512,
+                    .n_heads = 8,
+                    .n_heads_kv = 2,
+                    .head_dim = 64,
+                    .n_inter = 1024,
+                    .n_vocab = 5000,
+                    .type = APR_Q8_0};
+    toy_draw(&t);
+    toy_seal(&t);
+    return t;
 }
 
 /* N tokens behind the first, step by step with the host's choice, and then by the device in pieces, more and
@@ -234,33 +257,23 @@ static void open_host(struct apr_sampler *s, uint32_t n_vocab, struct apr_arena 
 bool hazard_ahead(struct rig *r, bool bad)
 {
     enum { N = 100, FIRST = 45, CTX = 128 };
-    struct toy t = {.n_layers = 2,
-                    .n_hidden = 512,
-                    .n_heads = 8,
-                    .n_heads_kv = 2,
-                    .head_dim = 64,
-                    .n_inter = 1024,
-                    .n_vocab = 2000,
-                    .type = APR_Q8_0};
+    struct toy t = text_toy();
     struct apr_arena arena;
     struct apr_sampler host;
     struct apr_gpu_chain chain;
-    struct apr_err e;
     int32_t here[N], there[N];
     uint64_t bits[N];
     uint32_t n_out, n_same = 0;
-    toy_draw(&t);
-    toy_seal(&t);
     float *x = rig_floats(t.n_vocab);
     apr_arena_init(&arena);
-    open_host(&host, t.n_vocab, &arena, r);
+    open_host(&host, 0, t.n_vocab, &arena, r);
     const bool goes = apr_sampler_device(&host, &chain) == APR_CHOSEN_BY_CHAIN;
     apr_sampler_bits(&host, bits, N);
     struct apr_gpu_model *m = rig_model(r, &t, false, CTX);
     struct apr_gpu_seq *q = rig_seq(r, m, CTX);
     for (uint32_t i = 0; i < N; i++) {
         rig_feed(r, m, q, i ? &here[i - 1] : &(int32_t){5}, 1, 1, x);
-        rig_must(r, apr_sampler_next(&host, x, &here[i], &e) == APR_OK ? APR_GPU_OK : APR_GPU_FAILED, "draw");
+        draw_host(&host, x, &here[i], r);
     }
     r->g->seq_truncate(q, 0);
     rig_must(r, r->g->sample(m, q, &chain, bits, 5, FIRST, NULL, 0, there, &n_out, &r->e), "sampling");
@@ -276,4 +289,48 @@ bool hazard_ahead(struct rig *r, bool bad)
     free(x);
     rig_note(r, "%u of %u tokens of a text are those that the host draws step by step", n_same, (uint32_t)N);
     return goes && n_same == N;
+}
+
+/* The same of 11 sequences side by side, each with its own chain. Planted: two have each other's bits. */
+bool hazard_ahead_rows(struct rig *r, bool bad)
+{
+    enum { N = 40, SEQS = 11, CTX = 64 };
+    struct toy t = text_toy();
+    struct apr_arena arena;
+    struct apr_sampler host[SEQS];
+    struct apr_gpu_chain chains[SEQS];
+    struct apr_gpu_seq *q[SEQS];
+    struct apr_gpu_part parts[SEQS];
+    static uint64_t bits[SEQS][N];
+    static int32_t here[SEQS][N + 1], first[SEQS], there[SEQS][N];
+    uint32_t n_same = 0, n_go = 0;
+    float *x = rig_floats((size_t)SEQS * t.n_vocab);
+    struct apr_gpu_model *m = rig_model(r, &t, false, SEQS * CTX);
+    apr_arena_init(&arena);
+    for (uint32_t i = 0; i < SEQS; i++) {
+        open_host(&host[i], i, t.n_vocab, &arena, r);
+        n_go += apr_sampler_device(&host[i], &chains[i]) == APR_CHOSEN_BY_CHAIN;
+        apr_sampler_bits(&host[i], bits[bad && i < 2 ? 1 - i : i], N);
+        q[i] = rig_seq(r, m, CTX);
+        first[i] = here[i][0] = (int32_t)(20 + i);
+    }
+    for (uint32_t k = 0; k < N; k++) {
+        for (uint32_t i = 0; i < SEQS; i++) parts[i] = (struct apr_gpu_part){q[i], &here[i][k], 1};
+        rig_must(r, r->g->step(m, parts, SEQS, &r->e), "step");
+        rig_must(r, r->g->logits(m, 0, SEQS, x, &r->e), "logits");
+        for (uint32_t i = 0; i < SEQS; i++)
+            draw_host(&host[i], x + (size_t)i * t.n_vocab, &here[i][k + 1], r);
+    }
+    for (uint32_t i = 0; i < SEQS; i++) r->g->seq_truncate(q[i], 0);
+    rig_must(r, r->g->sample_rows(m, q, chains, bits[0], first, SEQS, N, there[0], &r->e), "sampling");
+    for (uint32_t i = 0; i < SEQS; i++)
+        for (uint32_t k = 0; k < N; k++) n_same += here[i][k + 1] == there[i][k];
+    for (uint32_t i = 0; i < SEQS; i++) r->g->seq_close(q[i]);
+    r->g->model_close(m);
+    apr_arena_free(&arena);
+    toy_free(&t);
+    free(x);
+    rig_note(r, "%u of %u tokens of texts side by side are those that the host draws step by step", n_same,
+             (uint32_t)(SEQS * N));
+    return n_go == SEQS && n_same == SEQS * N;
 }

@@ -35,6 +35,7 @@ static const struct hazard hazards[] = {
     {"14", "ties", hazard_ties, false},
     {"14", "sample", hazard_sample, false},
     {"14", "ahead", hazard_ahead, false},
+    {"14", "ahead-rows", hazard_ahead_rows, false},
     {"15", "unpack", hazard_unpack, false},
     {"15", "types", hazard_types, false},
     {"16", "kl", hazard_kl, false},

@@ -36,8 +36,8 @@ double rig_now(void);
 
 hazard_fn hazard_k_bias, hazard_k_type, hazard_spikes, hazard_splits, hazard_blocks, hazard_contexts,
     hazard_windows, hazard_replay, hazard_overlap, hazard_counters, hazard_hang, hazard_neighbour,
-    hazard_same, hazard_ties, hazard_sample, hazard_ahead, hazard_unpack, hazard_types, hazard_kl, hazard_nan,
-    hazard_memory, hazard_eviction, hazard_lost;
+    hazard_same, hazard_ties, hazard_sample, hazard_ahead, hazard_ahead_rows, hazard_unpack, hazard_types,
+    hazard_kl, hazard_nan, hazard_memory, hazard_eviction, hazard_lost;
 int rig_hold(struct rig *r);                    /* the neighbour: keeps the device busy */
 int rig_alive(struct rig *r);                   /* writes the tokens that it chooses */
 int rig_small(struct rig *r, const char *type); /* two layers in every way; NULL: all types and exact mode */

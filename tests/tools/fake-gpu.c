@@ -312,21 +312,42 @@ static uint32_t draw(const struct apr_gpu_chain *c, uint64_t bits)
     while (i + 1 < d.n && (run += d.p[i]) <= u) i++;
     return i;
 }
+static enum apr_gpu_status draw_some(struct apr_gpu_model *m, struct apr_gpu_seq *s,
+                                     const struct apr_gpu_chain *chain, const uint64_t *bits, int32_t id,
+                                     uint32_t n, int32_t *out, struct apr_gpu_err *e)
+{
+    enum apr_gpu_status st = enter(m->dev, e);
+    for (uint32_t k = 0; st == APR_GPU_OK && k < n; id = out[k++]) {
+        const uint32_t choice_ = choice(m, id, s->n_pos++), i = chain->top_k ? draw(chain, bits[k]) : 0;
+        if (i == N_LIKELY) return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has few steps");
+        out[k] =
+            chain->top_k ? (int32_t)likely(m, choice_, i) : draw_all(m, choice_, chain->t_before, bits[k]);
+    }
+    return st;
+}
 static enum apr_gpu_status sample(struct apr_gpu_model *m, struct apr_gpu_seq *s,
                                   const struct apr_gpu_chain *chain, const uint64_t *bits, int32_t id,
                                   uint32_t n, const int32_t *stop, uint32_t n_stop, int32_t *out,
                                   uint32_t *n_out, struct apr_gpu_err *e)
 {
-    enum apr_gpu_status st = enter(m->dev, e);
     (void)stop, (void)n_stop;
     note("sample of %u at %u\n", n, s->n_pos);
-    for (*n_out = 0; st == APR_GPU_OK && *n_out < n; id = out[(*n_out)++]) {
-        const uint32_t choice_ = choice(m, id, s->n_pos++), i = chain->top_k ? draw(chain, bits[*n_out]) : 0;
-        if (i == N_LIKELY) return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has few steps");
-        out[*n_out] = chain->top_k ? (int32_t)likely(m, choice_, i)
-                                   : draw_all(m, choice_, chain->t_before, bits[*n_out]);
+    const enum apr_gpu_status st = draw_some(m, s, chain, bits, id, n, out, e);
+    return *n_out = st == APR_GPU_OK ? n : 0, st;
+}
+static enum apr_gpu_status sample_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
+                                       const struct apr_gpu_chain *chains, const uint64_t *bits,
+                                       const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
+                                       struct apr_gpu_err *e)
+{
+    if (getenv("FAKE_GPU_NO_ROWS")) return fail(e, APR_GPU_UNSUPPORTED, "no kernel for batches");
+    note("sample of %u, %u rows\n", n, n_seqs);
+    for (uint32_t i = 0; i < n_seqs; i++) {
+        enum apr_gpu_status st =
+            draw_some(m, seqs[i], &chains[i], bits + (size_t)i * n, ids[i], n, out + (size_t)i * n, e);
+        if (st != APR_GPU_OK) return st;
     }
-    return st;
+    return APR_GPU_OK;
 }
 static enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
                                        const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
@@ -419,6 +440,7 @@ const struct apr_gpu *apr_gpu_plugin(void)
         .step = step,
         .logits = logits,
         .greedy_rows = greedy_rows,
+        .sample_rows = sample_rows,
         .profile = profile,
         .unpack = unpack,
         .bandwidth = bandwidth,

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
+#include <math.h>
 #include <string.h>
 
 #include "../../tools/apr-infer/crew.h"
@@ -32,6 +33,7 @@ struct fake {
     int fail_at_hash_bits;           /* logits of such a sequence are wrong; 0: none */
     bool is_broken, has_no_way;
     size_t n_gone_on; /* calls */
+    size_t n_drawn;   /* tokens of these by a chain */
 };
 
 static uint64_t mix(uint64_t hash, int32_t id)
@@ -120,6 +122,28 @@ static enum apr_code fake_step(void *ctx, struct apr_turn *turns, size_t n_turns
     return APR_OK;
 }
 
+/* The chain of this test, top_k and a temperature, from its definition. */
+static int32_t draw(const float *logits, const struct apr_gpu_chain *c, uint64_t bits)
+{
+    bool taken[N_VOCAB] = {false};
+    int32_t ids[N_VOCAB];
+    double p[N_VOCAB], sum = 0, run = 0;
+    assert_int_equal(c->n_picks, 1);
+    assert_int_equal(c->picks[0].kind, APR_GPU_PICK_TEMPERATURE);
+    for (uint32_t k = 0; k < c->top_k; k++) {
+        int32_t best = -1;
+        for (int32_t i = 0; i < (int32_t)N_VOCAB; i++)
+            if (!taken[i] && (best < 0 || logits[i] > logits[best])) best = i;
+        taken[ids[k] = best] = true;
+        const float t = (float)c->picks[0].v[0], top = logits[ids[0]] / t;
+        sum += p[k] = exp((double)(logits[best] / t) - (double)top);
+    }
+    const double u = (double)(bits >> 11) * 0x1p-53 * sum;
+    for (uint32_t k = 0; k < c->top_k; k++)
+        if ((run += p[k]) > u) return ids[k];
+    return ids[c->top_k - 1];
+}
+
 /* Goes on by itself; every third call makes fewer tokens than it may, and some models have no way to. */
 static enum apr_code fake_go_on(void *ctx, const struct apr_turn *turns, size_t n_turns, size_t n,
                                 int32_t *out, size_t *n_out, struct apr_err *e)
@@ -141,6 +165,8 @@ static enum apr_code fake_go_on(void *ctx, const struct apr_turn *turns, size_t 
             id = 0;
             for (int32_t v = 1; v < (int32_t)N_VOCAB; v++)
                 if (logits[v] > logits[id]) id = v;
+            if (t->chain) id = draw(logits, t->chain, t->bits[k]);
+            f->n_drawn += t->chain != NULL;
             out[i * f->engine.n_ahead + k] = id;
         }
         t->cache->n_pos += n;
@@ -166,6 +192,7 @@ static const struct apr_generation ends = {.n_eos = 1, .eos_ids = {N_VOCAB - 1}}
 /* A sequence of the test: prompt of n tokens made from its number. */
 struct wish {
     size_t n_prompt, n_max;
+    int64_t top_k; /* 0: the largest logit */
     size_t n_same; /* the prompt begins with so many tokens that are those of others */
     struct apr_ids answer;
     const char *finish;
@@ -182,6 +209,7 @@ static void seat_wish(struct apr_crew *c, struct wish *w, size_t i_wish)
     struct apr_err e;
     struct apr_sample_opts o;
     apr_sample_defaults(&o);
+    if (w->top_k) o.temperature = 3e6, o.top_k = w->top_k, o.seed = i_wish; /* logits go up to 2^24 */
     const struct apr_sampler_site site = {.n_vocab = N_VOCAB, .n_ctx = N_CTX, .kern = &apr_kern_scalar};
     struct apr_seat *s = apr_crew_take(c);
     assert_non_null(s);
@@ -295,7 +323,37 @@ static void an_engine_that_goes_on_changes_nothing(void **state)
     }
 }
 
-/* Who samples wants to see the logits, and so do the others then. */
+/* What is drawn by the engine is what the sampler would have drawn, whoever is beside it. */
+static void an_engine_that_draws_changes_nothing(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < 4; i++) {
+        struct wish w[N_WISHES], alone[N_WISHES];
+        struct fake f, stepped;
+        size_t n_other = 0;
+        memcpy(w, wishes, sizeof w);
+        for (size_t j = 0; j < N_WISHES; j++) w[j].top_k = j % 3 == i % 3 ? 0 : (int64_t)j + 1;
+        memcpy(alone, w, sizeof w);
+        fake_init(&stepped, 64);
+        run_all(&stepped, alone, N_WISHES, 1);
+        fake_init(&f, 64);
+        f.engine.go_on = fake_go_on;
+        f.engine.n_ahead = 2 * i + 2;
+        run_all(&f, w, N_WISHES, 3 * i + 1);
+        assert_true(f.n_drawn > 0);
+        for (size_t j = 0; j < N_WISHES; j++) {
+            assert_int_equal(w[j].answer.n, alone[j].answer.n);
+            assert_memory_equal(w[j].answer.at, alone[j].answer.at, w[j].answer.n * sizeof(int32_t));
+            if (!w[j].top_k) check_answer(&w[j], j);
+            n_other += w[j].answer.n;
+            apr_ids_free(&w[j].answer);
+            apr_ids_free(&alone[j].answer);
+        }
+        assert_true(n_other > f.n_drawn);
+    }
+}
+
+/* Who samples from all tokens of so few wants to see the logits, and so do the others then. */
 static void who_samples_gets_every_logit(void **state)
 {
     (void)state;
@@ -456,6 +514,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(neighbours_change_nothing),
         cmocka_unit_test(an_engine_that_goes_on_changes_nothing),
+        cmocka_unit_test(an_engine_that_draws_changes_nothing),
         cmocka_unit_test(who_samples_gets_every_logit),
         cmocka_unit_test(a_long_prompt_delays_nobody),
         cmocka_unit_test(what_is_wrong_with_one_concerns_no_other),

@@ -114,7 +114,7 @@ static enum apr_code go_alone(const struct work *w, size_t n, size_t *n_made, st
     const size_t n_seqs = n_sequences(w->t);
     for (size_t i = 0; i < n_seqs; i++)
         w->parts[i] = (struct apr_part){.cache = cache_of(w, i), .ids = &w->next[i], .n = 1};
-    TRY(apr_offload_greedy_rows(w->b->session->fwd.offload, w->parts, n_seqs, n, w->chosen, n_made, e));
+    TRY(apr_offload_ahead_rows(w->b->session->fwd.offload, w->parts, NULL, n_seqs, n, w->chosen, n_made, e));
     for (size_t i = 0; i < n_seqs; i++) w->next[i] = w->chosen[i * APR_N_AHEAD + *n_made - 1];
     return APR_OK;
 }

@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "sampler/device.h"
-
 enum apr_code apr_crew_open(struct apr_crew *c, const struct apr_engine *engine, size_t n_seats,
                             struct apr_err *e)
 {
@@ -15,6 +13,8 @@ enum apr_code apr_crew_open(struct apr_crew *c, const struct apr_engine *engine,
     TRY(apr_arena_try(&c->arena, &c->turn_seat, n_seats, sizeof *c->turn_seat, "sequences", e));
     TRY(apr_arena_try(&c->arena, &c->chosen, n_seats, (engine->n_ahead + 1) * sizeof *c->chosen, "tokens",
                       e));
+    TRY(apr_arena_try(&c->arena, &c->bits, n_seats, (engine->n_ahead + 1) * sizeof *c->bits, "tokens", e));
+    TRY(apr_arena_try(&c->arena, &c->chains, n_seats, sizeof *c->chains, "sequences", e));
     c->n_seats = n_seats;
     return APR_OK;
 }
@@ -181,18 +181,30 @@ static void fail_turns(struct apr_crew *c, size_t n_turns, enum apr_code code, c
     }
 }
 
+/* The engine can choose as this turn's sampler does, and is told how. */
+static bool tell_chain(struct apr_crew *c, size_t i_turn)
+{
+    const struct apr_seat *s = &c->seats[c->turn_seat[i_turn]];
+    uint64_t *bits = c->bits + i_turn * c->engine->n_ahead;
+    if (!is_answering(s) || s->has_logprobs) return false;
+    const enum apr_sampler_place place = apr_sampler_device(&s->sampler, &c->chains[i_turn]);
+    if (place == APR_CHOSEN_HERE) return false;
+    if (place == APR_CHOSEN_GREEDILY) return true;
+    apr_sampler_bits(&s->sampler, bits, c->engine->n_ahead);
+    c->turns[i_turn].chain = &c->chains[i_turn];
+    c->turns[i_turn].bits = bits;
+    return true;
+}
+
 /* Tokens that the engine may choose by itself: 0 where a prompt is among the turns, or somebody looks at
  * logits. Nobody gets more than are left to it. */
-static size_t n_by_itself(const struct apr_crew *c, size_t n_turns)
+static size_t n_by_itself(struct apr_crew *c, size_t n_turns)
 {
-    struct apr_gpu_chain chain;
     size_t n = c->engine->go_on ? c->engine->n_ahead : 0;
     for (size_t i = 0; i < n_turns && n; i++) {
         const struct apr_seat *s = &c->seats[c->turn_seat[i]];
         size_t n_left = apr_reply_n_left(&s->reply, c->engine->n_ctx - s->cache.n_pos - 1);
-        if (!is_answering(s) || s->has_logprobs ||
-            apr_sampler_device(&s->sampler, &chain) != APR_CHOSEN_GREEDILY)
-            return 0;
+        if (!tell_chain(c, i)) return 0;
         if (n_left < n) n = n_left;
     }
     return n;
@@ -203,6 +215,7 @@ static enum apr_code take_chosen(const struct apr_crew *c, struct apr_seat *s, c
 {
     for (size_t i = 0; i < n && !s->reply.is_over; i++) {
         s->next = ids[i];
+        apr_sampler_was_chosen(&s->sampler);
         TRY(apr_reply_take(&s->reply, ids[i], &s->err));
     }
     return s->reply.is_over || s->cache.n_pos == c->engine->n_ctx ? end_seat(s, &s->err) : APR_OK;

@@ -18,6 +18,7 @@
 #include "logprobs.h"
 #include "pool.h"
 #include "reply.h"
+#include "sampler/device.h"
 
 #define APR_MAX_SEATS 256u
 
@@ -28,6 +29,9 @@ struct apr_turn {
     size_t n;
     size_t n_later; /* tokens of the prompt that later steps bring */
     bool wants_logits;
+    /* For go_on: how the tokens are drawn (sampler/device.h), bits [n]; NULL: by the largest logit. */
+    const struct apr_gpu_chain *chain;
+    const uint64_t *bits;
     /* Set by the engine where they are wanted: */
     const float *logits; /* [n_vocab] of the last token, until the next step */
     enum apr_code code;  /* of these logits */
@@ -51,9 +55,9 @@ struct apr_engine {
     enum apr_code (*keep)(void *ctx, struct apr_cache *cache, size_t n_need, struct apr_err *e);
     /* Distinct caches; n >= 1 each, n_batch in all at most. */
     enum apr_code (*step)(void *ctx, struct apr_turn *turns, size_t n_turns, struct apr_err *e);
-    /* For turns of one token each: appends it and the tokens that follow by the largest logit alone, n in
-     * all; out: [n_turns, n_ahead] what was chosen after each, *n_out of every one. APR_EUNAVAIL: step has to
-     * do it. NULL: it always has to. */
+    /* For turns of one token each: appends it and the tokens that follow as their chains or the largest
+     * logits have it, n in all; out: [n_turns, n_ahead] what was chosen after each, *n_out of every one.
+     * APR_EUNAVAIL: step has to do it. NULL: it always has to. */
     enum apr_code (*go_on)(void *ctx, const struct apr_turn *turns, size_t n_turns, size_t n, int32_t *out,
                            size_t *n_out, struct apr_err *e);
     size_t n_ahead; /* most tokens of go_on */
@@ -88,10 +92,12 @@ struct apr_crew {
     struct apr_arena arena;
     struct apr_seat *seats; /* [n_seats] */
     size_t n_seats, n_taken, n_running;
-    size_t n_need;          /* positions that those who are here may use */
-    struct apr_turn *turns; /* [n_seats] of the step */
-    size_t *turn_seat;      /* [n_seats] */
-    int32_t *chosen;        /* [n_seats, n_ahead] by the engine */
+    size_t n_need;                /* positions that those who are here may use */
+    struct apr_turn *turns;       /* [n_seats] of the step */
+    size_t *turn_seat;            /* [n_seats] */
+    int32_t *chosen;              /* [n_seats, n_ahead] by the engine */
+    struct apr_gpu_chain *chains; /* [n_seats] of turns */
+    uint64_t *bits;               /* [n_seats, n_ahead] */
     size_t i_age;
     uint64_t n_steps, n_prompt_toks, n_shared_toks, n_reply_toks; /* so far; prompt: computed */
 };

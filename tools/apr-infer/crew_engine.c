@@ -65,9 +65,12 @@ static enum apr_code go_on(void *ctx, const struct apr_turn *turns, size_t n_tur
                            size_t *n_out, struct apr_err *e)
 {
     struct apr_crew_engine *ce = ctx;
-    for (size_t i = 0; i < n_turns; i++)
+    for (size_t i = 0; i < n_turns; i++) {
         ce->parts[i] = (struct apr_part){.cache = turns[i].cache, .ids = turns[i].ids, .n = 1};
-    enum apr_code code = apr_offload_greedy_rows(ce->s->fwd.offload, ce->parts, n_turns, n, out, n_out, e);
+        ce->draws[i] = (struct apr_offload_draws){turns[i].chain, turns[i].bits};
+    }
+    enum apr_code code =
+        apr_offload_ahead_rows(ce->s->fwd.offload, ce->parts, ce->draws, n_turns, n, out, n_out, e);
     if (code == APR_EUNAVAIL) ce->engine.go_on = NULL;
     return code;
 }
@@ -99,6 +102,7 @@ enum apr_code apr_crew_engine_open(struct apr_crew_engine *ce, struct apr_sessio
     if (!s->fwd.offload) apr_prefixes_init(&ce->prefixes, &s->fwd, &s->blocks);
     apr_arena_init(&ce->arena);
     TRY(apr_arena_try(&ce->arena, &ce->parts, n_seats, sizeof *ce->parts, "sequences", e));
+    TRY(apr_arena_try(&ce->arena, &ce->draws, n_seats, sizeof *ce->draws, "sequences", e));
     TRY(apr_arena_try(&ce->arena, &ce->rows, n_seats, sizeof *ce->rows, "sequences", e));
     if (!s->fwd.offload)
         TRY(apr_arena_try(&ce->arena, &ce->logits, n_seats, s->model->config.n_vocab * sizeof *ce->logits,

@@ -16,12 +16,13 @@ struct apr_crew_engine {
     struct apr_engine engine;
     struct apr_session *s; /* borrowed; its own cache is not used */
     struct apr_prefixes prefixes;
-    struct apr_prompt_cache *saved; /* borrowed; NULL: nothing is to be saved, or it has been */
-    size_t n_seats, n_kept;         /* positions of prompts that nobody uses now */
-    struct apr_arena arena;         /* owns all below */
-    struct apr_part *parts;         /* [n_seats] of a step */
-    size_t *rows;                   /* [n_seats] whose logits are wanted */
-    float *logits;                  /* [n_seats, n_vocab]; NULL on a device, where they are kept */
+    struct apr_prompt_cache *saved;  /* borrowed; NULL: nothing is to be saved, or it has been */
+    size_t n_seats, n_kept;          /* positions of prompts that nobody uses now */
+    struct apr_arena arena;          /* owns all below */
+    struct apr_part *parts;          /* [n_seats] of a step */
+    struct apr_offload_draws *draws; /* [n_seats] */
+    size_t *rows;                    /* [n_seats] whose logits are wanted */
+    float *logits;                   /* [n_seats, n_vocab]; NULL on a device, where they are kept */
 };
 
 /* Prompts share what they begin with, but not on a device. Positions for all are bounded by what n_seats can

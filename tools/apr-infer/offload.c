@@ -440,9 +440,24 @@ enum apr_code apr_offload_ahead(struct apr_offload *o, struct apr_cache *cache, 
 
 struct rows_call {
     const struct apr_part *parts;
+    const struct apr_offload_draws *draws; /* NULL: all greedily */
     uint32_t n_seqs, n;
     int32_t *out; /* [n_seqs, n] */
 };
+static enum apr_gpu_status sample_rows(struct apr_offload *o, const struct rows_call *call,
+                                       struct apr_gpu_seq *const *seqs, const int32_t *ids,
+                                       struct apr_gpu_err *ge)
+{
+    struct apr_gpu_chain chains[APR_GPU_ROWS];
+    uint64_t bits[APR_GPU_ROWS * APR_N_AHEAD] = {0};
+    for (uint32_t i = 0; i < call->n_seqs; i++) {
+        const struct apr_offload_draws *d = &call->draws[i];
+        chains[i] =
+            d->chain ? *d->chain : (struct apr_gpu_chain){.top_k = 1, .t_before = 1}; /* the largest */
+        if (d->chain) memcpy(bits + i * call->n, d->bits, call->n * sizeof *bits);
+    }
+    return o->gpu->sample_rows(o->model, seqs, chains, bits, ids, call->n_seqs, call->n, call->out, ge);
+}
 static enum apr_gpu_status try_rows(struct apr_offload *o, void *call_, struct apr_gpu_err *ge)
 {
     const struct rows_call *call = call_;
@@ -455,23 +470,30 @@ static enum apr_gpu_status try_rows(struct apr_offload *o, void *call_, struct a
         status = seq_of(o, call->parts[i].cache, call->n, &seqs[i], ge);
     }
     if (status != APR_GPU_OK) return status;
-    do status = o->gpu->greedy_rows(o->model, seqs, ids, call->n_seqs, call->n, call->out, ge);
+    do
+        status = call->draws ? sample_rows(o, call, seqs, ids, ge)
+                             : o->gpu->greedy_rows(o->model, seqs, ids, call->n_seqs, call->n, call->out, ge);
     while (status == APR_GPU_FULL && let_one_go(o));
     return status;
 }
 
-enum apr_code apr_offload_greedy_rows(struct apr_offload *o, const struct apr_part *parts, size_t n_parts,
-                                      size_t n, int32_t *out, size_t *n_out, struct apr_err *e)
+enum apr_code apr_offload_ahead_rows(struct apr_offload *o, const struct apr_part *parts,
+                                     const struct apr_offload_draws *draws, size_t n_parts, size_t n,
+                                     int32_t *out, size_t *n_out, struct apr_err *e)
 {
     int32_t chosen[APR_GPU_ROWS * APR_N_AHEAD];
+    bool any = false;
+    for (size_t i = 0; i < n_parts && draws; i++) any |= draws[i].chain != NULL;
+    if (!any) draws = NULL;
     if (n > APR_N_AHEAD) n = APR_N_AHEAD;
     for (size_t i = 0; i < n_parts; i++) n = apr_rope_n_alike(&o->f->rope, parts[i].cache->n_pos, n);
     for (size_t i = 0; i < n_parts; i++) TRY(check_length(o, parts[i].cache->n_pos + n, e));
     *n_out = n;
-    if (n_parts == 1) return apr_offload_ahead(o, parts->cache, *parts->ids, n, NULL, 0, NULL, out, n_out, e);
+    if (n_parts == 1)
+        return apr_offload_ahead(o, parts->cache, *parts->ids, n, NULL, 0, draws, out, n_out, e);
     for (size_t i = 0; i < n_parts; i += APR_GPU_ROWS) {
         size_t n_seqs = n_parts - i < APR_GPU_ROWS ? n_parts - i : APR_GPU_ROWS;
-        struct rows_call call = {parts + i, (uint32_t)n_seqs, (uint32_t)n, chosen};
+        struct rows_call call = {parts + i, draws ? draws + i : NULL, (uint32_t)n_seqs, (uint32_t)n, chosen};
         TRY(guarded(o, try_rows, &call, e));
         for (size_t k = 0; k < n_seqs; k++) {
             const struct apr_part *p = &parts[i + k];

@@ -34,8 +34,8 @@ APR_MUST_USE enum apr_code apr_offload_logits(struct apr_offload *o, size_t i_ro
 #define APR_N_AHEAD 8u /* in one go: text still flows, and few tokens wait for the host */
 /* How a device samples: sampler/device.h. */
 struct apr_offload_draws {
-    const struct apr_gpu_chain *chain;
-    const uint64_t *bits; /* [n] */
+    const struct apr_gpu_chain *chain; /* NULL, where several are told: greedily */
+    const uint64_t *bits;              /* [n] */
 };
 /* Appends id and the tokens that follow it, n in all, drawn, or greedily where draws is NULL; out: what was
  * chosen after each. Ends early behind one of the stop tokens, and where the sequence turns otherwise: the
@@ -44,12 +44,13 @@ APR_MUST_USE enum apr_code apr_offload_ahead(struct apr_offload *o, struct apr_c
                                              size_t n, const int32_t *stop, size_t n_stop,
                                              const struct apr_offload_draws *draws, int32_t *out,
                                              size_t *n_out, struct apr_err *e);
-/* Greedily, several sequences side by side: parts of one token each; out: [n_parts, APR_N_AHEAD] chosen
+/* The same of several sequences side by side: parts of one token each; draws: [n_parts], or NULL where all go
+ * on greedily; out: [n_parts, APR_N_AHEAD] chosen
  * after each, *n_out of every one, which are fewer than n where one turns otherwise. A model whose types have
  * no kernel for batches: APR_EUNAVAIL, and apr_offload_step does it. */
-APR_MUST_USE enum apr_code apr_offload_greedy_rows(struct apr_offload *o, const struct apr_part *parts,
-                                                   size_t n_parts, size_t n, int32_t *out, size_t *n_out,
-                                                   struct apr_err *e);
+APR_MUST_USE enum apr_code apr_offload_ahead_rows(struct apr_offload *o, const struct apr_part *parts,
+                                                  const struct apr_offload_draws *draws, size_t n_parts,
+                                                  size_t n, int32_t *out, size_t *n_out, struct apr_err *e);
 
 /* For reports: the plugin's own handles, until the next call; the sequence stands where the cache does. */
 struct apr_offload_inside {
