@@ -104,5 +104,5 @@ text() {
     [ "$together" = "$alone" ]
     [ "$together" = "$stepped" ]
     grep -q '^sample of [0-9]*, 6 rows' "$BATS_TEST_TMPDIR/calls-together"
-    ! grep -q '^sample\|^greedy' "$BATS_TEST_TMPDIR/calls-stepped"
+    run ! grep -q '^sample\|^greedy' "$BATS_TEST_TMPDIR/calls-stepped"
 }

@@ -132,7 +132,7 @@ static void compete(struct rig *r, uint32_t n_rows, uint32_t n_vocab, bool bad, 
     float *x = rig_floats((size_t)n_rows * n_vocab);
     struct apr_gpu_chain chains[APR_GPU_ROWS];
     uint64_t bits[APR_GPU_ROWS];
-    int32_t here[APR_GPU_ROWS], there[APR_GPU_ROWS];
+    int32_t here[APR_GPU_ROWS] = {0}, there[APR_GPU_ROWS];
     double s;
     for (uint32_t i = 0; i < n_rows; i++) {
         float *row = x + (size_t)i * n_vocab;

@@ -126,7 +126,7 @@ static enum apr_code fake_step(void *ctx, struct apr_turn *turns, size_t n_turns
 static int32_t draw(const float *logits, const struct apr_gpu_chain *c, uint64_t bits)
 {
     bool taken[N_VOCAB] = {false};
-    int32_t ids[N_VOCAB];
+    int32_t ids[N_VOCAB] = {0};
     double p[N_VOCAB], sum = 0, run = 0;
     assert_int_equal(c->n_picks, 1);
     assert_int_equal(c->picks[0].kind, APR_GPU_PICK_TEMPERATURE);

@@ -481,7 +481,7 @@ enum apr_code apr_offload_ahead_rows(struct apr_offload *o, const struct apr_par
                                      const struct apr_offload_draws *draws, size_t n_parts, size_t n,
                                      int32_t *out, size_t *n_out, struct apr_err *e)
 {
-    int32_t chosen[APR_GPU_ROWS * APR_N_AHEAD];
+    int32_t chosen[APR_GPU_ROWS * APR_N_AHEAD] = {0};
     bool any = false;
     for (size_t i = 0; i < n_parts && draws; i++) any |= draws[i].chain != NULL;
     if (!any) draws = NULL;
