@@ -192,6 +192,15 @@ static __global__ void __launch_bounds__(PICK_THREADS)
     s->n_done = 0;
 }
 
+/* Rows of either kind, or of both: then each kernel leaves the other's alone. */
+static void issue_rows(const float *logits, uint32_t n_vocab, uint32_t n_rows, bool few, bool all,
+                       struct sampler *samplers, struct step *rows, cudaStream_t q)
+{
+    const dim3 grid(PICK_BLOCKS, n_rows);
+    if (few) sample_kernel<<<grid, PICK_THREADS, 0, q>>>(logits, n_vocab, samplers, rows);
+    if (all) draw_all(logits, n_vocab, n_rows, samplers, rows, q);
+}
+
 /* ---- sequences --------------------------------------------------------------------------------------------
  */
 
@@ -238,11 +247,8 @@ enum apr_gpu_status sample_begin(struct apr_gpu_seq *s, const uint64_t *bits, ui
 void sample_issue(struct apr_gpu_seq *s)
 {
     const struct apr_gpu_model *m = s->m;
-    cudaStream_t q = m->dev->stream;
-    if (is_of_all(&s->orders_host->chain))
-        draw_all(m->logits, m->n_vocab, 1, s->sampler, s->st, q);
-    else
-        sample_kernel<<<PICK_BLOCKS, PICK_THREADS, 0, q>>>(m->logits, m->n_vocab, s->sampler, s->st);
+    const bool all = is_of_all(&s->orders_host->chain);
+    issue_rows(m->logits, m->n_vocab, 1, !all, all, s->sampler, s->st, m->dev->stream);
 }
 cudaGraphExec_t *sample_graph(struct apr_gpu_seq *s)
 {
@@ -297,17 +303,9 @@ enum apr_gpu_status sample_begin_rows(struct apr_gpu_model *m, const uint64_t *b
         memcpy(m->orders_host[i].bits, bits + (uint64_t)i * n_steps + i_step, n * sizeof *bits);
     return send_orders(m->samplers, m->orders_host, n_seqs, m->dev->stream, e);
 }
-/* Rows are of either kind: both kernels are launched, and each leaves the other's alone. */
-static void issue_rows(const float *logits, uint32_t n_vocab, uint32_t n_rows, struct sampler *samplers,
-                       struct step *rows, cudaStream_t q)
-{
-    const dim3 grid(PICK_BLOCKS, n_rows);
-    sample_kernel<<<grid, PICK_THREADS, 0, q>>>(logits, n_vocab, samplers, rows);
-    draw_all(logits, n_vocab, n_rows, samplers, rows, q);
-}
 void sample_issue_rows(struct apr_gpu_model *m, uint32_t n_rows)
 {
-    issue_rows(m->row_logits, m->n_vocab, n_rows, m->samplers, m->batch, m->dev->stream);
+    issue_rows(m->row_logits, m->n_vocab, n_rows, true, true, m->samplers, m->batch, m->dev->stream);
 }
 
 enum apr_gpu_status sample_rows(struct apr_gpu_model *m, struct apr_gpu_seq *const *seqs,
@@ -341,6 +339,7 @@ static enum apr_gpu_status choose_into(struct apr_gpu_device *d, struct choices 
                                        double *seconds, struct apr_gpu_err *e)
 {
     const uint64_t n_bytes = 4ull * n_rows * n_vocab;
+    bool few = false, all = false;
     float ms = 0;
     CU(cudaMalloc((void **)&c->logits, n_bytes), "logits");
     CU(cudaMalloc((void **)&c->samplers, n_rows * sizeof *c->samplers), "samplers");
@@ -349,11 +348,14 @@ static enum apr_gpu_status choose_into(struct apr_gpu_device *d, struct choices 
     CU(cudaEventCreate(&c->end), "event");
     CU(cudaMemsetAsync(c->samplers, 0, n_rows * sizeof *c->samplers, d->stream), "samplers");
     CU(cudaMemcpyAsync(c->logits, logits, n_bytes, cudaMemcpyHostToDevice, d->stream), "logits");
-    for (uint32_t i = 0; i < n_rows; i++) c->orders[i].chain = chains[i], c->orders[i].bits[0] = bits[i];
+    for (uint32_t i = 0; i < n_rows; i++) {
+        c->orders[i].chain = chains[i], c->orders[i].bits[0] = bits[i];
+        (is_of_all(&chains[i]) ? all : few) = true;
+    }
     GPU_TRY(send_orders(c->samplers, c->orders, n_rows, d->stream, e));
     CU(cudaMemsetAsync(c->rows, 0, n_rows * sizeof *c->rows, d->stream), "rows");
     CU(cudaEventRecord(c->begin, d->stream), "event");
-    issue_rows(c->logits, n_vocab, n_rows, c->samplers, c->rows, d->stream);
+    issue_rows(c->logits, n_vocab, n_rows, few, all, c->samplers, c->rows, d->stream);
     CU(cudaGetLastError(), "a choice");
     CU(cudaEventRecord(c->end, d->stream), "event");
     CU(cudaMemcpyAsync(c->rows_host, c->rows, n_rows * sizeof *c->rows, cudaMemcpyDeviceToHost, d->stream),

@@ -122,6 +122,36 @@ static void compare_greedy(struct pair *p)
            n_right, N * STEPS, ok ? "ok" : "MISSED");
 }
 
+/* Drawn by chains of every kind: the same each time, on all devices of several, and the largest logit where
+ * nothing else may be drawn. */
+static void compare_drawn(struct pair *p)
+{
+    enum { N = 11, STEPS = 40, RUNS = 6 };
+    struct apr_gpu_err e;
+    struct apr_gpu_chain chains[N];
+    static uint64_t bits[N * STEPS];
+    static int32_t first[N], greedy[N * STEPS], out[RUNS][N * STEPS];
+    uint32_t n_same = 0, n_right = 0;
+    for (uint32_t i = 0; i < N * STEPS; i++) bits[i] = bench_next() << 32 ^ bench_next();
+    for (uint32_t i = 0; i < N; i++) {
+        static const uint32_t most[] = {1, 40, 0};
+        chains[i] = (struct apr_gpu_chain){.top_k = most[i % 3], .t_before = 0.8f};
+        first[i] = (int32_t)(17 * i + 3);
+    }
+    for (int k = -1; k < RUNS; k++) {
+        for (uint32_t i = 0; i < N; i++) p->g->seq_truncate(p->q[1][i], i);
+        bench_must(k < 0 ? p->g->greedy_rows(p->m[1], p->q[1], first, N, STEPS, greedy, &e)
+                         : p->g->sample_rows(p->m[1], p->q[1], chains, bits, first, N, STEPS, out[k], &e),
+                   &e, "sampling");
+        n_same += k >= 0 && !memcmp(out[k], out[0], sizeof out[0]);
+    }
+    for (uint32_t i = 0; i < N * STEPS; i++) n_right += i / STEPS % 3 == 0 && out[0][i] == greedy[i];
+    bool ok = n_same == RUNS && n_right == 4 * STEPS && memcmp(greedy, out[0], sizeof greedy);
+    p->bad |= !ok;
+    printf("%s drawn of %d: %u of %d runs the same, %u of %d tokens that cannot differ right: %s\n",
+           p->s->name, N, n_same, RUNS, n_right, 4 * STEPS, ok ? "ok" : "MISSED");
+}
+
 /* dev: of the reference, and of what is compared; the reference is alone. scale: of what a block adds; other
  * than 1 it takes the general pass. */
 static bool compare_shape(const struct apr_gpu *g, struct apr_gpu_device *const dev[2],
@@ -144,7 +174,7 @@ static bool compare_shape(const struct apr_gpu *g, struct apr_gpu_device *const 
     printf("-- %s %s%s%s\n", s->name, recipe, exact ? ", reference mode" : "",
            scale == 1 ? "" : ", general pass");
     compare_all(&p);
-    if (!exact) compare_greedy(&p);
+    if (!exact) compare_greedy(&p), compare_drawn(&p);
     for (int w = 0; w < 2; w++) {
         for (uint32_t i = 0; i < N_CHECK; i++) g->seq_close(p.q[w][i]);
         g->model_close(p.m[w]);
