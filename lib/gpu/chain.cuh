@@ -113,7 +113,7 @@ static __device__ void chain_cut(struct chain *k, uint32_t n)
     k->n = n;
     k->has_p = false;
 }
-/* Keeps those whose q is not 0, in their order. */
+/* Keeps those whose q is not 0, in their order; never none. */
 static __device__ void chain_keep(struct chain *k)
 {
     struct cands *c = k->c;
@@ -131,7 +131,7 @@ static __device__ void chain_keep(struct chain *k)
         n += __popc(mask);
         __syncwarp();
     }
-    k->n = n;
+    k->n = n ? n : 1;
 }
 static __device__ void keep_logits(struct chain *k, double least)
 {

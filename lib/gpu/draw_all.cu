@@ -26,7 +26,8 @@ static __device__ __forceinline__ float exp_of(float x)
 }
 static __device__ __forceinline__ key_t64 weight_of(float x, float t, float most)
 {
-    return __float2ull_rn(__fmul_rn(exp_of(__fsub_rn(__fdiv_rn(x, t), most)), WEIGHT));
+    const float e = exp_of(__fsub_rn(__fdiv_rn(x, t), most));
+    return e > 0 ? __float2ull_rn(__fmul_rn(e, WEIGHT)) : 0; /* NaN weighs nothing */
 }
 
 static __global__ void __launch_bounds__(PICK_THREADS)
@@ -111,8 +112,12 @@ static __global__ void __launch_bounds__(PICK_THREADS)
     uint32_t i_block = 0;
     while (i_block + 1 < PICK_BLOCKS && n_before + __ldcg(&s->weights[i_block]) <= n_below)
         n_before += __ldcg(&s->weights[i_block++]);
+    const uint32_t n_bad = __ldcg(&st->n_bad);
     __syncthreads(); /* all have read n_done */
-    draw_from(x, n, i_block, n_ids, t, most, n_before, n_below, st);
+    if (n_all && !n_bad)
+        draw_from(x, n, i_block, n_ids, t, most, n_before, n_below, st);
+    else if (threadIdx.x == 0)
+        step_on(st, st->id); /* any token will do: the host gets n_bad */
     if (threadIdx.x == 0) s->top = 0, s->n_done = 0;
 }
 

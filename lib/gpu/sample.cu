@@ -26,9 +26,10 @@ struct room {
     uint32_t n_shares, n_keys;
 };
 
+/* Less than the largest number, whose successor bounds the searches below: division makes NaN 0x7fffffff. */
 static __device__ __forceinline__ key_t64 key_of(float x, float t, uint32_t id)
 {
-    return (key_t64)key_order(__fdiv_rn(x, t)) << 32 | (0xffffffffu - id);
+    return (key_t64)min(key_order(__fdiv_rn(x, t)), 0xfffffffeu) << 32 | (0xffffffffu - id);
 }
 static __device__ __forceinline__ uint32_t key_id(key_t64 key)
 {
@@ -136,7 +137,7 @@ static __device__ void first_keys(const float *x, float t, uint32_t n, uint32_t 
         n_found = gather(x, t, n, least, true, r);
     }
     uint32_t m = 32;
-    while (m < n_found) m *= 2;
+    while (m < n_found && m < PICK_THREADS) m *= 2;
     const key_t64 mine = threadIdx.x < n_found ? r->keys[threadIdx.x] : 0;
     __syncthreads();
     sort_keys(mine, m, r->keys);
@@ -186,7 +187,10 @@ static __global__ void __launch_bounds__(PICK_THREADS)
     }
     __syncthreads();
     if (threadIdx.x >= 32) return;
-    const int32_t id = run_chain(&r.c, &s->orders.chain, k, s->orders.bits[st->n_done % STEPS_AHEAD]);
+    /* a chain is for numbers: where some logits are none the host gets n_bad, and any token will do */
+    const int32_t id = __ldcg(&st->n_bad)
+                           ? r.c.id[0]
+                           : run_chain(&r.c, &s->orders.chain, k, s->orders.bits[st->n_done % STEPS_AHEAD]);
     if (threadIdx.x) return;
     step_on(st, id);
     s->n_done = 0;

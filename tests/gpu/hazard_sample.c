@@ -153,22 +153,43 @@ static void compete(struct rig *r, uint32_t n_rows, uint32_t n_vocab, bool bad, 
     free(x);
 }
 
-/* A row with one bad logit is an error; its neighbours' are not asked for. */
+/* Or of all tokens, which has no steps. */
+static struct apr_gpu_chain usual_chain(uint32_t top_k)
+{
+    struct apr_gpu_chain c = {.top_k = top_k,
+                              .t_before = 1,
+                              .n_picks = 4,
+                              .picks = {{APR_GPU_PICK_TOP_P, {0.95}},
+                                        {APR_GPU_PICK_TOP_N_SIGMA, {3}},
+                                        {APR_GPU_PICK_MIN_P, {-3}},
+                                        {APR_GPU_PICK_TEMPERATURE, {0.8}}}};
+    if (!top_k) c.n_picks = 0;
+    return c;
+}
+
+/* Rows with one bad logit, or nothing else, are errors wherever they stand; beside them all are equal. */
 static bool finds_bad(struct rig *r)
 {
-    static const float bad[] = {NAN, INFINITY, -INFINITY};
-    const struct apr_gpu_chain few = {.top_k = 40, .t_before = 1}, all = {.top_k = 0, .t_before = 1};
-    const uint64_t bits[2] = {1, 2};
     enum { N = 40000 };
+    static const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
+    static const uint32_t places[] = {0, 1, 31, 12345, N - 1};
+    const struct apr_gpu_chain chains[] = {usual_chain(40), usual_chain(APR_GPU_TOP_K), usual_chain(0)};
+    const uint64_t bits[2] = {toy_random(), toy_random()};
     float *x = rig_floats(2 * N);
     int32_t out[2];
     bool found = true;
     double s;
-    for (uint32_t i = 0; i < 6; i++) {
-        const struct apr_gpu_chain both[2] = {few, i % 2 ? all : few};
-        x[N + 1234 * i] = bad[i / 2];
+    for (uint32_t i = 0; i < 4 * 3; i++) {
+        const struct apr_gpu_chain both[2] = {chains[0], chains[i % 3]};
+        for (size_t k = 0; k < sizeof places / sizeof *places; k++) {
+            x[N + places[k]] = bad[i / 3];
+            found &= r->g->choose(r->dev, both, bits, x, 2, N, out, &s, &r->e) == APR_GPU_NOT_FINITE;
+            x[N + places[k]] = 0;
+        }
+        for (uint32_t k = 0; k < N; k++) x[N + k] = bad[i / 3];
         found &= r->g->choose(r->dev, both, bits, x, 2, N, out, &s, &r->e) == APR_GPU_NOT_FINITE;
-        x[N + 1234 * i] = 0;
+        memset(x + N, 0, N * sizeof *x);
+        found &= r->g->choose(r->dev, both, bits, x, 2, N, out, &s, &r->e) == APR_GPU_OK;
     }
     free(x);
     return found;
@@ -177,14 +198,10 @@ static bool finds_bad(struct rig *r)
 /* Seconds of one choice from a vocabulary of 152064 by the usual chain, or from all: the least of 20. */
 static double choice_s(struct rig *r, uint32_t top_k)
 {
-    struct apr_gpu_chain chain = {.top_k = top_k, .t_before = 1, .n_picks = 3};
-    chain.picks[0] = (struct apr_gpu_pick){APR_GPU_PICK_TOP_P, {0.95}};
-    chain.picks[1] = (struct apr_gpu_pick){APR_GPU_PICK_MIN_P, {log(0.05)}};
-    chain.picks[2] = (struct apr_gpu_pick){APR_GPU_PICK_TEMPERATURE, {0.8}};
+    const struct apr_gpu_chain chain = usual_chain(top_k);
     enum { N = 152064 };
     float *x = rig_floats(N);
     double least = 1;
-    if (!top_k) chain.n_picks = 0;
     for (uint32_t i = 0; i < N; i++) x[i] = toy_normal() * 2;
     for (int i = 0; i < 20; i++) {
         const uint64_t bits = toy_random();
