@@ -55,7 +55,7 @@ template <int DIM> struct head_pairs {
     }
     /* RMSNorm over the head where the model has it, rotation; put(column, value) for all DIM columns */
     template <class PUT>
-    __device__ __forceinline__ void turn(const heads &h, const float *norm, const float2 *by, float scale,
+    __device__ __forceinline__ void turn(const heads &h, const float *norm, const float2 by[N], float scale,
                                          int lane, PUT put) const
     {
         float sum = 0, factor = scale;
@@ -71,8 +71,8 @@ template <int DIM> struct head_pairs {
                            b = h.pairs ? 2 * i + 1 : i + h.dim / 2;
             if (i >= h.dim / 2) continue;
             const float u = x[p].x * (norm ? norm[a] : 1.0f), v = x[p].y * (norm ? norm[b] : 1.0f);
-            put(a, (u * by[i].x - v * by[i].y) * factor);
-            put(b, (u * by[i].y + v * by[i].x) * factor);
+            put(a, (u * by[p].x - v * by[p].y) * factor);
+            put(b, (u * by[p].y + v * by[p].x) * factor);
         }
         for (uint32_t i = h.dim + lane; i < DIM; i += 32) put(i, 0.0f);
     }

@@ -18,6 +18,7 @@ struct step_args {
     const uint32_t *which;  /* rows of this launch; NULL: all of them in order */
     bool is_flat;           /* one row: a block for every SM, those without a share keep its place */
     uint32_t n_splits, n_z; /* most splits; blocks that share the heads of a KV head */
+    uint32_t n_ahead;       /* pages that a warp has room for: 1 or 2 */
     const float *qkv;
     struct attn_room room;
     struct act out;
@@ -49,6 +50,14 @@ static __device__ __noinline__ void put_act4(const struct act &out, uint32_t t, 
     if (i % 16 == 0) act_put_scale(out.q, i, s.d, sum);
 }
 
+/* Asked for here, and not where it is first used. */
+static __device__ __forceinline__ const int32_t *load_early(const int32_t *const *p)
+{
+    uint64_t v;
+    asm volatile("ld.global.cg.u64 %0, [%1];" : "=l"(v) : "l"(p));
+    return (const int32_t *)v;
+}
+
 /* Which pages a split has: whole pages, at least one a warp while there are enough, later two: adding up many
  * splits costs more than a second page. */
 struct span {
@@ -73,13 +82,12 @@ template <int DIM> struct __align__(16) step_room
 {
     __half q[G_MAX * DIM]; /* as a page */
     float fresh[2][DIM];   /* this step's key and value */
-    float2 turn[DIM / 2];  /* cos, sin of this position */
     float m[N_WARPS][G_MAX], l[N_WARPS][G_MAX];
     float scale[G_MAX][ATTN_SPLITS], sum[G_MAX];
     bool last;
 };
-/* Of one warp: a page of keys and of values. One of each, so that a block fits beside one of the kernel
- * before. The values of all warps, [N_WARPS][G_MAX][DIM] F32, fit in the same place afterwards. */
+/* Of one warp: a page of keys and of values; two such where a block has an SM alone. The values of all warps,
+ * [N_WARPS][G_MAX][DIM] F32, fit in the same place afterwards. */
 template <int DIM> __host__ __device__ constexpr uint32_t pages_bytes()
 {
     return 2 * PAGE * DIM * 2;
@@ -172,7 +180,7 @@ template <int DIM> struct block {
     const int32_t *table;
     span sp;
     int lane, w;
-    __device__ __half *mine() const { return pages + w * (pages_bytes<DIM>() / 2); }
+    __device__ __half *mine(uint32_t i) const { return pages + (i * N_WARPS + w) * (pages_bytes<DIM>() / 2); }
     __device__ float *part(uint32_t g, uint32_t i_split) const
     {
         return a.room.part +
@@ -180,10 +188,11 @@ template <int DIM> struct block {
     }
 };
 
-template <int DIM> static __device__ __forceinline__ void fetch(const block<DIM> &b, uint32_t page)
+template <int DIM>
+static __device__ __forceinline__ void fetch(const block<DIM> &b, uint32_t page, uint32_t i_room)
 {
     if (page < b.sp.last) {
-        __half *to = b.mine();
+        __half *to = b.mine(i_room);
         uint64_t off = ((uint64_t)__ldg(b.table + page) * b.a.h.n_heads_kv + b.i_kv) * PAGE * DIM;
         for (uint32_t i = 8 * (uint32_t)b.lane; i < PAGE * DIM; i += 256) {
             const uint32_t at = in_page<DIM>(i / DIM, i % DIM);
@@ -196,7 +205,8 @@ template <int DIM> static __device__ __forceinline__ void fetch(const block<DIM>
 
 /* Queries of the group; in the last split this token's key and value, which the first block of a KV head
  * also writes to the cache. All that is read comes first: it is in the L2 cache, and a step waits for it. */
-template <int DIM> static __device__ __forceinline__ void prepare(const block<DIM> &b, bool stores)
+template <int DIM>
+static __device__ __forceinline__ void prepare(const block<DIM> &b, const float2 *turn, bool stores)
 {
     const struct heads &h = b.a.h;
     const float *qkv = b.a.qkv + (uint64_t)b.t * (h.n_heads + 2 * h.n_heads_kv) * h.dim;
@@ -216,16 +226,17 @@ template <int DIM> static __device__ __forceinline__ void prepare(const block<DI
         value[i] = fresh && lane + 32u * i < h.dim ? __ldcg(v + lane + 32 * i) : 0.0f;
 #pragma unroll
     for (uint32_t i = 0; i < 2; i++)
-        q[i].turn(h, h.q_norm, b.r.turn, h.scale, lane, [&](uint32_t c, float x) {
+        q[i].turn(h, h.q_norm, turn, h.scale, lane, [&](uint32_t c, float x) {
             b.r.q[in_page<DIM>(b.w + N_WARPS * i, c)] = __float2half_rn(x);
         });
     if (!fresh) return;
-    key.turn(h, h.k_norm, b.r.turn, 1.0f, lane, [&](uint32_t c, float x) { b.r.fresh[0][c] = x; });
+    key.turn(h, h.k_norm, turn, 1.0f, lane, [&](uint32_t c, float x) { b.r.fresh[0][c] = x; });
 #pragma unroll
     for (int i = 0; i < DIM / 32; i++) b.r.fresh[1][lane + 32 * i] = value[i];
     __syncwarp();
     __half *to_k = cache_at<__half>(b.a.kv.k, b.table, h, b.i_kv, b.pos),
            *to_v = cache_at<__half>(b.a.kv.v, b.table, h, b.i_kv, b.pos);
+#pragma unroll 1
     for (uint32_t i = lane; i < DIM && stores; i += 32) {
         to_k[i] = __float2half_rn(b.r.fresh[0][i]);
         to_v[i] = __float2half_rn(b.r.fresh[1][i]);
@@ -234,14 +245,15 @@ template <int DIM> static __device__ __forceinline__ void prepare(const block<DI
 
 /* This token's key and value into the last page, and zeros behind them: what stands there was never written.
  */
-template <int DIM> static __device__ __forceinline__ void complete_page(const block<DIM> &b)
+template <int DIM> static __device__ __forceinline__ void complete_page(const block<DIM> &b, __half *k)
 {
-    __half *k = b.mine(), *v = k + PAGE * DIM;
+    __half *v = k + PAGE * DIM;
     const uint32_t at = b.pos % PAGE;
     for (uint32_t i = b.lane; i < DIM; i += 32) {
         k[in_page<DIM>(at, i)] = __float2half_rn(b.r.fresh[0][i]);
         v[in_page<DIM>(at, i)] = __float2half_rn(b.r.fresh[1][i]);
     }
+#pragma unroll 1
     for (uint32_t i = 8 * (uint32_t)b.lane; i < (PAGE - 1 - at) * DIM; i += 256)
         *(uint4 *)(v + in_page<DIM>(at + 1 + i / DIM, i % DIM)) = make_uint4(0, 0, 0, 0);
     __syncwarp();
@@ -250,16 +262,27 @@ template <int DIM> static __device__ __forceinline__ void complete_page(const bl
 /* The pages of this warp. */
 template <int DIM> static __device__ __forceinline__ void walk(const block<DIM> &b, running<DIM> &r)
 {
-    for (uint32_t p = b.sp.first + b.w; p < b.sp.last; p += N_WARPS) {
-        const __half *k = b.mine(), *v = k + PAGE * DIM;
-        copies_wait<0>();
+#pragma unroll 1
+    for (uint32_t p = b.sp.first + b.w, i_room = 0; p < b.sp.last; p += N_WARPS) {
+        __half *k = b.mine(i_room), *v = k + PAGE * DIM;
+        if (b.a.n_ahead == 2)
+            copies_wait<1>();
+        else
+            copies_wait<0>();
         __syncwarp();
-        if (p == b.sp.n_pages - 1) complete_page(b);
+        if (p == b.sp.n_pages - 1) complete_page(b, k);
         page_step<DIM>(k, v, b.pos + 1 - p * PAGE < PAGE ? b.pos + 1 - p * PAGE : PAGE, b.r.q, r, b.lane);
         __syncwarp();
-        fetch(b, p + N_WARPS);
+        fetch(b, p + b.a.n_ahead * N_WARPS, i_room);
+        i_room = b.a.n_ahead - 1 - i_room;
     }
     copies_wait<0>();
+}
+
+/* Where 8 values of a head stand: neighbouring heads begin in different banks. */
+template <int DIM> static __device__ __forceinline__ uint32_t in_values(uint32_t g, uint32_t i)
+{
+    return g * DIM + (i ^ (g & 3) * 8);
 }
 
 /* The values of this warp to shared memory. */
@@ -275,7 +298,8 @@ template <int DIM> static __device__ __forceinline__ void warp_result(const bloc
         if (g >= b.n_g) continue;
 #pragma unroll
         for (int d = 0; d < DIM / 8; d++)
-            *(float2 *)(o + g * DIM + 8 * d + b.lane % 4 * 2) = make_float2(r.o[d][2 * i], r.o[d][2 * i + 1]);
+            *(float2 *)(o + in_values<DIM>(g, 8 * d + b.lane % 4 * 2)) =
+                make_float2(r.o[d][2 * i], r.o[d][2 * i + 1]);
     }
 }
 
@@ -283,9 +307,9 @@ template <int DIM> static __device__ __forceinline__ void warp_result(const bloc
 template <int DIM>
 static __device__ __forceinline__ void put_out(const block<DIM> &b, uint32_t g, uint32_t i, float4 v)
 {
-    const float sum = b.r.sum[g];
+    const float by = 1.0f / b.r.sum[g];
     put_act4(b.a.out, b.t, (b.i_head + g) * b.a.h.dim + i,
-             make_float4(v.x / sum, v.y / sum, v.z / sum, v.w / sum), i < b.a.h.dim);
+             make_float4(v.x * by, v.y * by, v.z * by, v.w * by), i < b.a.h.dim);
 }
 
 /* The warps' shares together, a warp a head, four columns a lane: the result where there is one split, else
@@ -294,6 +318,7 @@ template <int DIM> static __device__ __forceinline__ void join_warps(const block
 {
     step_room<DIM> &r = b.r;
     const float *o = (const float *)b.pages; /* [N_WARPS][G_MAX][DIM] */
+#pragma unroll 1
     for (uint32_t g = (uint32_t)b.w; g < b.n_g; g += N_WARPS) {
         scales_of(r.m[b.lane % N_WARPS][g], r.l[b.lane % N_WARPS][g], b.lane < N_WARPS, r.scale[g], &r.sum[g],
                   b.lane);
@@ -305,7 +330,7 @@ template <int DIM> static __device__ __forceinline__ void join_warps(const block
 #pragma unroll
             for (int w = 0; w < N_WARPS; w++) {
                 const float s = r.scale[g][w];
-                float4 x = i < DIM ? *(const float4 *)&o[(w * G_MAX + g) * DIM + i] : v;
+                float4 x = i < DIM ? *(const float4 *)&o[w * G_MAX * DIM + in_values<DIM>(g, i)] : v;
                 v = make_float4(fmaf(s, x.x, v.x), fmaf(s, x.y, v.y), fmaf(s, x.z, v.z), fmaf(s, x.w, v.w));
             }
             if (b.sp.n_used == 1) {
@@ -317,12 +342,14 @@ template <int DIM> static __device__ __forceinline__ void join_warps(const block
         }
         if (b.sp.n_used == 1 || b.lane) continue;
         float top = r.m[0][g];
+#pragma unroll 1
         for (int w = 1; w < N_WARPS; w++) top = fmaxf(top, r.m[w][g]);
         to[0] = top, to[1] = r.sum[g];
     }
 }
 
-/* The splits together, by the block that came last: a warp a head, eight splits asked for at a time. */
+/* The splits together, by the block that came last: a warp a head, 12 splits asked for at a time. */
+#define AT_ONCE 12u
 template <int DIM> static __device__ __forceinline__ void join_splits(const block<DIM> &b, unsigned *count)
 {
     step_room<DIM> &r = b.r;
@@ -333,6 +360,7 @@ template <int DIM> static __device__ __forceinline__ void join_splits(const bloc
     __syncthreads();
     if (!r.last) return;
     __threadfence();
+#pragma unroll 1
     for (uint32_t g = (uint32_t)b.w; g < b.n_g; g += N_WARPS) {
         const float *from = b.part(g, (uint32_t)b.lane);
         bool there = (uint32_t)b.lane < n;
@@ -342,17 +370,18 @@ template <int DIM> static __device__ __forceinline__ void join_splits(const bloc
 #pragma unroll
         for (uint32_t i = 4 * (uint32_t)b.lane; i - 4 * (uint32_t)b.lane < DIM; i += 128) {
             float4 v = make_float4(0, 0, 0, 0);
-            for (uint32_t s0 = 0; s0 < n; s0 += 8) {
-                float2 x[8][2];
+#pragma unroll 1
+            for (uint32_t s0 = 0; s0 < n; s0 += AT_ONCE) {
+                float2 x[AT_ONCE][2];
 #pragma unroll
-                for (uint32_t k = 0; k < 8; k++) {
+                for (uint32_t k = 0; k < AT_ONCE; k++) {
                     const float2 *p = (const float2 *)(b.part(g, s0 + k) + 2 + i);
                     bool in = i < DIM && s0 + k < n;
                     x[k][0] = in ? __ldcg(p) : make_float2(0, 0),
                     x[k][1] = in ? __ldcg(p + 1) : make_float2(0, 0);
                 }
 #pragma unroll
-                for (uint32_t k = 0; k < 8; k++) {
+                for (uint32_t k = 0; k < AT_ONCE; k++) {
                     const float s = s0 + k < n ? r.scale[g][s0 + k] : 0;
                     v = make_float4(fmaf(s, x[k][0].x, v.x), fmaf(s, x[k][0].y, v.y), fmaf(s, x[k][1].x, v.z),
                                     fmaf(s, x[k][1].y, v.w));
@@ -379,7 +408,7 @@ static __global__ void __launch_bounds__(32 * N_WARPS, DIM > 128 ? 1 : 2)
     let_next_start();
     if (z >= a.n_z) return wait_for_input();
     /* the state was written before this step began, and so was the cache of the positions before */
-    const int32_t pos = __ldcg(&a.rows[t].pos);
+    const int32_t pos = __ldcg(&a.rows[t].pos), *table = load_early(&a.rows[t].table);
     if (pos < 0) return; /* a row that only fills up the batch */
     const span sp = span_of((uint32_t)pos + 1, a.n_splits, i_split);
     if (i_split >= sp.n_used) return wait_for_input();
@@ -393,17 +422,20 @@ static __global__ void __launch_bounds__(32 * N_WARPS, DIM > 128 ? 1 : 2)
                           i_kv,
                           i_kv * group + g0,
                           group - g0 < G_MAX ? group - g0 : G_MAX,
-                          a.rows[t].table,
+                          table,
                           sp,
                           (int)threadIdx.x % 32,
                           (int)threadIdx.x / 32};
     running<DIM> run = {{}, {-1e30f, -1e30f}, {0, 0}}; /* finite: no page must not make NaN */
-    fetch(b, sp.first + b.w);
-    if (threadIdx.x < a.h.dim / 2)
-        r.turn[threadIdx.x] = a.h.rope[(uint64_t)pos * (a.h.dim / 2) + threadIdx.x];
-    __syncthreads();
+    for (uint32_t i = 0; i < a.n_ahead; i++) fetch(b, sp.first + b.w + i * N_WARPS, i);
+    float2 turn[head_pairs<DIM>::N];
+#pragma unroll
+    for (int p = 0; p < head_pairs<DIM>::N; p++) {
+        const uint32_t i = b.lane + 32 * p, n = a.h.dim / 2;
+        turn[p] = i < n ? a.h.rope[(uint64_t)pos * n + i] : make_float2(0, 0);
+    }
     wait_for_input();
-    prepare(b, z == 0);
+    prepare(b, turn, z == 0);
     __syncthreads();
     walk(b, run);
     __syncthreads();
@@ -418,7 +450,7 @@ static enum apr_gpu_status launch_step(const struct apr_gpu_device *d, cudaLaunc
                                        const step_args *a, struct apr_gpu_err *e)
 {
     void *args[] = {(void *)a};
-    c->dynamicSmemBytes = N_WARPS * pages_bytes<DIM>();
+    c->dynamicSmemBytes = a->n_ahead * N_WARPS * pages_bytes<DIM>();
     if (a->is_flat && c->dynamicSmemBytes < gpu_alone_smem(d)) c->dynamicSmemBytes = gpu_alone_smem(d);
     GPU_TRY(gpu_allow_smem((const void *)step_kernel<DIM>, (uint32_t)c->dynamicSmemBytes, "attention", e));
     CU(cudaLaunchKernelExC(c, (const void *)step_kernel<DIM>, args), "attention");
@@ -438,7 +470,14 @@ enum apr_gpu_status attn_step(const struct apr_gpu_device *d, const struct heads
                               cudaStream_t s, struct apr_gpu_err *e)
 {
     uint32_t group = h->n_heads / h->n_heads_kv, n_z = (group + G_MAX - 1) / G_MAX;
-    step_args a = {*h, *kv, rows, which, n_rows == 1, attn_splits(d, h, n_rows), n_z, qkv, *room, *out};
+    const bool is_flat = n_rows == 1;
+    const uint32_t n_two = 2 * N_WARPS * 4 * PAGE * h->dim_pad + (16u << 10); /* and what a block shares */
+    const step_args a = {*h,      *kv,
+                         rows,    which,
+                         is_flat, attn_splits(d, h, n_rows),
+                         n_z,     is_flat && n_two <= (uint32_t)d->max_smem ? 2u : 1u,
+                         qkv,     *room,
+                         *out};
     cudaLaunchConfig_t c = {};
     cudaLaunchAttribute at[1];
     const uint32_t n_blocks = a.n_splits * h->n_heads_kv * n_z;

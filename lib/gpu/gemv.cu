@@ -7,6 +7,10 @@
  * its own in shared memory (cp.async), so that about 100 KB are in flight on every SM; most of the ring is
  * filled before the kernel waits for its predecessor, because weights depend on nothing. Partial sums of
  * (group, warp) meet in shared memory and are added in the order of the warps.
+ *
+ * A layer has four such kernels of 5 to 25 us each, so that code that a block runs through once costs as much
+ * as what it does: there is one kernel for all of them, loops outside the products are not unrolled, and what
+ * a row needs besides its sum is asked for behind the input.
  */
 #include "async.cuh"
 #include "gemv_in.cuh"
@@ -21,17 +25,15 @@ struct place {
     uint32_t i, i_seg, i_group, w0, w1;
     bool there;
 };
-template <int HOW>
-static __device__ __forceinline__ place place_of(const gemv_args &a, uint32_t i, uint32_t n_local,
-                                                 uint32_t n_units)
+static __device__ __forceinline__ place place_of(const gemv_args &a, uint32_t i, const share &mine)
 {
     place p = {i, 0, 0, 0, 0, false};
-    if (i >= n_local) return p;
-    locate<HOW>(a, i, &p.i_seg, &p.i_group);
-    const uint32_t u = HOW != GEMV_ROWS || a.n_seg == 1 ? i * a.seg[0].n_chunks : units_before(a, i);
+    if (i >= mine.n_groups) return p;
+    locate(a, i, &p.i_seg, &p.i_group);
     /* warp w has units n_units * w / N_WARPS up to those of w + 1 */
-    p.w0 = ((u + 1) * N_WARPS - 1) / n_units;
-    p.w1 = ((u + a.seg[p.i_seg].n_chunks) * N_WARPS - 1) / n_units;
+    const uint32_t u = i * a.n_chunks;
+    p.w0 = ((u + 1) * N_WARPS - 1) / mine.n_units;
+    p.w1 = ((u + a.n_chunks) * N_WARPS - 1) / mine.n_units;
     p.there = p.i_group * TILE_ROWS + threadIdx.x % TILE_ROWS < a.seg[p.i_seg].n_rows;
     return p;
 }
@@ -39,6 +41,12 @@ static __device__ __forceinline__ place place_of(const gemv_args &a, uint32_t i,
 static __device__ __forceinline__ float place_sum(const float *part, const place &p, uint32_t n_units)
 {
     float sum = 0;
+    if (n_units >= N_WARPS) {
+#pragma unroll 4
+        for (uint32_t w = p.w0; w <= p.w1; w++) sum += part[(p.i + w) * TILE_ROWS + threadIdx.x % TILE_ROWS];
+        return sum;
+    }
+#pragma unroll 1
     for (uint32_t w = p.w0; w <= p.w1; w++)
         if (n_units >= N_WARPS || n_units * w / N_WARPS < n_units * (w + 1) / N_WARPS)
             sum += part[(p.i + w) * TILE_ROWS + threadIdx.x % TILE_ROWS];
@@ -55,26 +63,24 @@ struct early {
     place p, up; /* up: of SwiGLU's second matrix */
     float bias, up_bias, x, w;
 };
-template <int HOW>
-static __device__ __forceinline__ early early_of(const gemv_args &a, uint32_t t, uint32_t n_local,
-                                                 uint32_t n_units)
+static __device__ __forceinline__ early early_of(const gemv_args &a, uint32_t t, const share &mine)
 {
     early e = {};
     const uint32_t i = t / TILE_ROWS;
-    e.p = place_of<HOW>(a, HOW == GEMV_SWIGLU ? 2 * i : i, n_local, n_units);
+    e.p = place_of(a, a.how == GEMV_SWIGLU ? 2 * i : i, mine);
     e.bias = bias_of(a, e.p);
-    if (HOW == GEMV_SWIGLU) {
-        e.up = place_of<HOW>(a, 2 * i + 1, n_local, n_units);
+    if (a.how == GEMV_SWIGLU) {
+        e.up = place_of(a, 2 * i + 1, mine);
         e.up_bias = bias_of(a, e.up);
     }
-    if (HOW == GEMV_ADD && a.next_norm && e.p.there)
+    if (a.how == GEMV_ADD && a.next_norm && e.p.there)
         e.w = a.next_norm[e.p.i_group * TILE_ROWS + threadIdx.x % TILE_ROWS];
     return e;
 }
 /* ... and what is known when the kernel before has ended: the residual */
-template <int HOW> static __device__ __forceinline__ void early_x(const gemv_args &a, early *e)
+static __device__ __forceinline__ void early_x(const gemv_args &a, early *e)
 {
-    if (HOW == GEMV_ADD && e->p.there)
+    if (a.how == GEMV_ADD && e->p.there)
         e->x = __ldcg(a.y + e->p.i_group * TILE_ROWS + threadIdx.x % TILE_ROWS);
 }
 
@@ -120,24 +126,24 @@ static __device__ __forceinline__ void put_swiglu(const gemv_args &a, const earl
 {
     const uint32_t r = threadIdx.x % TILE_ROWS, row = e.p.i_group * TILE_ROWS + r;
     gate += e.bias, up += e.up_bias;
-    const float h = e.p.there ? gate / (1.0f + __expf(-gate)) * up : 0.0f;
+    const float h = e.p.there ? __fdividef(gate, 1.0f + __expf(-gate)) * up : 0.0f;
     if (a.out.f && e.p.there) a.out.f[row] = h;
     if (a.out.q) put16(a.out.q, row, r, h, in);
 }
 
 /* All rows of the block; whole warps at a time. */
-template <int HOW>
-static __device__ __forceinline__ void put_all(const gemv_args &a, const float *part, uint32_t n_local,
-                                               uint32_t n_units, float factor, early e)
+static __device__ __forceinline__ void put_all(const gemv_args &a, const float *part, const share &mine,
+                                               float factor, early e)
 {
-    const uint32_t n = (HOW == GEMV_SWIGLU ? n_local / 2 : n_local) * TILE_ROWS;
+    const uint32_t n = (a.how == GEMV_SWIGLU ? mine.n_groups / 2 : mine.n_groups) * TILE_ROWS;
+#pragma unroll 1
     for (uint32_t t = threadIdx.x; t - threadIdx.x % 32 < n; t += N_THREADS) {
-        if (t >= N_THREADS) e = early_of<HOW>(a, t, n_local, n_units), early_x<HOW>(a, &e);
+        if (t >= N_THREADS) e = early_of(a, t, mine), early_x(a, &e);
         const bool in = t < n;
-        const float v = in ? factor * place_sum(part, e.p, n_units) : 0.0f;
-        if (HOW == GEMV_SWIGLU)
-            put_swiglu(a, e, v, in ? factor * place_sum(part, e.up, n_units) : 0.0f, in);
-        else if (HOW == GEMV_ADD)
+        const float v = in ? factor * place_sum(part, e.p, mine.n_units) : 0.0f;
+        if (a.how == GEMV_SWIGLU)
+            put_swiglu(a, e, v, in ? factor * place_sum(part, e.up, mine.n_units) : 0.0f, in);
+        else if (a.how == GEMV_ADD)
             put_added(a, e, v, in);
         else
             put_row(a, e, v);
@@ -188,28 +194,42 @@ static __device__ __forceinline__ void flush(float acc[4], float *to, int lane)
 /* Tiles that a warp asks for before the input, which arrives behind them. */
 #define EARLY 2
 
-template <bool QUANT, int HOW, int DEPTH, int SLOT>
-static __global__ void __launch_bounds__(N_THREADS, 1)
-    gemv_kernel(const __grid_constant__ gemv_args a, uint32_t act_bytes, uint32_t part_bytes)
+#define DEPTH_MOST 3
+/* All but the last n groups of copies have arrived. */
+static __device__ __forceinline__ void copies_wait_but(uint32_t n)
+{
+    if (n == 0)
+        copies_wait<0>();
+    else if (n == 1)
+        copies_wait<1>();
+    else
+        copies_wait<2>();
+}
+static_assert(DEPTH_MOST == 3, "copies_wait_but");
+
+/* One kernel for all products of a token: code that several of them run is in the instruction cache. */
+template <bool QUANT>
+static __global__ void __launch_bounds__(N_THREADS, 1) gemv_kernel(const __grid_constant__ gemv_args a)
 {
     extern __shared__ __align__(128) uint8_t room[];
     __shared__ float sums[N_WARPS];
-    uint8_t *act = room, *ring = room + act_bytes + part_bytes + threadIdx.x / 32 * (DEPTH * SLOT);
-    float *part = (float *)(room + act_bytes);
     const int lane = (int)threadIdx.x % 32;
     const uint32_t w = threadIdx.x / 32;
-    const share mine = share_of<HOW>(a);
-    const uint32_t n_local = mine.n_groups, n_units = mine.n_units;
-    const uint32_t u0 = n_units * w / N_WARPS, u1 = n_units * (w + 1) / N_WARPS;
+    uint8_t *act = room, *ring = room + a.act_bytes + a.part_bytes + w * a.n_depth * a.n_slot;
+    float *part = (float *)(room + a.act_bytes);
+    const share mine = share_of(a);
+    const uint32_t u0 = mine.n_units * w / N_WARPS, u1 = mine.n_units * (w + 1) / N_WARPS;
 
     let_next_start();
     const uint64_t once = read_once();
-    cursor<HOW> in, at;
+    cursor in = {}, at = {};
     if (u0 < u1) in.seek(a, u0), at = in;
     uint32_t n_in = u0;
-    auto issue = [&](int slot) {
+    /* one group of copies, also where there is no tile */
+    auto issue = [&](uint32_t slot) {
         if (n_in < u1) {
-            uint8_t *to = ring + slot * SLOT;
+            uint8_t *to = ring + slot * a.n_slot;
+#pragma unroll 1
             for (uint32_t o = 16 * (uint32_t)lane; o < in.bytes; o += 512)
                 copy16_once(to + o, in.tile + o, once);
             n_in++;
@@ -217,33 +237,36 @@ static __global__ void __launch_bounds__(N_THREADS, 1)
         }
         copies_commit();
     };
-    int n_issued = 0;
+    uint32_t slot = 0;
 #pragma unroll 1
-    for (; n_issued < DEPTH && n_issued < EARLY; n_issued++) issue(n_issued);
+    for (; slot < a.n_depth && slot < EARLY; slot++) issue(slot);
     held h;
     hold_norm(a, &h);
-    early first = early_of<HOW>(a, threadIdx.x, n_local, n_units);
     const plain<QUANT> as_is(a);
     asked x;
     wait_for_input();
     as_is.ask(&x);
     float sq = 0;
-    early_x<HOW>(a, &first);
+#pragma unroll 1
     for (uint32_t i = threadIdx.x; i < a.n_sq; i += N_THREADS) sq += __ldcg(a.sq + i);
 #pragma unroll 1
-    for (; n_issued < DEPTH; n_issued++) issue(n_issued);
+    for (; slot < a.n_depth; slot++) issue(slot);
     take_input<QUANT>(a, as_is, x, h, act, sums);
+    /* the first warps have no more tiles than others, and only they have rows */
+    early first = early_of(a, threadIdx.x, mine);
+    early_x(a, &first);
 
     float acc[4] = {0, 0, 0, 0};
-    int slot = 0;
+    slot = 0;
+#pragma unroll 1
     for (uint32_t u = u0; u < u1; u++) {
-        copies_wait<DEPTH - 1>();
+        copies_wait_but(a.n_depth - 1);
         __syncwarp();
-        mac(at.kind, ring + slot * SLOT, act, at.i_chunk, lane, acc, QUANT);
+        mac(at.kind, ring + slot * a.n_slot, act, at.i_chunk, lane, acc, QUANT);
         __syncwarp();
         issue(slot);
-        slot = slot + 1 == DEPTH ? 0 : slot + 1;
-        uint32_t i = at.i;
+        if (++slot == a.n_depth) slot = 0;
+        const uint32_t i = at.i;
         if (at.next(a, u + 1 < u1) || u + 1 == u1) flush(acc, part + (i + w) * TILE_ROWS, lane);
     }
     float factor = 1.0f;
@@ -251,92 +274,62 @@ static __global__ void __launch_bounds__(N_THREADS, 1)
         factor = rsqrtf(__fdividef(block_sum(sq, sums), (float)a.n_cols) + a.eps);
     else
         __syncthreads();
-    put_all<HOW>(a, part, n_local, n_units, factor, first);
+    put_all(a, part, mine, factor, first);
 }
 
-/* The kernels of one output by what they keep on the way: tiles of up to n_slot bytes, n_depth a warp. */
-struct way {
-    bool quant;
-    uint32_t n_slot, n_depth;
-    const void *kernel;
-};
-#define SUMS_BYTES (N_WARPS * 4) /* what every kernel has besides */
-#define WAY(quant, depth, slot)                                                                              \
-    {                                                                                                        \
-        quant, slot, depth, (const void *)gemv_kernel<quant, HOW, depth, slot>                               \
-    }
-/* The deepest that leaves room for n_bytes more; NULL where none does. ring: its bytes, or the least. */
-template <int HOW>
-static const void *kernel_of(const struct apr_gpu_device *d, bool quant, uint32_t n_slot, uint32_t n_bytes,
-                             uint32_t *ring)
+static void args_of(const struct apr_gpu_device *d, const struct gemv *g, struct gemv_args *a)
 {
-    static const struct way ways[] = {WAY(true, 3, 2304),  WAY(true, 2, 2304), WAY(true, 1, 2304),
-                                      WAY(true, 2, 3360),  WAY(true, 1, 3360), WAY(false, 3, 2048),
-                                      WAY(false, 2, 2048), WAY(false, 1, 2048)};
-    for (size_t i = 0; i < sizeof ways / sizeof *ways; i++) {
-        if (ways[i].quant != quant || ways[i].n_slot < n_slot) continue;
-        *ring = N_WARPS * ways[i].n_depth * ways[i].n_slot;
-        if (n_bytes + *ring + SUMS_BYTES <= (uint32_t)d->max_smem) return ways[i].kernel;
-    }
-    return NULL;
-}
-
-/* Returns the bytes of the largest tile. */
-static uint32_t args_of(const struct apr_gpu_device *d, const struct gemv *g, struct gemv_args *a)
-{
-    uint32_t slot = 0, i_row = 0;
+    const bool quant = tile_is_quantized(g->m[0]->kind);
+    uint32_t i_row = 0;
+    memset(a, 0, sizeof *a);
+    a->how = g->how;
     a->n_seg = (uint32_t)g->n_m;
-    a->n_cols = g->m[0]->n_cols;
+    a->n_cols = g->m[0]->n_cols, a->n_chunks = g->m[0]->n_chunks;
     for (int i = 0; i < g->n_m; i++) {
         const struct mat *m = g->m[i];
-        a->seg[i] = {m->tiles, m->bias, m->n_rows, m->n_groups, m->n_chunks, i_row, m->kind};
+        a->seg[i] = {m->tiles, m->bias, m->n_rows, m->n_groups, i_row, tile_bytes(m->kind), m->kind};
         i_row += m->n_rows;
         a->n_groups += m->n_groups;
-        if (tile_bytes(m->kind) > slot) slot = tile_bytes(m->kind);
+        if (tile_bytes(m->kind) > a->n_slot) a->n_slot = tile_bytes(m->kind);
     }
     if (g->how == GEMV_SWIGLU) a->n_groups = g->m[0]->n_groups;
     a->n_blocks = a->n_groups < (uint32_t)d->n_sm ? a->n_groups : (uint32_t)d->n_sm;
-    a->x = g->in.f, a->xq = tile_is_quantized(g->m[0]->kind) && !g->norm ? g->in.q : NULL;
+    a->x = g->in.f, a->xq = quant && !g->norm ? g->in.q : NULL;
     a->norm = g->norm, a->eps = g->eps, a->y = g->y, a->out = g->out;
     a->sq = g->sq, a->n_sq = g->sq ? (a->n_cols + TILE_ROWS - 1) / TILE_ROWS : 0;
     a->next_norm = g->next_norm, a->next = g->next, a->next_sq = g->next_sq;
-    return slot;
 }
 
-struct layout {
-    struct gemv_args a;
-    uint32_t act_bytes, part_bytes, smem;
-    const void *kernel;
-};
-static void lay_out(const struct apr_gpu_device *d, const struct gemv *g, struct layout *l)
+/* Shared memory: the input, partial sums, and rings as deep as there is room. Returns its bytes; more than
+ * the device has: it does not fit. */
+#define SHARED_BYTES (N_WARPS * 4) /* what the kernels have besides */
+static uint32_t lay_out(const struct apr_gpu_device *d, const struct gemv *g, struct gemv_args *a)
 {
-    const bool quant = tile_is_quantized(g->m[0]->kind);
-    memset(l, 0, sizeof *l);
-    const uint32_t slot = args_of(d, g, &l->a), n_padded = (l->a.n_cols + 255) / 256 * 256,
-                   n_local =
-                       (l->a.n_groups + l->a.n_blocks - 1) / l->a.n_blocks * (g->how == GEMV_SWIGLU ? 2 : 1);
-    uint32_t ring = 0;
-    l->act_bytes = quant ? n_padded / 256 * (uint32_t)sizeof(act_block) : n_padded * 4;
-    l->part_bytes = ((n_local + N_WARPS) * TILE_ROWS * 4 + 127) / 128 * 128;
-    l->smem = l->act_bytes + l->part_bytes;
-    l->kernel = g->how == GEMV_ROWS  ? kernel_of<GEMV_ROWS>(d, quant, slot, l->smem, &ring)
-                : g->how == GEMV_ADD ? kernel_of<GEMV_ADD>(d, quant, slot, l->smem, &ring)
-                                     : kernel_of<GEMV_SWIGLU>(d, quant, slot, l->smem, &ring);
-    l->smem += ring;
+    const uint32_t n_padded = (a->n_cols + 255) / 256 * 256, n_most = (uint32_t)d->max_smem - SHARED_BYTES,
+                   n_local = (a->n_groups + a->n_blocks - 1) / a->n_blocks * (g->how == GEMV_SWIGLU ? 2 : 1);
+    a->act_bytes =
+        tile_is_quantized(g->m[0]->kind) ? n_padded / 256 * (uint32_t)sizeof(act_block) : n_padded * 4;
+    a->part_bytes = ((n_local + N_WARPS) * TILE_ROWS * 4 + 127) / 128 * 128;
+    const uint32_t n_bytes = a->act_bytes + a->part_bytes, n_ring = N_WARPS * a->n_slot;
+    a->n_depth = DEPTH_MOST;
+    while (a->n_depth > 1 && n_bytes + a->n_depth * n_ring > n_most) a->n_depth--;
+    return n_bytes + a->n_depth * n_ring;
 }
 
 enum apr_gpu_status gemv_run(const struct apr_gpu_device *d, const struct gemv *g, cudaStream_t s,
                              struct apr_gpu_err *e)
 {
-    struct layout l;
-    lay_out(d, g, &l);
+    struct gemv_args a;
+    args_of(d, g, &a);
+    const uint32_t n_smem = lay_out(d, g, &a), least = gpu_alone_smem(d);
     for (int i = 0; i < g->n_m; i++) gpu_mark_bytes(d, mat_bytes(g->m[i]));
-    if (!l.kernel)
+    if (n_smem + SHARED_BYTES > (uint32_t)d->max_smem)
         return gpu_fail(e, APR_GPU_UNSUPPORTED,
-                        "a matrix of %u columns needs %u bytes of shared memory, the device has %d",
-                        l.a.n_cols, l.smem, d->max_smem);
-    void *args[] = {&l.a, &l.act_bytes, &l.part_bytes};
-    const uint32_t least = gpu_alone_smem(d);
-    return gpu_launch(d, l.kernel, dim3((unsigned)d->n_sm), N_THREADS, l.smem < least ? least : l.smem, args,
-                      s, g->what, e);
+                        "a matrix of %u columns needs %u bytes of shared memory, the device has %d", a.n_cols,
+                        n_smem, d->max_smem);
+    void *args[] = {&a};
+    const void *kernel =
+        tile_is_quantized(g->m[0]->kind) ? (const void *)gemv_kernel<true> : (const void *)gemv_kernel<false>;
+    return gpu_launch(d, kernel, dim3((unsigned)d->n_sm), N_THREADS, n_smem < least ? least : n_smem, args, s,
+                      g->what, e);
 }

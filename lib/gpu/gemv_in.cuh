@@ -41,6 +41,7 @@ static __device__ __forceinline__ void hold_norm(const gemv_args &a, held *h)
 static __device__ float norm_factor(const gemv_args &a, float *room)
 {
     float sum = 0;
+#pragma unroll 1
     for (uint32_t i = 4 * threadIdx.x; i < a.n_cols; i += 4 * N_THREADS) {
         float4 v = load4(a.x + i);
         sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
@@ -135,6 +136,7 @@ template <bool QUANT> struct plain {
             const uint32_t i = threadIdx.x + k * N_THREADS;
             if (i < n) ((uint4 *)act)[i] = x.v[k];
         }
+#pragma unroll 1
         for (uint32_t i = threadIdx.x + N_ASKED * N_THREADS; i < n; i += N_THREADS) ((uint4 *)act)[i] = at(i);
     }
 };
@@ -151,6 +153,7 @@ static __device__ __forceinline__ void take_input(const gemv_args &a, const plai
     } else {
         const float factor = a.norm ? norm_factor(a, room) : 1.0f;
         const uint32_t n_padded = (a.n_cols + 255) / 256 * 256;
+#pragma unroll 1
         for (uint32_t i = 4 * threadIdx.x; i < n_padded; i += 4 * N_THREADS) {
             float4 v = normed4(a, i, factor);
             if (QUANT)

@@ -10,12 +10,16 @@
 struct seg {
     const uint8_t *tiles;
     const float *bias;
-    uint32_t n_rows, n_groups, n_chunks, i_row; /* i_row: of y */
+    uint32_t n_rows, n_groups, i_row, tile_bytes; /* i_row: of y */
     int kind;
 };
 struct gemv_args {
     struct seg seg[3];
-    uint32_t n_seg, n_cols, n_blocks, n_groups; /* n_groups: of all segments; of a pair for SwiGLU */
+    uint32_t n_seg, n_cols, n_chunks; /* tiles of one width: every group of rows has n_chunks of them */
+    uint32_t n_blocks, n_groups;      /* n_groups: of all segments; of a pair for SwiGLU */
+    enum gemv_out how;
+    uint32_t n_depth, n_slot;       /* a warp's ring: tiles, bytes of the largest */
+    uint32_t act_bytes, part_bytes; /* shared memory of the input and of partial sums, before the rings */
     const float *x, *norm;
     const struct act_block *xq;
     float eps;
@@ -32,79 +36,57 @@ struct gemv_args {
 };
 
 /* The i-th group of this block: which segment, which of its groups. For SwiGLU gate and up alternate. */
-template <int HOW>
 static __device__ __forceinline__ void locate(const gemv_args &a, uint32_t i, uint32_t *i_seg,
                                               uint32_t *i_group)
 {
-    if (HOW == GEMV_SWIGLU) {
-        *i_seg = i % 2;
-        *i_group = blockIdx.x + i / 2 * a.n_blocks;
-        return;
-    }
-    uint32_t g = blockIdx.x + i * a.n_blocks, s = 0;
-    while (s + 1 < a.n_seg && g >= a.seg[s].n_groups) g -= a.seg[s++].n_groups;
+    const bool pairs = a.how == GEMV_SWIGLU;
+    uint32_t g = blockIdx.x + (pairs ? i / 2 : i) * a.n_blocks, s = pairs ? i % 2 : 0;
+#pragma unroll 1
+    while (!pairs && s + 1 < a.n_seg && g >= a.seg[s].n_groups) g -= a.seg[s++].n_groups;
     *i_seg = s;
     *i_group = g;
 }
 
 /* A place in the block's tiles: chunk i_chunk of its i-th group. */
-template <int HOW> struct cursor {
-    uint32_t i, i_chunk, n_chunks, bytes;
+struct cursor {
+    uint32_t i, i_chunk, bytes;
     int kind;
     const uint8_t *tile;
-    __device__ void open(const gemv_args &a)
+    __device__ __forceinline__ void open(const gemv_args &a)
     {
         uint32_t s, g;
-        locate<HOW>(a, i, &s, &g);
-        n_chunks = a.seg[s].n_chunks;
+        locate(a, i, &s, &g);
         kind = a.seg[s].kind;
-        bytes = tile_bytes(kind);
-        tile = a.seg[s].tiles + ((uint64_t)g * n_chunks + i_chunk) * bytes;
+        bytes = a.seg[s].tile_bytes;
+        tile = a.seg[s].tiles + ((uint64_t)g * a.n_chunks + i_chunk) * bytes;
     }
-    __device__ void seek(const gemv_args &a, uint32_t i_unit)
+    __device__ __forceinline__ void seek(const gemv_args &a, uint32_t i_unit)
     {
-        for (i = 0;; i++) {
-            uint32_t s, g;
-            locate<HOW>(a, i, &s, &g);
-            if (i_unit < a.seg[s].n_chunks) break;
-            i_unit -= a.seg[s].n_chunks;
-        }
-        i_chunk = i_unit;
+        i = i_unit / a.n_chunks, i_chunk = i_unit % a.n_chunks;
         open(a);
     }
     /* true: the next tile begins another group */
-    __device__ bool next(const gemv_args &a, bool more)
+    __device__ __forceinline__ bool next(const gemv_args &a, bool more)
     {
         tile += bytes;
-        if (++i_chunk < n_chunks) return false;
+        if (++i_chunk < a.n_chunks) return false;
         i++, i_chunk = 0;
         if (more) open(a);
         return true;
     }
 };
 
-static __device__ __forceinline__ uint32_t units_before(const gemv_args &a, uint32_t i)
-{
-    uint32_t n = 0, s, g;
-    for (uint32_t k = 0; k < i; k++) {
-        locate<GEMV_ROWS>(a, k, &s, &g);
-        n += a.seg[s].n_chunks;
-    }
-    return n;
-}
-
 /* What a block has to do: its groups (of gate and of up where they alternate) and their tiles; a warp's run
  * of tiles is n_units * w / N_WARPS up to that of w + 1. */
 struct share {
     uint32_t n_groups, n_units;
 };
-template <int HOW> static __device__ __forceinline__ share share_of(const gemv_args &a)
+static __device__ __forceinline__ share share_of(const gemv_args &a)
 {
     share s;
     s.n_groups = blockIdx.x < a.n_groups ? (a.n_groups - blockIdx.x + a.n_blocks - 1) / a.n_blocks : 0;
-    if (HOW == GEMV_SWIGLU) s.n_groups *= 2;
-    s.n_units =
-        a.n_seg == 1 || HOW == GEMV_SWIGLU ? s.n_groups * a.seg[0].n_chunks : units_before(a, s.n_groups);
+    if (a.how == GEMV_SWIGLU) s.n_groups *= 2;
+    s.n_units = s.n_groups * a.n_chunks;
     return s;
 }
 
