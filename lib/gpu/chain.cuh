@@ -74,12 +74,13 @@ static __device__ uint32_t chain_over(const struct chain *k, uint32_t i, uint32_
                                       bool equal_will_do)
 {
     const double *q = k->c->q;
-    for (; i < n; i += 32) {
+    unsigned over = 0;
+    for (; i < n && !over; i += 32) {
         const uint32_t j = i + k->lane;
-        const unsigned over = __ballot_sync(~0u, j < n && (equal_will_do ? q[j] >= v : q[j] > v));
-        if (over) return i + (uint32_t)__ffs((int)over) - 1;
+        over = __ballot_sync(~0u, j < n && (equal_will_do ? q[j] >= v : q[j] > v));
     }
-    return n;
+    __syncwarp(); /* q may be written now */
+    return over ? i - 32 + (uint32_t)__ffs((int)over) - 1 : n;
 }
 
 static __device__ void chain_probs(struct chain *k)
