@@ -325,7 +325,12 @@ LINES
     jq -e '[.prefill, .decode] | map(([.operations[].share_pct] | add - 100 | fabs) < 1e-6 and (.layers | length) == 8) | all' <<<"$output"
     jq -e '.decode | ([.operations[].pass_us] | add) as $us | $us > 0.5 * .latency_ms.mean * 1000 and $us <= 1.001 * .latency_ms.mean * 1000' <<<"$output"
     jq -e '.bytes_per_token as $b | [.decode.operations[] | select(.operation | test("^(qkv|attn_out|ffn_gate_up|ffn_down|head)$")) | .pass_bytes] | add == $b' <<<"$output"
-    jq -e '.decode.bound == "memory" and .prefill.flops_per_byte > .decode.flops_per_byte' <<<"$output"
+    jq -e '.prefill.flops_per_byte > .decode.flops_per_byte' <<<"$output"
+    # of one type each; which of the two bounds it is depends on this machine
+    jq -e '(.roofline.compute | map({key: .type, value: .ridge_flops_per_byte}) | from_entries) as $ridge
+        | [.prefill, .decode] | map(.operations[] | select(.operation == "ffn_gate_up" or .operation == "head"))
+        | length == 4 and (map(.bound == (if .flops_per_byte > $ridge[if .operation == "head" then "Q6_K" else "Q4_K" end]
+            then "compute" else "memory" end)) | all)' <<<"$output"
     jq -e '([.decode.layers[].pass_us] | (unique | length) > 1) and ([.decode.layers[] | .attention_us + .ffn_us == .pass_us] | all)' <<<"$output"
     jq -e '.grade == (.efficiency_pct | if . >= 80 then "A+" elif . >= 50 then "A" elif . >= 30 then "B" elif . >= 15 then "C" elif . >= 5 then "D" else "F" end)' <<<"$output"
     # the head of a prompt is computed for one row: two operations a weight
