@@ -69,6 +69,18 @@ calls() { tr '\n' ';' <"$FAKE_GPU_CALLS"; }
     done
 }
 
+@test "batch: what a finished sequence holds is given to one that goes on alone, and to several" {
+    long='"raw": true, "ignore_eos": true, "prompt": "x"'
+    for n in 60 60 130; do echo "{$long, \"max_tokens\": $n}"; done >"$BATS_TEST_TMPDIR/one"
+    for n in 30 30 30 60 60; do echo "{$long, \"max_tokens\": $n}"; done >"$BATS_TEST_TMPDIR/two"
+    for in in one two; do # 160 positions are 10 pages
+        rm -f "$FAKE_GPU_CALLS"
+        "$infer" batch "$M" --device cuda -c 160 -P 3 -i "$BATS_TEST_TMPDIR/$in" -q >"$BATS_TEST_TMPDIR/out"
+        [ "$(jq -c .usage.completion_tokens "$BATS_TEST_TMPDIR/out" | tr '\n' ' ')" = "$(jq .max_tokens "$BATS_TEST_TMPDIR/$in" | tr '\n' ' ')" ]
+        grep -q '^greedy of 8' "$FAKE_GPU_CALLS"
+    done
+}
+
 @test "reference mode, and a device that has no such way, are stepped by the host; times are then those of steps" {
     bench -p 0 -n 5 -r 1 --exact --json
     [ "$(grep -c '^forward of 1 at' "$FAKE_GPU_CALLS")" -eq 5 ]

@@ -2,7 +2,7 @@
  * a device. For tests of what becomes of requests when a device fails, and of what a device is told; built
  * beside a copy of apr-infer as apr-cuda.so (with -lm). FAKE_GPUS=N: so many devices; each says on stderr
  * what it has got of a model, when there are several. FAKE_GPU_CALLS=FILE: what was asked for, a line a call.
- * FAKE_GPU_NO_ROWS: greedy_rows is not offered.
+ * FAKE_GPU_NO_ROWS: greedy_rows is not offered. Sequences share the model's n_ctx positions in pages of 16.
  */
 #include <math.h>
 #include <stdarg.h>
@@ -25,12 +25,14 @@ struct apr_gpu_model {
     struct apr_gpu_device *dev;
     uint32_t n_vocab, n_layers, n_hidden;
     float *rows; /* [2048] tokens of the last step, as numbers that choose the logits */
-    uint32_t n_rows;
+    uint32_t n_rows, n_pages;
+    struct apr_gpu_seq *seqs;
 };
 struct apr_gpu_seq {
     struct apr_gpu_model *m;
     uint32_t n_ctx, n_pos;
     bool is_long;
+    struct apr_gpu_seq *next; /* of the model's */
 };
 static bool lost_for_process; /* until a reset, as of a CUDA context */
 
@@ -127,6 +129,10 @@ static enum apr_gpu_status model_plan(struct apr_gpu_device *d, const struct apr
     *p = (struct apr_gpu_plan){1 << 20, 0, 2 << 20, 3 << 20, 6 << 20, 80ull << 30};
     return enter(d, e);
 }
+static uint32_t pages(uint32_t n_pos)
+{
+    return (n_pos + 15) / 16;
+}
 static enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr_gpu_desc *desc,
                                       const struct apr_gpu_opts *o, void (*progress)(void *, uint64_t),
                                       void *ctx, struct apr_gpu_model **out, struct apr_gpu_err *e)
@@ -138,6 +144,7 @@ static enum apr_gpu_status model_open(struct apr_gpu_device *d, const struct apr
         return fail(e, APR_GPU_MEMORY, "no memory");
     }
     m->dev = d, m->n_vocab = desc->n_vocab, m->n_layers = desc->n_layers, m->n_hidden = desc->n_hidden;
+    m->n_pages = pages(o->n_ctx);
     d->timeout_s = o->timeout_s;
     if (progress) progress(ctx, 1 << 20);
     return *out = m, APR_GPU_OK;
@@ -156,12 +163,25 @@ static enum apr_gpu_status seq_open(struct apr_gpu_model *m, uint32_t n_ctx, str
         return fail(e, APR_GPU_MEMORY, "table of pages: out of memory");
     *s = calloc(1, sizeof **s);
     if (!*s) return fail(e, APR_GPU_MEMORY, "no memory");
-    **s = (struct apr_gpu_seq){m, n_ctx, 0, false};
+    **s = (struct apr_gpu_seq){m, n_ctx, 0, false, m->seqs};
+    m->seqs = *s;
     return APR_GPU_OK;
 }
 static void seq_close(struct apr_gpu_seq *s)
 {
+    struct apr_gpu_seq **at = &s->m->seqs;
+    while (*at != s) at = &(*at)->next;
+    *at = s->next;
     free(s);
+}
+/* n more positions of s, and of those before it in the same call, whose pages are n_taken. */
+static enum apr_gpu_status hold(const struct apr_gpu_seq *s, uint32_t n, uint32_t *n_taken,
+                                struct apr_gpu_err *e)
+{
+    uint32_t n_held = 0;
+    for (const struct apr_gpu_seq *i = s->m->seqs; i; i = i->next) n_held += pages(i->n_pos);
+    *n_taken += pages(s->n_pos + n) - pages(s->n_pos);
+    return n_held + *n_taken > s->m->n_pages ? fail(e, APR_GPU_FULL, "no page is left") : APR_GPU_OK;
 }
 static uint32_t seq_pos(const struct apr_gpu_seq *s)
 {
@@ -196,6 +216,9 @@ static enum apr_gpu_status append(struct apr_gpu_model *m, const struct apr_gpu_
                                   struct apr_gpu_err *e)
 {
     enum apr_gpu_status st = enter(m->dev, e);
+    uint32_t n_taken = 0;
+    for (uint32_t i = 0; i < n_parts && st == APR_GPU_OK; i++)
+        st = hold(parts[i].seq, parts[i].n, &n_taken, e);
     if (st != APR_GPU_OK) return st;
     m->n_rows = 0;
     for (uint32_t i = 0; i < n_parts; i++)
@@ -232,7 +255,9 @@ static enum apr_gpu_status choose(struct apr_gpu_model *m, struct apr_gpu_seq *s
                                   struct apr_gpu_err *e)
 {
     enum apr_gpu_status st = enter(m->dev, e);
+    uint32_t n_taken = 0;
     (void)stop, (void)n_stop;
+    if (st == APR_GPU_OK) st = hold(s, n, &n_taken, e);
     for (*n_out = 0; st == APR_GPU_OK && *n_out < n; id = out[(*n_out)++])
         out[*n_out] = (int32_t)choice(m, id, s->n_pos++);
     return st;
@@ -317,6 +342,8 @@ static enum apr_gpu_status draw_some(struct apr_gpu_model *m, struct apr_gpu_seq
                                      uint32_t n, int32_t *out, struct apr_gpu_err *e)
 {
     enum apr_gpu_status st = enter(m->dev, e);
+    uint32_t n_taken = 0;
+    if (st == APR_GPU_OK) st = hold(s, n, &n_taken, e);
     for (uint32_t k = 0; st == APR_GPU_OK && k < n; id = out[k++]) {
         const uint32_t choice_ = choice(m, id, s->n_pos++), i = chain->top_k ? draw(chain, bits[k]) : 0;
         if (i == N_LIKELY) return fail(e, APR_GPU_UNSUPPORTED, "a made-up device has few steps");
@@ -340,8 +367,11 @@ static enum apr_gpu_status sample_rows(struct apr_gpu_model *m, struct apr_gpu_s
                                        const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
                                        struct apr_gpu_err *e)
 {
+    uint32_t n_taken = 0;
     if (getenv("FAKE_GPU_NO_ROWS")) return fail(e, APR_GPU_UNSUPPORTED, "no kernel for batches");
     note("sample of %u, %u rows\n", n, n_seqs);
+    for (uint32_t i = 0; i < n_seqs; i++)
+        if (hold(seqs[i], n, &n_taken, e) != APR_GPU_OK) return APR_GPU_FULL;
     for (uint32_t i = 0; i < n_seqs; i++) {
         enum apr_gpu_status st =
             draw_some(m, seqs[i], &chains[i], bits + (size_t)i * n, ids[i], n, out + (size_t)i * n, e);
@@ -353,9 +383,11 @@ static enum apr_gpu_status greedy_rows(struct apr_gpu_model *m, struct apr_gpu_s
                                        const int32_t *ids, uint32_t n_seqs, uint32_t n, int32_t *out,
                                        struct apr_gpu_err *e)
 {
-    uint32_t n_out;
+    uint32_t n_out, n_taken = 0;
     if (getenv("FAKE_GPU_NO_ROWS")) return fail(e, APR_GPU_UNSUPPORTED, "no kernel for batches");
     note("greedy of %u, %u rows\n", n, n_seqs);
+    for (uint32_t i = 0; i < n_seqs; i++)
+        if (hold(seqs[i], n, &n_taken, e) != APR_GPU_OK) return APR_GPU_FULL;
     for (uint32_t i = 0; i < n_seqs; i++) {
         enum apr_gpu_status st = choose(m, seqs[i], ids[i], n, NULL, 0, out + (size_t)i * n, &n_out, e);
         if (st != APR_GPU_OK) return st;

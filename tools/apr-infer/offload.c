@@ -418,11 +418,13 @@ static enum apr_gpu_status try_ahead(struct apr_offload *o, void *call_, struct 
     o->i_call++;
     enum apr_gpu_status status = seq_of(o, call->cache, call->n, &s, ge);
     if (status != APR_GPU_OK) return status;
-    if (call->draws)
-        return o->gpu->sample(o->model, s, call->draws->chain, call->draws->bits, call->id, call->n,
-                              call->stop, call->n_stop, call->out, &call->n_made, ge);
-    return o->gpu->greedy(o->model, s, call->id, call->n, call->stop, call->n_stop, call->out, &call->n_made,
-                          ge);
+    do
+        status = call->draws ? o->gpu->sample(o->model, s, call->draws->chain, call->draws->bits, call->id,
+                                              call->n, call->stop, call->n_stop, call->out, &call->n_made, ge)
+                             : o->gpu->greedy(o->model, s, call->id, call->n, call->stop, call->n_stop,
+                                              call->out, &call->n_made, ge);
+    while (status == APR_GPU_FULL && o->gpu->seq_pos(s) == call->cache->n_pos && let_one_go(o));
+    return status;
 }
 
 enum apr_code apr_offload_ahead(struct apr_offload *o, struct apr_cache *cache, int32_t id, size_t n,
