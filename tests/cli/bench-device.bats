@@ -73,7 +73,8 @@ calls() { tr '\n' ';' <"$FAKE_GPU_CALLS"; }
     long='"raw": true, "ignore_eos": true, "prompt": "x"'
     for n in 60 60 130; do echo "{$long, \"max_tokens\": $n}"; done >"$BATS_TEST_TMPDIR/one"
     for n in 30 30 30 60 60; do echo "{$long, \"max_tokens\": $n}"; done >"$BATS_TEST_TMPDIR/two"
-    for in in one two; do # 160 positions are 10 pages
+    for n in 50 50 50; do echo "{$long, \"max_tokens\": $n}"; done >"$BATS_TEST_TMPDIR/pages" # four each
+    for in in one two pages; do # 160 positions are 10 pages
         rm -f "$FAKE_GPU_CALLS"
         "$infer" batch "$M" --device cuda -c 160 -P 3 -i "$BATS_TEST_TMPDIR/$in" -q >"$BATS_TEST_TMPDIR/out"
         [ "$(jq -c .usage.completion_tokens "$BATS_TEST_TMPDIR/out" | tr '\n' ' ')" = "$(jq .max_tokens "$BATS_TEST_TMPDIR/$in" | tr '\n' ' ')" ]

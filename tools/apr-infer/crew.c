@@ -26,8 +26,15 @@ void apr_crew_close(struct apr_crew *c)
     apr_arena_free(&c->arena);
 }
 
+/* A sequence takes whole pages. */
+static size_t whole_pages(size_t n_pos)
+{
+    return (n_pos + APR_PAGE_POS - 1) / APR_PAGE_POS * APR_PAGE_POS;
+}
+
 bool apr_crew_has_room(const struct apr_crew *c, size_t n_need)
 {
+    n_need = whole_pages(n_need);
     if (c->n_taken == c->n_seats) return false;
     return !c->n_taken || (n_need <= c->engine->n_positions && c->n_need <= c->engine->n_positions - n_need);
 }
@@ -50,8 +57,8 @@ enum apr_code apr_crew_admit(struct apr_crew *c, struct apr_seat *seat, size_t n
     TRY(apr_reply_prompt(&seat->reply, seat->ids.at, seat->ids.n, e));
     seat->is_running = true;
     seat->i_age = c->i_age++;
-    seat->n_need = n_need;
-    c->n_need += n_need;
+    seat->n_need = whole_pages(n_need);
+    c->n_need += seat->n_need;
     c->n_running++;
     return APR_OK;
 }
